@@ -1,0 +1,1 @@
+"""Constrained decoding: the item trie, beam search, candidate scoring, text search."""

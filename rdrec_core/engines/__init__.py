@@ -1,0 +1,1 @@
+"""Engines: one Protocol (base.py), a torch reference and an ONNX Runtime implementation."""

@@ -1,0 +1,92 @@
+"""Value types that engines, ranking, training and service pass to each other. Plain data, no behaviour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+
+
+class Task(IntEnum):
+    """The five tasks of the paper; the value is the prompt id (P1 to P5, section 3.2)."""
+
+    EXPLANATION = 0
+    SEQUENTIAL = 1
+    TOPN = 2
+    USER_PREFERENCE = 3
+    ITEM_ATTRIBUTES = 4
+
+
+class ScoreMode(StrEnum):
+    """How a label's log-probability is defined.
+
+    `full`: log-softmax over the whole vocabulary at each token (Hugging Face's definition, the oracle).
+    `trie`: log-softmax over the children that the catalogue's trie allows at each token.
+    `trie-int8`: `trie` computed with dynamically quantized weights.
+    """
+
+    FULL = "full"
+    TRIE = "trie"
+    TRIE_INT8 = "trie-int8"
+
+
+class Strategy(StrEnum):
+    """How the best items are found: beam search, or every item scored in one decoder pass."""
+
+    BEAM = "beam"
+    EXACT = "exact"
+
+
+@dataclass(frozen=True, slots=True)
+class RankRequest:
+    """One sequential request, in indices.
+
+    user_index is None for a user whom the model never saw. `history` is oldest first and may be longer than the
+    model reads (the encoder takes the last 20). `exclude` holds items that must not be returned; `include`, when
+    given, the only items that may be. Eligible = available and (include is None or in include) and not in exclude.
+    """
+
+    user_index: int | None
+    history: tuple[int, ...]
+    n_items: int = 10
+    exclude: tuple[int, ...] = ()
+    include: tuple[int, ...] | None = None
+    beam_width: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """Score `candidates` (distinct item indices, at least one) for one user.
+
+    `task` is TOPN (the source text lists the candidates) or SEQUENTIAL (the source text is `history`, the same
+    distribution as `recommend`).
+    """
+
+    user_index: int | None
+    candidates: tuple[int, ...]
+    history: tuple[int, ...] = ()
+    task: Task = Task.TOPN
+
+
+@dataclass(frozen=True, slots=True)
+class TextRequest:
+    """One text to generate: task EXPLANATION needs both indices, USER_PREFERENCE a user, ITEM_ATTRIBUTES an item."""
+
+    task: Task
+    user_index: int | None = None
+    item_index: int | None = None
+    fast: bool = False
+    """Greedy decoding instead of the paper's diverse beam search (21 beams, 3 groups)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankedItems:
+    """Best first. item_indices (k,) int64; log_probs (k,) float32, sums over the label's tokens."""
+
+    item_indices: IntArray
+    log_probs: FloatArray

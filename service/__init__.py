@@ -1,0 +1,1 @@
+"""Online: bundle to HTTP. The command `rdrec-serve`."""

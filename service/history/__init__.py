@@ -1,0 +1,1 @@
+"""Live user histories: one Protocol (base.py), in memory or in Redis."""

@@ -1,0 +1,1 @@
+"""Offline: raw reviews to a servable bundle. The command `rdrec`."""

@@ -1,0 +1,1 @@
+"""From review files to a dataset folder."""
