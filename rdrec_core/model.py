@@ -1,0 +1,125 @@
+"""RDRecModel: T5 plus continuous prompt vectors and whole-word embeddings (paper, section 3.1).
+
+Turns padded sources into encoder states and targets into log-probabilities. Knows nothing of items, tries or search.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from pydantic import BaseModel, ConfigDict
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from rdrec_core.errors import BundleError
+from rdrec_core.t5 import T5, T5Config
+from rdrec_core.types import Task
+
+CONFIG_FILE = "model.json"
+WEIGHTS_FILE = "weights.safetensors"
+
+
+class ModelConfig(BaseModel):
+    """`model.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    t5: T5Config
+    prompt_length: int = 3
+    """Prompt vectors a task, put before the token embeddings (paper, section 4.3)."""
+    whole_word_rows: int = 512
+
+
+class RDRecModel(nn.Module):
+    """The recommender's network; B batch, S source without prompts, P prompt length, T target, V vocabulary, D width."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.t5 = T5(config.t5)
+        self.prompts = nn.Parameter(torch.empty(len(Task), config.prompt_length, config.t5.d_model))
+        self.whole_words = nn.Embedding(config.whole_word_rows, config.t5.d_model)
+
+    def initialise(self, generator: torch.Generator, *, backbone: bool = True) -> None:
+        """Draw fresh weights; backbone=False keeps T5's (they were loaded)."""
+        if backbone:
+            self.t5.initialise(generator)
+        with torch.no_grad():
+            self.prompts.uniform_(-0.1, 0.1, generator=generator)
+            self.whole_words.weight.uniform_(-0.1, 0.1, generator=generator)
+
+    def grow_whole_words(self, rows: int, generator: torch.Generator) -> None:
+        """Make the whole-word table at least `rows` high (doubling), keeping the rows that are there."""
+        old = self.whole_words.weight
+        if rows <= old.shape[0]:
+            return
+        new_rows = old.shape[0]
+        while new_rows < rows:
+            new_rows *= 2
+        table = nn.Embedding(new_rows, old.shape[1], device=old.device, dtype=old.dtype)
+        with torch.no_grad():
+            table.weight.copy_(torch.empty(table.weight.shape).uniform_(-0.1, 0.1, generator=generator))
+            table.weight[: old.shape[0]] = old
+        self.whole_words = table
+        self.config = self.config.model_copy(update={"whole_word_rows": new_rows})
+
+    def source_embeddings(
+        self, token_ids: Tensor, whole_word_ids: Tensor, mask: Tensor, tasks: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Sources (B, S) and tasks (B,) -> embeddings (B, P + S, D) and mask (B, P + S)."""
+        words = self.t5.shared(token_ids) + self.whole_words(whole_word_ids)
+        prompts = self.prompts[tasks]
+        prefix = torch.ones(prompts.shape[:2], dtype=torch.bool, device=mask.device)
+        return torch.cat([prompts, words], dim=1), torch.cat([prefix, mask], dim=1)
+
+    def encode(self, token_ids: Tensor, whole_word_ids: Tensor, mask: Tensor, tasks: Tensor) -> tuple[Tensor, Tensor]:
+        """Sources (B, S) and tasks (B,) -> encoder states (B, P + S, D) and their mask (B, P + S)."""
+        embeds, full_mask = self.source_embeddings(token_ids, whole_word_ids, mask, tasks)
+        return self.t5.encode(embeds, full_mask), full_mask
+
+    def decode_targets(self, encoded: Tensor, source_mask: Tensor, targets: Tensor) -> Tensor:
+        """Teacher forcing: targets (B, T) -> hidden states (B, T, D) that predict them; starts from the pad token."""
+        start = torch.full_like(targets[:, :1], self.config.t5.pad_token_id)
+        inputs = torch.cat([start, targets[:, :-1]], dim=1)
+        hidden, _ = self.t5.decode(inputs, self.t5.cross_key_values(encoded), source_mask)
+        return hidden
+
+    def token_nll(
+        self, token_ids: Tensor, whole_word_ids: Tensor, mask: Tensor, tasks: Tensor, targets: Tensor
+    ) -> Tensor:
+        """Negative log-likelihood of each target token over the whole vocabulary, (B, T); 0 at padding.
+
+        targets (B, T) end in EOS and are padded with the pad token.
+        """
+        encoded, source_mask = self.encode(token_ids, whole_word_ids, mask, tasks)
+        logits = self.t5.logits(self.decode_targets(encoded, source_mask, targets)).float()
+        pad = self.config.t5.pad_token_id
+        return F.cross_entropy(logits.transpose(1, 2), targets, reduction="none", ignore_index=pad)
+
+    def save(self, folder: Path) -> None:
+        """Write model.json and weights.safetensors into an existing folder."""
+        (folder / CONFIG_FILE).write_text(self.config.model_dump_json(indent=2), encoding="utf-8")
+        save_file({k: v.detach().contiguous().cpu() for k, v in self.state_dict().items()}, folder / WEIGHTS_FILE)
+
+    @classmethod
+    def load(cls, folder: Path) -> RDRecModel:
+        """Read what `save` wrote, in evaluation mode. Raises BundleError naming the file that is missing or wrong."""
+        for name in (CONFIG_FILE, WEIGHTS_FILE):
+            if not (folder / name).is_file():
+                raise BundleError(f"{folder / name} is missing")
+        config = ModelConfig.model_validate(json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
+        model = cls(config)
+        try:
+            model.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        except RuntimeError as error:
+            raise BundleError(f"{folder / WEIGHTS_FILE} does not fit {CONFIG_FILE}: {error}") from error
+        return model.eval()
+
+
+def sequence_loss(nll: Tensor, targets: Tensor, pad_token_id: int) -> Tensor:
+    """Mean over samples of the mean token NLL of each sample: (B, T), (B, T) -> scalar (paper, equation 3)."""
+    lengths = (targets != pad_token_id).sum(dim=1).clamp(min=1)
+    return (nll.sum(dim=1) / lengths).mean()
