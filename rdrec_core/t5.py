@@ -178,9 +178,7 @@ class T5(nn.Module):
         self.decoder = nn.ModuleList(Block(config, decoder=True) for _ in range(config.num_decoder_layers))
         self.encoder_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
         self.decoder_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
-        self.lm_head = (
-            None if config.tie_word_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
-        )
+        self.lm_head = None if config.tie_word_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
         self.dropout = nn.Dropout(config.dropout_rate)
 
     def initialise(self, generator: torch.Generator) -> None:

@@ -52,8 +52,9 @@ RATIONALES = {
     "item_index": pl.Int32,
     "user_preference": pl.String,
     "item_attributes": pl.String,
-    "verdict": pl.String,  # ok | unparsed | ungrounded | short
-    "grounding": pl.Float32,
+    "verdict": pl.String,  # ok | unparsed | ungrounded (the review too short, or the rationale not borne out)
+    "use": pl.Boolean,  # whether the row trains: verdict ok, or ungrounded and kept by --keep-ungrounded
+    "grounding": pl.Float32,  # 0..1; null where there is no rationale
     "teacher": pl.String,
     "prompt_version": pl.String,
     "prompt_tokens": pl.Int32,
@@ -102,10 +103,14 @@ class Dataset:
         self.path = Path(path)
         info = self.path / "dataset.json"
         if not info.is_file():
-            raise DatasetError(f"{self.path} is not a dataset folder: dataset.json is missing (make one with `rdrec prepare`)")
+            raise DatasetError(
+                f"{self.path} is not a dataset folder: dataset.json is missing (make one with `rdrec prepare`)"
+            )
         raw = json.loads(info.read_text(encoding="utf-8"))
         if raw.get("schema_version", 0) > SCHEMA_VERSION:
-            raise DatasetError(f"{info}: schema_version {raw['schema_version']} is newer than {SCHEMA_VERSION}, upgrade rdrec")
+            raise DatasetError(
+                f"{info}: schema_version {raw['schema_version']} is newer than {SCHEMA_VERSION}, upgrade rdrec"
+            )
         self.info = DatasetInfo.model_validate(raw)
 
     def _table(self, name: str) -> Path:
