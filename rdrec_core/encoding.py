@@ -1,8 +1,8 @@
 """From prompts to token ids and whole-word ids, out of cached per-word tokens.
 
-A source text is a concatenation of words and every word's tokens are known beforehand, so the tokenizer is never called on
-the hot path: item words and labels are encoded once for the catalogue (flat CSR arrays that the bundle stores), user and
-plain words on first sight. Knows the tokenizer only as "tokens of one word".
+A source text is a concatenation of words and every word's tokens are known beforehand, so the tokenizer is never
+called on the hot path: item words and labels are encoded once for the catalogue (flat CSR arrays that the bundle
+stores), user and plain words on first sight. Knows the tokenizer only as "tokens of one word".
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class RaggedTokens:
 
 @dataclass(frozen=True, slots=True)
 class EncodedSource:
-    """One source text: token_ids (S,) ending in EOS, whole_word_ids (S,); prompt vectors come before it in the model."""
+    """One source text: token_ids (S,) ending in EOS, whole_word_ids (S,); the model puts prompt vectors before it."""
 
     task: Task
     token_ids: TokenArray

@@ -34,7 +34,7 @@ class ModelConfig(BaseModel):
 
 
 class RDRecModel(nn.Module):
-    """The recommender's network; B batch, S source without prompts, P prompt length, T target, V vocabulary, D width."""
+    """The network. B batch, S source without prompts, P prompt length, T target, V vocabulary, D width."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

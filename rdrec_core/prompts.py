@@ -1,6 +1,6 @@
 """What the model reads: the words of a source text for each task (paper, section 3 and Table 1).
 
-The bare form (`user_123 item_100 ...`) is used for validation and serving; training draws one of the discrete templates at
+The bare form (`user_123 item_100 ...`) is used for validation and serving; training draws one of the templates at
 random. A template is a sequence of plain words and the two slots USER and ITEMS. Knows words, not tokens.
 """
 

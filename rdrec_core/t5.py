@@ -1,8 +1,8 @@
 """T5 as plain tensor functions: encoder, cross-attention keys and values, and a decoder over arbitrary token slots.
 
 One implementation serves training, the torch engine and the ONNX export. It loads and saves Hugging Face weights
-(`T5ForConditionalGeneration`, T5 1.0 and 1.1/Flan) and is compared with them in tests/parity. It knows nothing of items,
-prompts or search.
+(`T5ForConditionalGeneration`, T5 1.0 and 1.1/Flan) and is compared with them in tests/parity. It knows nothing of
+items, prompts or search.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Attention(nn.Module):
         self.o = nn.Linear(inner, config.d_model, bias=False)
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return x.reshape(x.shape[0], x.shape[1], self.num_heads, -1).transpose(1, 2)
 
     def key_value(self, x: Tensor) -> KeyValue:
         """(B, T, D) -> keys and values (B, H, T, d_kv)."""
@@ -104,10 +104,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
-        if self.gate is None:
-            inner = F.relu(self.wi(x))
-        else:
-            inner = F.gelu(self.wi(x), approximate="tanh") * self.gate(x)
+        inner = F.relu(self.wi(x)) if self.gate is None else F.gelu(self.wi(x), approximate="tanh") * self.gate(x)
         return self.wo(self.dropout(inner))  # type: ignore[no-any-return]
 
 
@@ -217,9 +214,12 @@ class T5(nn.Module):
             x, _ = block(x, bias.to(x.dtype))
         return self.dropout(self.encoder_norm(x))  # type: ignore[no-any-return]
 
+    def _decoder_blocks(self) -> list[Block]:
+        return list(self.decoder)  # type: ignore[arg-type]
+
     def cross_key_values(self, encoded: Tensor) -> list[KeyValue]:
         """Encoder states (B, S, D) -> one pair of (B, H, S, d_kv) a decoder layer; computed once per user."""
-        return [block.cross_attention.key_value(encoded) for block in self.decoder]
+        return [block.cross_attention.key_value(encoded) for block in self._decoder_blocks()]
 
     def decode(
         self,
@@ -251,7 +251,7 @@ class T5(nn.Module):
         cross_bias = mask_bias(source_mask, bias.dtype)[:, None, None, :]
         x = self.dropout(self.shared(tokens))
         present = []
-        for index, block in enumerate(self.decoder):
+        for index, block in enumerate(self._decoder_blocks()):
             x, key_value = block(
                 x,
                 bias.to(x.dtype),
@@ -268,7 +268,7 @@ class T5(nn.Module):
             weight = self.lm_head.weight
             return weight if rows is None else weight[rows]
         weight = self.shared.weight if rows is None else self.shared.weight[rows]
-        return weight * self.config.d_model**-0.5
+        return weight * float(self.config.d_model**-0.5)
 
     def logits(self, hidden: Tensor, rows: Tensor | None = None) -> Tensor:
         """Decoder states (..., D) -> logits over the vocabulary (..., V), or over the given rows (..., R)."""

@@ -1,4 +1,4 @@
-"""Our T5 against Hugging Face's, for both generations of the architecture, and the RDRec loss computed by hand from it."""
+"""Our T5 against Hugging Face's, for both generations of the architecture, and the RDRec loss by hand."""
 
 import pytest
 import torch
@@ -8,7 +8,10 @@ from transformers import T5ForConditionalGeneration
 from rdrec_core.model import ModelConfig, RDRecModel, sequence_loss
 from rdrec_core.t5 import T5Config, from_hugging_face
 
-SHAPE = dict(vocab_size=97, d_model=32, d_kv=8, d_ff=48, num_layers=3, num_decoder_layers=2, num_heads=4)
+SHAPE = {
+    "vocab_size": 97, "d_model": 32, "d_kv": 8, "d_ff": 48,
+    "num_layers": 3, "num_decoder_layers": 2, "num_heads": 4,
+}  # fmt: skip
 
 
 def pair(gated: bool) -> tuple[T5ForConditionalGeneration, RDRecModel]:

@@ -1,0 +1,42 @@
+# The two commands that matter: `make demo` and `make test`. Everything runs in .venv, which `make setup` makes.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+# Tests and benchmarks on real data find it here and skip where it is missing.
+export RDREC_DATA ?= $(abspath ../shared/data)
+
+.PHONY: setup demo demo-check test lint types bench format clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(shell command -v $(PYTHON) || command -v python3) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable ".[train,serve,test]"
+	touch $@
+
+demo: setup ## train on the sample shop, serve on 127.0.0.1:8000, show one answer of each endpoint, stay up
+	PATH="$(abspath $(BIN)):$$PATH" deploy/demo.sh
+
+demo-check: setup ## the same, then stop
+	PATH="$(abspath $(BIN)):$$PATH" deploy/demo.sh --check
+
+test: setup
+	$(BIN)/pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: setup
+	$(BIN)/mypy
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup ## every benchmark in its quick form; each prints a table and appends to benchmarks/results/
+	for script in benchmarks/*.py; do $(BIN)/python $$script --quick || exit 1; done
+
+clean:
+	rm -rf $(VENV) work build dist *.egg-info
