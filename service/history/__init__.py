@@ -1,1 +1,1 @@
-"""Live user histories: one Protocol (base.py), in memory or in Redis."""
+"""Where the newest interactions live: one Protocol (base.py), a store in memory and one in Redis."""
