@@ -22,8 +22,8 @@ class RateLimiter(Protocol):
     async def take(self, bucket: str, limit: RateLimit, cost: int = 1) -> float:
         """0.0 if the tokens were taken, else the seconds until they will be there (nothing was taken).
 
-        A cost above the burst is treated as the burst, so that it passes on a full bucket. Never raises: a limiter whose
-        server is down falls back to limiting in this process.
+        A cost above the burst is treated as the burst, so that it passes on a full bucket. Never raises: a limiter
+        whose server is down falls back to limiting in this process.
         """
         ...
 

@@ -29,7 +29,7 @@ class _UserHistory:
 
 
 class MemoryHistoryStore:
-    """See HistoryStore. Keeps `cap` items a user; past `max_users` the user written to longest ago falls back to base."""
+    """See HistoryStore. Keeps `cap` items a user; past `max_users` the one written to longest ago is dropped."""
 
     name: StoreName = "memory"
     is_available = True

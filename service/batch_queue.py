@@ -1,0 +1,165 @@
+"""Which requests enter the engine together, which are turned away, and which are dropped: the policy without threads.
+
+Pure bookkeeping on a clock that the caller reads; `batcher.py` puts a lock and a thread around it. Knows nothing of what a
+job computes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from rdrec_core.errors import RDRecError
+
+
+class Kind(StrEnum):
+    """What a job asks of the engine; only jobs of one kind share a batch."""
+
+    RANK = "rank"
+    SCORE = "score"
+    TEXT = "text"
+
+
+class QueueFullError(RDRecError):
+    """No place, or no chance to be answered in time; nothing was queued."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """One engine request in the queue. Times are seconds of the caller's monotonic clock."""
+
+    kind: Kind
+    length: int
+    """Rough source length (history items, candidates); decides with whom the job shares a batch."""
+    work: Any
+    deadline: float
+    enqueued_at: float
+    resolve: Callable[[Any], None]
+    """Called once, with a result or an exception."""
+    cancelled: bool = False
+    started_at: float | None = None
+    finished_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do now: run `batch` if any; `expired` jobs were removed; else look again at `wake_at` (None: on arrival)."""
+
+    batch: list[Job] = field(default_factory=list)
+    expired: list[Job] = field(default_factory=list)
+    wake_at: float | None = None
+
+
+def length_band(length: int) -> int:
+    """Lengths within a factor of four of each other share a band."""
+    return (max(1, length).bit_length() + 1) // 2
+
+
+class BatchQueue:
+    """Bounded; first come, first served between groups; measures how long a job of each kind takes.
+
+    A lone request never waits. Only where the last batch held several jobs, so that more are likely on their way, does an
+    unfilled batch wait for up to `wait_s` from the arrival of its oldest job.
+    """
+
+    def __init__(self, *, size: int, batch_size: int, wait_s: float) -> None:
+        self._size = size
+        self._batch_size = batch_size
+        self._wait_s = wait_s
+        self._groups: dict[tuple[Kind, int], deque[Job]] = {}
+        self._waiting: Counter[Kind] = Counter()
+        self._seconds_per_job: dict[Kind, float] = {}
+        self._busy_until = 0.0
+        self._last_batch = 0
+
+    @property
+    def depth(self) -> int:
+        """Jobs that wait."""
+        return self._waiting.total()
+
+    def seconds_ahead(self, now: float) -> float:
+        """Estimated time until a job that arrives now would start: what waits, plus the rest of the running batch."""
+        queued = sum(self._seconds_per_job.get(kind, 0.0) * count for kind, count in self._waiting.items())
+        return queued + max(0.0, self._busy_until - now)
+
+    def offer(self, job: Job, now: float) -> None:
+        """Queue the job, or raise QueueFullError with the time after which a place is likely."""
+        ahead_s = self.seconds_ahead(now)
+        if self.depth >= self._size:
+            raise QueueFullError(f"all {self._size} places of the queue are taken", retry_after_s=ahead_s)
+        own_s = self._seconds_per_job.get(job.kind, 0.0)
+        if self.depth and now + ahead_s + own_s > job.deadline:
+            raise QueueFullError(
+                f"the queue is {math.ceil(ahead_s * 1000)} ms long, the deadline is nearer",
+                retry_after_s=now + ahead_s + own_s - job.deadline,
+            )
+        self._groups.setdefault((job.kind, length_band(job.length)), deque()).append(job)
+        self._waiting[job.kind] += 1
+
+    def cancel(self, job: Job) -> None:
+        """Free the place of a job that nobody waits for any more; no effect once it has left the queue."""
+        if job.cancelled or job.started_at is not None:
+            return
+        job.cancelled = True
+        self._waiting[job.kind] -= 1
+
+    def take(self, now: float) -> Decision:
+        """The next batch: the group whose oldest job came first, without expired and cancelled jobs."""
+        expired: list[Job] = []
+        while True:
+            self._drop_cancelled_heads()
+            if not self._groups:
+                return Decision(expired=expired)
+            key = min(self._groups, key=lambda k: self._groups[k][0].enqueued_at)
+            group = self._groups[key]
+            ready_at = group[0].enqueued_at + self._wait_s
+            if self._last_batch > 1 and len(group) < self._batch_size and now < ready_at:
+                return Decision(expired=expired, wake_at=ready_at)
+            batch: list[Job] = []
+            while group and len(batch) < self._batch_size:
+                job = group.popleft()
+                if job.cancelled:
+                    continue
+                self._waiting[job.kind] -= 1
+                if job.deadline <= now:
+                    job.cancelled = True
+                    expired.append(job)
+                else:
+                    job.started_at = now
+                    batch.append(job)
+            if not group:
+                del self._groups[key]
+            if batch:
+                self._last_batch = len(batch)
+                self._busy_until = now + self._seconds_per_job.get(key[0], 0.0) * len(batch)
+                return Decision(batch=batch, expired=expired)
+
+    def finished(self, kind: Kind, jobs: int, seconds: float) -> None:
+        """Learn from a batch that was computed."""
+        measured = seconds / jobs
+        known = self._seconds_per_job.get(kind)
+        self._seconds_per_job[kind] = measured if known is None else 0.8 * known + 0.2 * measured
+        self._busy_until = 0.0
+
+    def clear(self) -> Iterable[Job]:
+        """Remove and return everything that waits."""
+        jobs = [job for group in self._groups.values() for job in group if not job.cancelled]
+        self._groups.clear()
+        self._waiting.clear()
+        return jobs
+
+    def _drop_cancelled_heads(self) -> None:
+        for key in list(self._groups):
+            group = self._groups[key]
+            while group and group[0].cancelled:
+                group.popleft()
+            if not group:
+                del self._groups[key]

@@ -1,0 +1,160 @@
+"""All settings of the service, read once: defaults, then a TOML file, then RDREC_* variables, then the command line.
+
+The file is named by RDREC_SETTINGS_FILE. Nothing else in the service reads the environment.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from rdrec_core.types import ScoreMode, Strategy
+
+SETTINGS_FILE_VARIABLE = "RDREC_SETTINGS_FILE"
+Scope = Literal["recommend", "write", "admin"]
+
+
+class ApiKey(BaseModel):
+    """One accepted API key. A key is rotated by listing the new one beside the old one under the same name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    """Who calls; appears in logs and names the rate-limit bucket."""
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    """Lower-case hex SHA-256 of the key (make keys with `openssl rand -hex 32`)."""
+    scopes: frozenset[Scope] = frozenset({"recommend"})
+    rate_per_s: float | None = Field(default=None, gt=0)
+    """Requests a second; None is unlimited. A batch counts once for each of its requests."""
+    burst: int = Field(default=100, ge=1)
+
+
+class Settings(BaseSettings):
+    """See docs/operations.md for how to choose them."""
+
+    model_config = SettingsConfigDict(env_prefix="RDREC_", frozen=True, extra="forbid", env_ignore_empty=True)
+
+    # What is served
+    bundle: Path
+    second_bundle: Path | None = None
+    second_mode: Literal["ab", "shadow"] = "ab"
+    """ab: a share of the users, chosen by hash, is answered by the second bundle. shadow: it computes, unseen."""
+    second_share: float = Field(default=0.5, ge=0, le=1)
+    score_mode: ScoreMode | None = None
+    """None takes the bundle's default."""
+    strategy: Strategy | None = None
+    engine_threads: int = Field(default=0, ge=0)
+    """Threads of one engine computation; 0 leaves it to the engine."""
+    text_search: Literal["fast", "diverse"] = "fast"
+    """How `/explain` writes what the bundle has no profile of: greedily, or by the paper's diverse beam search."""
+    bundle_public_key: str | None = None
+    """Ed25519 public key (32 bytes in hex or base64); when set, an unsigned bundle is refused."""
+    bundle_root: Path | None = None
+    """`POST /admin/bundle` takes folders under it only; None is the folder that holds the first bundle."""
+
+    # HTTP
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    allowed_hosts: tuple[str, ...] = ("*",)
+    cors_origins: tuple[str, ...] = ()
+    max_body_bytes: int = Field(default=1_048_576, ge=1024)
+    body_timeout_s: float = Field(default=10.0, gt=0)
+    max_connections: int = Field(default=2048, ge=1)
+    tls_certificate: Path | None = None
+    tls_key: Path | None = None
+
+    # Queue
+    queue_size: int = Field(default=256, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    batch_wait_ms: float = Field(default=2.0, ge=0)
+    timeout_ms: int = Field(default=1000, ge=1)
+    """Deadline of a request that names none (`X-Request-Timeout-Ms`)."""
+    explain_timeout_ms: int = Field(default=5000, ge=1)
+    batch_timeout_ms: int = Field(default=20_000, ge=1)
+    stall_s: float = Field(default=30.0, gt=0)
+    """An engine call that runs longer than this makes the process report itself dead."""
+
+    # Life
+    drain_s: float = Field(default=20.0, gt=0)
+    """From SIGTERM to the exit, at most."""
+    drain_notice_s: float = Field(default=1.0, ge=0)
+    """Of it: how long new requests are still served, not ready and closing connections, until balancers notice."""
+
+    # Histories
+    history_cap: int = Field(default=200, ge=20)
+    history_max_users: int = Field(default=1_000_000, ge=1)
+    """In-memory store only."""
+    history_ttl_s: int = Field(default=180 * 86_400, ge=60)
+    """Redis only; counted from the user's last write."""
+    redis_url: SecretStr | None = None
+    redis_prefix: str = "rdrec"
+    redis_timeout_ms: int = Field(default=50, ge=1)
+    redis_pool_size: int = Field(default=64, ge=1)
+
+    # Answer cache
+    cache_size: int = Field(default=10_000, ge=0)
+    """Answers kept in this process; 0 turns the cache off."""
+    cache_ttl_s: float = Field(default=60.0, gt=0)
+    shared_cache_ttl_s: int = Field(default=86_400, ge=1)
+    """Explanations in Redis."""
+
+    # Security
+    api_keys: tuple[ApiKey, ...] = ()
+    """None listed: everybody may recommend and write, nobody may use the admin endpoint."""
+    anonymous_rate_per_s: float | None = Field(default=None, gt=0)
+    """Per client address, where no keys are listed."""
+    anonymous_burst: int = Field(default=100, ge=1)
+
+    # Observability
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    access_log: bool = True
+    log_salt: SecretStr = SecretStr("rdrec")
+    """Mixed into the user hashes of the logs; set your own so that nobody can look user ids up in them."""
+    otel_endpoint: str | None = None
+    """OTLP/HTTP endpoint for traces; needs the extra `otel`."""
+
+    @field_validator("bundle_public_key")
+    @classmethod
+    def _key_is_32_bytes(cls, value: str | None) -> str | None:
+        if value is not None:
+            public_key_bytes(value)
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Command line over environment over file."""
+        file = os.environ.get(SETTINGS_FILE_VARIABLE)
+        if file is None:
+            return init_settings, env_settings
+        if not Path(file).is_file():
+            raise FileNotFoundError(f"{SETTINGS_FILE_VARIABLE} names {file}, which is not a file")
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
+
+
+def public_key_bytes(text: str) -> bytes:
+    """32 raw bytes out of hex or base64. Raises ValueError saying what would be right."""
+    try:
+        raw = bytes.fromhex(text) if len(text) == 64 else base64.b64decode(text, validate=True)
+    except (ValueError, binascii.Error):
+        raw = b""
+    if len(raw) != 32:
+        raise ValueError("an Ed25519 public key has 32 bytes, written as 64 hex digits or in base64")
+    return raw
+
+
+def read_settings(**overrides: Any) -> Settings:
+    """Settings of this process; `overrides` are command-line values, None where not given."""
+    return Settings(**{name: value for name, value in overrides.items() if value is not None})
