@@ -1,7 +1,7 @@
 """Which requests enter the engine together, which are turned away, and which are dropped: the policy without threads.
 
-Pure bookkeeping on a clock that the caller reads; `batcher.py` puts a lock and a thread around it. Knows nothing of what a
-job computes.
+Pure bookkeeping on a clock that the caller reads; `batcher.py` puts a lock and a thread around it. Knows nothing of
+what a job computes.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do now: run `batch` if any; `expired` jobs were removed; else look again at `wake_at` (None: on arrival)."""
+    """What to do now: run `batch` if any, else look again at `wake_at` (None: on arrival). `expired` left the queue."""
 
     batch: list[Job] = field(default_factory=list)
     expired: list[Job] = field(default_factory=list)
@@ -66,8 +66,8 @@ def length_band(length: int) -> int:
 class BatchQueue:
     """Bounded; first come, first served between groups; measures how long a job of each kind takes.
 
-    A lone request never waits. Only where the last batch held several jobs, so that more are likely on their way, does an
-    unfilled batch wait for up to `wait_s` from the arrival of its oldest job.
+    A lone request never waits. Only in the `wait_s` after a batch of several jobs, whose callers are likely to ask
+    again, does an unfilled batch wait for company.
     """
 
     def __init__(self, *, size: int, batch_size: int, wait_s: float) -> None:
@@ -78,7 +78,7 @@ class BatchQueue:
         self._waiting: Counter[Kind] = Counter()
         self._seconds_per_job: dict[Kind, float] = {}
         self._busy_until = 0.0
-        self._last_batch = 0
+        self._company_until = 0.0
 
     @property
     def depth(self) -> int:
@@ -120,9 +120,8 @@ class BatchQueue:
                 return Decision(expired=expired)
             key = min(self._groups, key=lambda k: self._groups[k][0].enqueued_at)
             group = self._groups[key]
-            ready_at = group[0].enqueued_at + self._wait_s
-            if self._last_batch > 1 and len(group) < self._batch_size and now < ready_at:
-                return Decision(expired=expired, wake_at=ready_at)
+            if now < self._company_until and len(group) < self._batch_size:
+                return Decision(expired=expired, wake_at=self._company_until)
             batch: list[Job] = []
             while group and len(batch) < self._batch_size:
                 job = group.popleft()
@@ -138,16 +137,16 @@ class BatchQueue:
             if not group:
                 del self._groups[key]
             if batch:
-                self._last_batch = len(batch)
                 self._busy_until = now + self._seconds_per_job.get(key[0], 0.0) * len(batch)
                 return Decision(batch=batch, expired=expired)
 
-    def finished(self, kind: Kind, jobs: int, seconds: float) -> None:
+    def finished(self, kind: Kind, jobs: int, seconds: float, now: float) -> None:
         """Learn from a batch that was computed."""
         measured = seconds / jobs
         known = self._seconds_per_job.get(kind)
         self._seconds_per_job[kind] = measured if known is None else 0.8 * known + 0.2 * measured
         self._busy_until = 0.0
+        self._company_until = now + self._wait_s if jobs > 1 else 0.0
 
     def clear(self) -> Iterable[Job]:
         """Remove and return everything that waits."""

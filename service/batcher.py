@@ -1,7 +1,7 @@
 """One engine thread behind one bounded queue: every job that it accepts is resolved, whatever happens to the engine.
 
-The policy is `batch_queue.py`; what a batch computes is the Runner's business (`arm.py`). Here are the lock, the thread,
-the splitting of failing batches, and the bridge to the event loop.
+The policy is `batch_queue.py`; what a batch computes is the Runner's business (`arm.py`). Here are the lock, the
+thread, the splitting of failing batches, and the bridge to the event loop.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ class Batcher:
         kind = batch[0].kind
         with self._changed:
             self._running, self._running_since = [], None
-            self._queue.finished(kind, len(batch), finished - started)
+            self._queue.finished(kind, len(batch), finished - started, finished)
         self._observer.batch_done(kind, len(batch), finished - started)
 
     def _isolating(self, runner: Runner, batch: list[Job]) -> list[tuple[Job, Any]]:
@@ -199,8 +199,12 @@ class Batcher:
             self._call_on_loop(lambda: self._on_death(cause))
 
     def _resolve(self, results: Sequence[tuple[Job, Any]]) -> None:
+        def deliver() -> None:
+            for job, value in results:
+                job.resolve(value)
+
         if results:
-            self._call_on_loop(lambda: [job.resolve(value) for job, value in results])
+            self._call_on_loop(deliver)
 
     def _call_on_loop(self, callback: Callable[[], Any]) -> None:
         assert self._loop is not None
