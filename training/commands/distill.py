@@ -1,0 +1,143 @@
+"""`rdrec distill`: rationales for a dataset's training reviews. Options in, progress and the report out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+from pydantic import BaseModel
+
+Options = TypeVar("Options", bound=BaseModel)
+INCOMPLETE = 3
+INTERRUPTED = 130
+_TEACHER = "extractive | openai:URL | transformers:PATH_OR_ID | batch"
+
+
+def distill(
+    dataset: Annotated[Path, typer.Argument(help="Dataset folder of `rdrec prepare`.")],
+    teacher: Annotated[str, typer.Option(help=_TEACHER)],
+    model: Annotated[str | None, typer.Option(help="Model name that the server knows (openai, batch).")] = None,
+    concurrency: Annotated[int, typer.Option(help="Requests at once (openai).")] = 32,
+    batch_size: Annotated[int, typer.Option(help="Reviews a generation batch (transformers).")] = 16,
+    temperature: Annotated[float, typer.Option(help="Sampling temperature; 0 is greedy.")] = 0.0,
+    max_completion_tokens: Annotated[int, typer.Option(help="Tokens an answer may take.")] = 120,
+    structured: Annotated[bool, typer.Option(help="Ask for JSON by schema where the server takes it.")] = True,
+    timeout_s: Annotated[float, typer.Option(help="Seconds a request may take.")] = 60.0,
+    max_attempts: Annotated[int, typer.Option(help="Tries a request before its review stays open.")] = 8,
+    max_tokens_total: Annotated[int | None, typer.Option(help="Stop before this many tokens are spent.")] = None,
+    max_cost: Annotated[float | None, typer.Option(help="Stop before this much money is spent.")] = None,
+    price_prompt: Annotated[float, typer.Option(help="Price of a million prompt tokens.")] = 0.0,
+    price_completion: Annotated[float, typer.Option(help="Price of a million completion tokens.")] = 0.0,
+    min_review_words: Annotated[int, typer.Option(help="Shorter reviews are `ungrounded`.")] = 4,
+    min_grounding: Annotated[float, typer.Option(help="Rationales of a lower score are `ungrounded`.")] = 0.5,
+    keep_ungrounded: Annotated[bool, typer.Option(help="Train on ungrounded rationales too.")] = False,
+    journal: Annotated[
+        Path | None, typer.Option(help="Where answers are kept; by default in the dataset folder.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the report with 20 samples a verdict (Markdown).")] = None,
+    seed: Annotated[int, typer.Option(help="Picks the report's samples.")] = 0,
+) -> None:
+    """Distill rationales from the training reviews into rationales.parquet.
+
+    Answers are kept in a journal: a rerun, after a kill or with other thresholds, asks nothing twice. The key of
+    a server comes from RDREC_TEACHER_API_KEY, else OPENAI_API_KEY.
+
+    Exit status: 0 complete; 3 a table was written but reviews are open (budget, failed requests); 130 interrupted.
+    """
+    import asyncio
+    import random
+
+    from rich.console import Console
+
+    from rdrec_core.errors import InputError
+    from training.data.dataset import Dataset
+    from training.rationale.asking import Tally
+    from training.rationale.budget import Prices
+    from training.rationale.distill import Limits, ask_about, judge_and_write
+    from training.rationale.journal import Journal
+    from training.rationale.judging import Thresholds
+    from training.rationale.progress import DistillProgress, stop_on_interrupt
+    from training.rationale.selection import TeacherOptions, open_teacher
+    from training.rationale.table import count_training_reviews
+
+    if max_cost is not None and price_prompt <= 0 and price_completion <= 0:
+        raise InputError("--max-cost needs --price-prompt and --price-completion", field="--max-cost")
+    options = _checked(
+        TeacherOptions,
+        model=model,
+        concurrency=concurrency,
+        batch_size=batch_size,
+        temperature=temperature,
+        max_completion_tokens=max_completion_tokens,
+        structured=structured,
+        timeout_s=timeout_s,
+        max_attempts=max_attempts,
+    )
+    thresholds = _checked(
+        Thresholds,
+        min_review_words=min_review_words,
+        min_grounding=min_grounding,
+        keep_ungrounded=keep_ungrounded,
+    )
+    limits = _checked(
+        Limits,
+        max_tokens_total=max_tokens_total,
+        max_cost=max_cost,
+        max_completion_tokens=max_completion_tokens,
+    )
+    prices = Prices(price_prompt, price_completion)
+    console = Console(stderr=True)
+    data = Dataset(dataset)
+    chosen = open_teacher(teacher, options)
+
+    async def ask(book: Journal) -> Tally:
+        stop = asyncio.Event()
+        with stop_on_interrupt(stop, console), DistillProgress(console, count_training_reviews(data)) as progress:
+            return await ask_about(
+                data,
+                chosen,
+                book,
+                thresholds=thresholds,
+                limits=limits,
+                prices=prices,
+                stop=stop,
+                observe=progress.update,
+            )
+
+    with Journal(journal or data.path / "rationale-journal.sqlite", chosen) as book:
+        try:
+            tally = asyncio.run(ask(book))
+        except asyncio.CancelledError:
+            tally = Tally(stopped="interrupted")
+        if tally.stopped == "interrupted":
+            console.print("interrupted: no table was written; run the same command again to go on")
+            raise typer.Exit(INTERRUPTED)
+        verdicts, unanswered = judge_and_write(data, chosen.name, book, thresholds, random.Random(seed))
+        spent = book.spent()
+    verdicts.print(Console())
+    console.print(
+        f"{tally.asked:,} answers in this run ({tally.reasked:,} of them to the strict question); "
+        f"in all {spent.answers:,} answers, {spent.tokens:,} tokens, cost {spent.cost:.2f}"
+    )
+    if report is not None:
+        report.write_text(verdicts.markdown(f"Rationales of {data.info.name} by {chosen.name}"), encoding="utf-8")
+    console.print(f"wrote {data.rationales_path}")
+    if unanswered:
+        why = "the budget is spent" if tally.stopped == "budget" else f"requests failed ({tally.last_failure})"
+        console.print(f"{unanswered:,} reviews are open because {why}; run the same command again to ask them")
+        raise typer.Exit(INCOMPLETE)
+
+
+def _checked(kind: type[Options], **values: object) -> Options:
+    """A pydantic model from options; its complaint names the option."""
+    from pydantic import ValidationError
+
+    from rdrec_core.errors import InputError
+
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "--" + str(first["loc"][0]).replace("_", "-")
+        raise InputError(f"{option}: {first['msg']}", field=option) from error
