@@ -36,6 +36,11 @@ def distill(
         Path | None, typer.Option(help="Where answers are kept; by default in the dataset folder.")
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Write the report with 20 samples a verdict (Markdown).")] = None,
+    shards: Annotated[
+        Path | None, typer.Option(help="Write open questions as OpenAI-batch JSONL to this empty folder (batch).")
+    ] = None,
+    shard_size: Annotated[int, typer.Option(help="Requests a shard.", min=1)] = 50_000,
+    answers: Annotated[Path | None, typer.Option(help="Read the *.jsonl that came back (batch).")] = None,
     seed: Annotated[int, typer.Option(help="Picks the report's samples.")] = 0,
 ) -> None:
     """Distill rationales from the training reviews into rationales.parquet.
@@ -47,19 +52,22 @@ def distill(
     """
     import asyncio
     import random
+    import time
 
     from rich.console import Console
 
     from rdrec_core.errors import InputError
     from training.data.dataset import Dataset
     from training.rationale.asking import Tally
+    from training.rationale.batch import BatchTeacher, open_questions, read_answers, write_shards
     from training.rationale.budget import Prices
-    from training.rationale.distill import Limits, ask_about, judge_and_write
+    from training.rationale.distill import Limits, ask_about, judge_and_write, reviews_to_ask
     from training.rationale.journal import Journal
     from training.rationale.judging import Thresholds
     from training.rationale.progress import DistillProgress, stop_on_interrupt
     from training.rationale.selection import TeacherOptions, open_teacher
     from training.rationale.table import count_training_reviews
+    from training.rationale.teacher import Identity
 
     if max_cost is not None and price_prompt <= 0 and price_completion <= 0:
         raise InputError("--max-cost needs --price-prompt and --price-completion", field="--max-cost")
@@ -89,42 +97,65 @@ def distill(
     prices = Prices(price_prompt, price_completion)
     console = Console(stderr=True)
     data = Dataset(dataset)
-    chosen = open_teacher(teacher, options)
+    book_path = journal or data.path / "rationale-journal.sqlite"
+    stopped = failure = ""
 
-    async def ask(book: Journal) -> Tally:
-        stop = asyncio.Event()
-        with stop_on_interrupt(stop, console), DistillProgress(console, count_training_reviews(data)) as progress:
-            return await ask_about(
-                data,
-                chosen,
-                book,
-                thresholds=thresholds,
-                limits=limits,
-                prices=prices,
-                stop=stop,
-                observe=progress.update,
-            )
+    if teacher == "batch":
+        if shards is None and answers is None:
+            raise InputError("--teacher batch needs --shards DIR, --answers DIR or both", field="--shards")
+        if limits.max_tokens_total is not None or limits.max_cost is not None:
+            raise InputError("a budget cannot be kept for a batch; send fewer shards", field="--max-tokens-total")
+        batch = BatchTeacher(options.generation())
+        who: Identity = batch
+        with Journal(book_path, batch) as book:
+            if answers is not None:
+                console.print(f"read {answers}: {read_answers(answers, book, prices, time.time())}")
+            if shards is not None:
+                questions = open_questions(reviews_to_ask(data, thresholds), book)
+                written = write_shards(questions, book, batch, shards, shard_size)
+                console.print(f"wrote {written.questions:,} questions in {written.shards} shards to {shards}")
+        if answers is None:
+            return
+    else:
+        if shards is not None or answers is not None:
+            raise InputError("--shards and --answers belong to --teacher batch", field="--shards")
+        who = live = open_teacher(teacher, options)
 
-    with Journal(journal or data.path / "rationale-journal.sqlite", chosen) as book:
-        try:
-            tally = asyncio.run(ask(book))
-        except asyncio.CancelledError:
-            tally = Tally(stopped="interrupted")
+        async def ask(book: Journal) -> Tally:
+            stop = asyncio.Event()
+            with stop_on_interrupt(stop, console), DistillProgress(console, count_training_reviews(data)) as progress:
+                return await ask_about(
+                    data,
+                    live,
+                    book,
+                    thresholds=thresholds,
+                    limits=limits,
+                    prices=prices,
+                    stop=stop,
+                    observe=progress.update,
+                )
+
+        with Journal(book_path, live) as book:
+            try:
+                tally = asyncio.run(ask(book))
+            except asyncio.CancelledError:
+                tally = Tally(stopped="interrupted")
         if tally.stopped == "interrupted":
             console.print("interrupted: no table was written; run the same command again to go on")
             raise typer.Exit(INTERRUPTED)
-        verdicts, unanswered = judge_and_write(data, chosen.name, book, thresholds, random.Random(seed))
+        console.print(f"{tally.asked:,} answers in this run, {tally.reasked:,} of them to the strict question")
+        stopped, failure = tally.stopped, tally.last_failure
+
+    with Journal(book_path, who) as book:
+        verdicts, unanswered = judge_and_write(data, who.name, book, thresholds, random.Random(seed))
         spent = book.spent()
     verdicts.print(Console())
-    console.print(
-        f"{tally.asked:,} answers in this run ({tally.reasked:,} of them to the strict question); "
-        f"in all {spent.answers:,} answers, {spent.tokens:,} tokens, cost {spent.cost:.2f}"
-    )
+    console.print(f"in all {spent.answers:,} answers, {spent.tokens:,} tokens, cost {spent.cost:.2f}")
     if report is not None:
-        report.write_text(verdicts.markdown(f"Rationales of {data.info.name} by {chosen.name}"), encoding="utf-8")
+        report.write_text(verdicts.markdown(f"Rationales of {data.info.name} by {who.name}"), encoding="utf-8")
     console.print(f"wrote {data.rationales_path}")
     if unanswered:
-        why = "the budget is spent" if tally.stopped == "budget" else f"requests failed ({tally.last_failure})"
+        why = "the budget is spent" if stopped == "budget" else f"they were not answered {failure}".strip()
         console.print(f"{unanswered:,} reviews are open because {why}; run the same command again to ask them")
         raise typer.Exit(INCOMPLETE)
 

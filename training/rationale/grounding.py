@@ -18,12 +18,13 @@ _STEMMER = snowballstemmer.stemmer("english")
 
 # Function words carry no claim.
 _FUNCTION = (
-    "a an the and or but nor so as if than that this these those which who whom whose what when where while because "
-    "for of to in on at by with without from into onto about over under between after before during through out up off "
-    "down again further once is are was were be been being am do does did doing have has had having will would can "
-    "could should may might must shall not no nor very too also just only even more most much many some any all both each "
-    "few other another such own same it its he him his she her they them their theirs we us our you your i me my mine one "
-    "themselves itself himself herself there here how why well then now ever never always"
+    "a an the and or but nor so as if than that this these those which who whom whose what when where while "
+    "because for of to in on at by with without from into onto about over under between after before during "
+    "through out up off down again further once is are was were be been being am do does did doing have has had "
+    "having will would can could should may might must shall not no very too also just only even more most much "
+    "many some any all both each few other another such own same it its he him his she her they them their theirs "
+    "we us our you your i me my mine one themselves itself himself herself there here how why well then now ever "
+    "never always"
 )
 # What a writer of such sentences says whatever the review: the frame, not a claim about this item.
 _FRAME = (

@@ -20,7 +20,7 @@ from typing import Self
 
 from rdrec_core.errors import DatasetError
 from training.rationale.prompt import PROMPT_VERSION
-from training.rationale.teacher import Answer, Question, Teacher
+from training.rationale.teacher import Answer, Identity, Question
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS run (id TEXT PRIMARY KEY, description TEXT NOT NULL);
@@ -61,7 +61,7 @@ class Spent:
 class Journal:
     """One file; one process at a time (a second one gets a DatasetError). Use as a context manager."""
 
-    def __init__(self, path: Path, teacher: Teacher) -> None:
+    def __init__(self, path: Path, teacher: Identity) -> None:
         self.path = path
         description = {"prompt_version": PROMPT_VERSION, "teacher": teacher.name, "settings": dict(teacher.settings)}
         self._description = json.dumps(description, sort_keys=True)
@@ -99,12 +99,8 @@ class Journal:
         ).fetchone()
         return None if row is None else Entry(Answer(row[0], row[1], row[2], bool(row[3])), row[4])
 
-    def add(self, key: str, answer: Answer, cost: float, answered_at: float) -> None:
-        """Store one answer for good; it is on file when this returns. A key that is there already stays as it is."""
-        self.add_many([(key, answer, cost)], answered_at)
-
     def add_many(self, entries: Iterable[tuple[str, Answer, float]], answered_at: float) -> int:
-        """Store several answers in one commit; returns how many were new."""
+        """Store answers for good in one commit: on file when this returns. Returns how many were new; old ones stay."""
         before = self._db.total_changes
         rows = (
             (key, self.run, a.text, a.truncated, a.prompt_tokens, a.completion_tokens, cost, answered_at)

@@ -42,8 +42,8 @@ class Answer:
     """Whether the token limit cut the text."""
 
 
-class Teacher(Protocol):
-    """One implementation a file; `tests/contract/test_teacher_contract.py` runs over all of them."""
+class Identity(Protocol):
+    """What tells one teacher's answers from another's."""
 
     @property
     def name(self) -> str:
@@ -52,6 +52,10 @@ class Teacher(Protocol):
     @property
     def settings(self) -> Mapping[str, object]:
         """JSON values: everything that alters an answer. Part of the journal's key; never holds a secret."""
+
+
+class Teacher(Identity, Protocol):
+    """One implementation a file; `tests/contract/test_teacher_contract.py` runs over all of them."""
 
     @property
     def batch_size(self) -> int:
