@@ -69,7 +69,12 @@ class RDRecModel(nn.Module):
     def source_embeddings(
         self, token_ids: Tensor, whole_word_ids: Tensor, mask: Tensor, tasks: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Sources (B, S) and tasks (B,) -> embeddings (B, P + S, D) and mask (B, P + S)."""
+        """Sources (B, S) and tasks (B,) -> embeddings (B, P + S, D) and mask (B, P + S).
+
+        A causal encoder's sources are prefixes of each other, so it does not see the EOS at their end.
+        """
+        if self.config.t5.causal_encoder:
+            mask = mask & (token_ids != self.config.t5.eos_token_id)
         words = self.t5.shared(token_ids) + self.whole_words(whole_word_ids)
         prompts = self.prompts[tasks]
         prefix = torch.ones(prompts.shape[:2], dtype=torch.bool, device=mask.device)

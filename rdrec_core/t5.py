@@ -38,6 +38,9 @@ class T5Config(BaseModel):
     layer_norm_epsilon: float = 1e-6
     is_gated_act: bool = False
     """Gated GELU (T5 1.1, Flan) instead of ReLU."""
+    causal_encoder: bool = False
+    """Encoder tokens see earlier tokens only (not T5): then every prefix of a history is a source of its own, and one
+    pass trains the model on all of a user's next items (ADR 2)."""
     tie_word_embeddings: bool = True
     """The output layer is the embedding, scaled by d_model ** -0.5."""
     pad_token_id: int = 0
@@ -208,7 +211,10 @@ class T5(nn.Module):
         """Embeddings (B, S, D) and mask (B, S), True for real tokens -> encoder states (B, S, D)."""
         positions = torch.arange(embeds.shape[1], device=embeds.device)
         bias = self._position_bias(self.encoder_bias, positions, positions, bidirectional=True)
-        bias = bias + mask_bias(mask, bias.dtype)[:, None, None, :]
+        visible = mask[:, None, :]
+        if self.config.causal_encoder:
+            visible = visible & (positions[None, :] <= positions[:, None])
+        bias = bias + mask_bias(visible, bias.dtype)[:, None]
         x = self.dropout(embeds)
         for block in self.encoder:
             x, _ = block(x, bias.to(x.dtype))
@@ -234,7 +240,7 @@ class T5(nn.Module):
     ) -> tuple[Tensor, list[KeyValue]]:
         """Run the decoder over T new token slots of each row.
 
-        tokens (B, T); source_mask (B, S). Without more, slots are a left-to-right sequence. For trees and beams:
+        tokens (B, T); source_mask (B, S), or (B, T, S) where slots see different parts. Without more, slots are a left-to-right sequence. For trees and beams:
         positions (T,) or (B, T) is each new slot's depth, past holds earlier slots' keys and values, past_positions
         their depths, and slot_mask (B or 1, T, T_past + T) is True where a new slot may attend (its ancestors and
         itself). Returns the normed hidden states (B, T, D) and keys and values of all slots.
@@ -248,7 +254,7 @@ class T5(nn.Module):
             )
         bias = self._position_bias(self.decoder_bias, positions, key_positions, bidirectional=False)
         bias = bias + mask_bias(slot_mask, bias.dtype)[:, None]
-        cross_bias = mask_bias(source_mask, bias.dtype)[:, None, None, :]
+        cross_bias = mask_bias(source_mask if source_mask.dim() == 3 else source_mask[:, None], bias.dtype)[:, None]
         x = self.dropout(self.shared(tokens))
         present = []
         for index, block in enumerate(self._decoder_blocks()):

@@ -74,3 +74,31 @@ def test_slots_with_past_give_what_the_whole_sequence_gives() -> None:
         positions=torch.tensor([3, 4]), past=past, past_positions=torch.tensor([0, 1, 2]),
     )  # fmt: skip
     assert torch.allclose(rest, whole[:, 3:], atol=1e-5)
+
+
+def test_a_causal_encoder_gives_every_prefix_what_the_prefix_alone_gives() -> None:
+    config = T5Config(**SHAPE, causal_encoder=True)
+    model = RDRecModel(ModelConfig(t5=config))
+    model.initialise(torch.Generator().manual_seed(2))
+    model.eval()
+    ids = torch.randint(2, 97, (1, 9))
+    whole = torch.arange(9)[None]
+    task = torch.tensor([1])
+    eos = torch.ones(1, 1, dtype=torch.long)
+
+    def encode(length: int) -> torch.Tensor:
+        """The prefix with its EOS and some padding, encoded; states of prompts and prefix."""
+        source = torch.cat([ids[:, :length], eos, 0 * eos], dim=1)
+        mask = torch.tensor([[True] * (length + 1) + [False]])
+        encoded, _ = model.encode(source, torch.cat([whole[:, :length], 0 * eos, 0 * eos], dim=1), mask, task)
+        return encoded[:, : 3 + length]
+
+    full = encode(9)
+    for length in (1, 4, 8):
+        assert torch.allclose(full[:, : 3 + length], encode(length), atol=1e-5)
+        seen = torch.arange(12)[None, None, :] < 3 + length
+        tokens = torch.tensor([[0, 5]])
+        from_full, _ = model.t5.decode(tokens, model.t5.cross_key_values(full), seen.expand(1, 2, -1))
+        prefix = encode(length)
+        alone, _ = model.t5.decode(tokens, model.t5.cross_key_values(prefix), torch.ones(1, 3 + length).bool())
+        assert torch.allclose(from_full, alone, atol=1e-5)
