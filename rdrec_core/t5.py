@@ -240,10 +240,11 @@ class T5(nn.Module):
     ) -> tuple[Tensor, list[KeyValue]]:
         """Run the decoder over T new token slots of each row.
 
-        tokens (B, T); source_mask (B, S), or (B, T, S) where slots see different parts. Without more, slots are a left-to-right sequence. For trees and beams:
-        positions (T,) or (B, T) is each new slot's depth, past holds earlier slots' keys and values, past_positions
-        their depths, and slot_mask (B or 1, T, T_past + T) is True where a new slot may attend (its ancestors and
-        itself). Returns the normed hidden states (B, T, D) and keys and values of all slots.
+        tokens (B, T); source_mask (B, S), or (B, T, S) where slots see different parts of the source. Without more,
+        slots are a left-to-right sequence. For trees and beams: positions (T,) or (B, T) is each new slot's depth, past
+        holds earlier slots' keys and values, past_positions their depths, and slot_mask (B or 1, T, T_past + T) is True
+        where a new slot may attend (its ancestors and itself). Returns the normed hidden states (B, T, D) and keys and
+        values of all slots.
         """
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)
