@@ -1,0 +1,91 @@
+"""`rdrec train`: a dataset folder in, a checkpoint folder out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rdrec_core.errors import InputError
+
+_INTERRUPTED = 130
+
+
+def _settings(pairs: list[str]) -> dict[str, Any]:
+    import yaml
+
+    out = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise InputError(f"--set {pair!r} should be FIELD=VALUE", field="set")
+        out[name.strip()] = yaml.safe_load(value)
+    return out
+
+
+def train(
+    dataset: Annotated[Path, typer.Argument(help="Dataset folder made by `rdrec prepare`.")],
+    out: Annotated[Path | None, typer.Option(help="Checkpoint folder to write.")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="scratch:tiny, scratch:mini, scratch:small, or a Hugging Face T5 id or folder.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="paper or scratch; scratch is the default without a pretrained backbone.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file of fields that replace the recipe's.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs at most.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Examples a step, over all processes.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, draws and dropout.")] = None,
+    ratio: Annotated[str | None, typer.Option(help="Task ratio EG:RG:SR:TR, such as 1:1:1:3.")] = None,
+    tasks: Annotated[str | None, typer.Option(help="Comma-separated tasks to train; all by default.")] = None,
+    time_budget: Annotated[float | None, typer.Option(help="Minutes of training; plans the schedule.")] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Folder with tokenizer.json, instead of a new vocabulary.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="FIELD=VALUE for any other field of the configuration; repeatable."),
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with the run in --out.")] = False,
+    force: Annotated[bool, typer.Option(help="Overwrite the checkpoint in --out.")] = False,
+    show_batch: Annotated[bool, typer.Option(help="Print one example of each task and stop.")] = False,
+) -> None:
+    """Train RDRec on a dataset folder; a killed run goes on with --resume."""
+    from rich.console import Console
+
+    from training.config import load_config
+    from training.data.dataset import Dataset
+    from training.run import materials, train
+    from training.trainer import Outcome
+
+    overrides = _settings(settings or []) | {
+        name: value
+        for name, value in {
+            "backbone": backbone, "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate,
+            "seed": seed, "ratio": ratio, "tasks": tasks, "time_budget_min": time_budget,
+        }.items()
+        if value is not None
+    }  # fmt: skip
+    pretrained = backbone is not None and not backbone.startswith("scratch:")
+    run = load_config(recipe or ("paper" if pretrained else "scratch"), config, overrides)
+    data = Dataset(dataset)
+    console = Console()
+    if show_batch:
+        from training.backbone import build
+        from training.show_batch import one_of_each
+        from training.show_batch import show_batch as show
+
+        # a five-task batch mixes ranking and text rows, which only the full loss takes in one batch
+        shown = run.model_copy(update={"loss": "full", "future_targets": 1})
+        _, words = build(shown, data, tokenizer)
+        parts = materials(shown, data, words)
+        show(console, words, parts.batcher, one_of_each(parts.epochs))
+        return
+    if out is None:
+        raise InputError("--out is missing: name the checkpoint folder to write", field="out")
+    outcome = train(run, data, out, tokenizer_folder=tokenizer, resume=resume, force=force, console=console)
+    if outcome is Outcome.INTERRUPTED:
+        console.print("saved; go on with --resume")
+        raise typer.Exit(_INTERRUPTED)

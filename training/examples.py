@@ -1,0 +1,157 @@
+"""What the model learns from: one record an example, and the pools from which each epoch draws its own.
+
+Every draw is a function of (seed, epoch, batch) alone, so a resumed run, or another process of a data-parallel one, draws the
+same. Texts are token ids from the start. Knows the dataset and the prompts, not padding or the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from rdrec_core.encoding import RaggedTokens
+from rdrec_core.prompts import MAX_HISTORY, Template, bare_template
+from rdrec_core.types import Task
+from training.data.dataset import Dataset, Split
+
+TEXT_TASKS = frozenset({Task.EXPLANATION, Task.USER_PREFERENCE, Task.ITEM_ATTRIBUTES})
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingExample:
+    """One source with what should be written for it.
+
+    `items` stand in the prompt, in order. Ranking tasks have `target_items` (more than one: further items of the same
+    history), text tasks `text` (token ids without EOS).
+    """
+
+    task: Task
+    user_index: int | None
+    items: tuple[int, ...]
+    template: Template
+    target_items: tuple[int, ...] = ()
+    text: npt.NDArray[np.int32] | None = None
+
+
+@dataclass(frozen=True)
+class TextPool:
+    """Rows of one text task: user (n,) or item (n,) is -1 where the prompt does not name it; texts are cut already."""
+
+    user: npt.NDArray[np.int32]
+    item: npt.NDArray[np.int32]
+    texts: RaggedTokens
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def example(self, task: Task, row: int, template: Template) -> TrainingExample:
+        """One row as an example."""
+        user, item = int(self.user[row]), int(self.item[row])
+        return TrainingExample(
+            task, None if user < 0 else user, () if item < 0 else (item,), template, text=self.texts[row]
+        )
+
+
+def text_pools(
+    dataset: Dataset, split: Split, tasks: Iterable[Task], tokenise: Callable[[Iterable[str]], RaggedTokens], limit: int
+) -> dict[Task, TextPool]:
+    """The text tasks' rows of one split, tokenised once and cut at `limit` tokens; tasks without rows are left out."""
+    if not dataset.has_reviews:
+        return {}
+    reviews = dataset.reviews().filter(pl.col("split") == split).select("user_index", "item_index", "explanation")
+    frames = {Task.EXPLANATION: reviews.rename({"explanation": "text"})}
+    if dataset.rationales_path.is_file():
+        kept = pl.scan_parquet(dataset.rationales_path).filter(pl.col("use"))
+        own = kept.join(reviews, on=["user_index", "item_index"], how="semi")
+        for task in (Task.USER_PREFERENCE, Task.ITEM_ATTRIBUTES):
+            frames[task] = own.select("user_index", "item_index", pl.col(task.name.lower()).alias("text"))
+    pools = {}
+    for task in tasks:
+        if task not in frames:
+            continue
+        rows = frames[task].filter(pl.col("text").str.len_bytes() > 0).sort("user_index", "item_index").collect()
+        if rows.is_empty():
+            continue
+        user, item = rows["user_index"].to_numpy(), rows["item_index"].to_numpy()
+        none = np.full(len(rows), -1, dtype=np.int32)
+        pools[task] = TextPool(
+            user if task is not Task.ITEM_ATTRIBUTES else none,
+            item if task is not Task.USER_PREFERENCE else none,
+            _cut(tokenise(rows["text"]), limit),
+        )
+    return pools
+
+
+def _cut(texts: RaggedTokens, limit: int) -> RaggedTokens:
+    lengths = np.minimum(np.diff(texts.indptr), limit)
+    indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    within = np.arange(int(indptr[-1])) - np.repeat(indptr[:-1], lengths)
+    return RaggedTokens(indptr, texts.tokens[np.repeat(texts.indptr[:-1], lengths) + within])
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Training interactions as CSR, oldest first, and the item to predict for validation (-1 where there is none)."""
+
+    indptr: Ints
+    items: npt.NDArray[np.int32]
+    validation: npt.NDArray[np.int32]
+    n_items: int
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Histories:
+        """Of a prepared dataset."""
+        indptr, items = dataset.sequences("train")
+        return cls(indptr, items, dataset.targets("val"), dataset.info.n_items)
+
+    def of_user(self, user: int) -> npt.NDArray[np.int32]:
+        """Training items of a user."""
+        return self.items[self.indptr[user] : self.indptr[user + 1]]
+
+
+def draw_negatives(rng: np.random.Generator, n_items: int, taken: npt.NDArray[np.int32], count: int) -> Ints:
+    """Up to `count` distinct items outside `taken`, uniformly, in random order (fewer where the catalogue has fewer)."""
+    taken = np.unique(taken)
+    free = n_items - len(taken)
+    if free <= 4 * count:
+        rest = np.setdiff1d(np.arange(n_items), taken, assume_unique=True)
+        return rng.permutation(rest)[:count]
+    # the free items are numbered 0..free-1; the r-th of them is r plus the taken items at or below it
+    picks = rng.choice(free, size=count, replace=False)
+    return picks + np.searchsorted(taken - np.arange(len(taken)), picks, side="right")
+
+
+def candidates(rng: np.random.Generator, histories: Histories, user: int, target: int, count: int) -> tuple[int, ...]:
+    """The target among `count` items that the user has no training interaction with, shuffled."""
+    others = draw_negatives(rng, histories.n_items, np.append(histories.of_user(user), target), count)
+    return tuple(rng.permutation(np.append(others, target)).tolist())
+
+
+def validation_examples(
+    task: Task, histories: Histories, pool: TextPool | None, *, negatives: int, limit: int | None, seed: int
+) -> list[TrainingExample]:
+    """Validation examples of one task: bare templates, whole histories, negatives drawn once."""
+    rng = np.random.default_rng([seed, 1_000_003, task])
+    template = bare_template(task)
+    if pool is not None:
+        rows = np.arange(len(pool))
+    else:
+        rows = np.flatnonzero((histories.validation >= 0) & (np.diff(histories.indptr) > 0))
+    if limit is not None and len(rows) > limit:
+        rows = np.sort(rng.choice(rows, size=limit, replace=False))
+    if pool is not None:
+        return [pool.example(task, int(row), template) for row in rows]
+    out = []
+    for user in rows.tolist():
+        target = int(histories.validation[user])
+        if task is Task.SEQUENTIAL:
+            items = tuple(histories.of_user(user)[-MAX_HISTORY:].tolist())
+        else:
+            items = candidates(rng, histories, user, target, negatives)
+        out.append(TrainingExample(task, user, items, template, target_items=(target,)))
+    return out
