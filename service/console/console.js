@@ -1,0 +1,299 @@
+// The console: asks the service's own API and draws what it answers. No framework, no build step, nothing from elsewhere.
+
+const $ = (id) => document.getElementById(id);
+
+function element(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else node.setAttribute(name, value);
+  }
+  node.append(...children.filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+// ---- talking to the service ----------------------------------------------------------------------------------------
+
+class Problem extends Error {}
+
+async function call(method, path, body) {
+  const headers = { Accept: "application/json" };
+  const key = sessionStorage.getItem("rdrec-key");
+  if (key) headers.Authorization = `Bearer ${key}`;
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  let answer;
+  try {
+    answer = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
+  } catch {
+    throw new Problem("The service does not answer. Is it running?");
+  }
+  const content = await answer.json().catch(() => null);
+  if (answer.ok) return content;
+  const retry = answer.headers.get("Retry-After");
+  throw new Problem((content?.detail ?? `${answer.status} ${answer.statusText}`) + (retry ? ` (try again in ${retry} s)` : ""));
+}
+
+function say(text, bad = false) {
+  $("message").textContent = text;
+  $("message").classList.toggle("bad", bad);
+}
+
+async function attempt(action) {
+  try {
+    await action();
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    say(error.message, true);
+  }
+}
+
+// ---- user and history ----------------------------------------------------------------------------------------------
+
+const state = { user: null, model: null, justAdded: null };
+
+async function showHistory() {
+  const answer = await call("GET", `/users/${encodeURIComponent(state.user)}/history`);
+  const cards = answer.items.slice().reverse().map((item) =>
+    element("li", { class: item.item_id === state.justAdded ? "card new" : "card" },
+      element("span", {}, item.title ?? item.item_id),
+      item.title ? element("span", { class: "muted" }, item.item_id) : null));
+  $("history").replaceChildren(...cards);
+  $("history-empty").hidden = cards.length > 0;
+  $("history-empty").textContent = "Nothing is known of this user: popular items are recommended.";
+  $("history-source").textContent = `${cards.length} items, from ${answer.history_source}${answer.degraded ? ", degraded" : ""}`;
+}
+
+$("user-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  attempt(async () => {
+    state.user = $("user").value.trim();
+    state.justAdded = null;
+    await showHistory();
+    await ask();
+  });
+});
+
+$("add-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  attempt(async () => {
+    if (!state.user) throw new Problem("Open a user first.");
+    const item = $("add-item").value.trim();
+    await call("POST", "/interactions", { user_id: state.user, item_id: item });
+    state.justAdded = item;
+    $("add-item").value = "";
+    await showHistory();
+    await ask();
+  });
+});
+
+function suggest(input, list, path, option) {
+  let timer;
+  input.addEventListener("input", () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => attempt(async () => {
+      const answer = await call("GET", `${path}?query=${encodeURIComponent(input.value)}&limit=12`);
+      list.replaceChildren(...option(answer));
+    }), 150);
+  });
+}
+
+const userOptions = (answer) => answer.user_ids.map((id) => element("option", { value: id }));
+suggest($("user"), $("users"), "/users", userOptions);
+suggest($("add-item"), $("items"), "/items",
+  (answer) => answer.items.map((item) => element("option", { value: item.item_id, label: item.title ?? item.item_id })));
+
+// ---- asking --------------------------------------------------------------------------------------------------------
+
+function question() {
+  const kind = new FormData($("ask-form")).get("kind");
+  const body = { user_id: state.user, n_items: Number($("n-items").value) };
+  const candidates = $("candidates").value.split(/[\s,]+/).filter(Boolean);
+  if (kind === "topn" && candidates.length) body.candidates = candidates;
+  return { path: `/recommend/${kind}`, body };
+}
+
+async function ask() {
+  if (!state.user) throw new Problem("Open a user first.");
+  const { path, body } = question();
+  const columns = $("compare").value === "fusion"
+    ? [["Model and item graph", { ...body, fusion: true }], ["Model alone", { ...body, fusion: false }]]
+    : [["", body]];
+  const started = performance.now();
+  const answers = await Promise.all(columns.map(([, each]) => call("POST", path, each)));
+  const elapsed = Math.round(performance.now() - started);
+  $("results").replaceChildren(...answers.map((answer, i) => listPanel(columns[i][0], answer)));
+  say(`${answers[0].items.length} items in ${elapsed} ms`);
+}
+
+function listPanel(heading, answer) {
+  const title = heading || (answer.strategy === "popularity" ? "Popular items" : "Recommended");
+  const tags = [answer.score_mode, answer.strategy, `history: ${answer.history_source}`, answer.model_version];
+  return element("section", { class: "panel", "aria-label": title },
+    element("div", { class: "spread" }, element("h2", {}, title),
+      answer.degraded ? element("span", { class: "tag bad" }, "degraded") : null),
+    element("p", { class: "muted" }, tags.join(" · ")),
+    element("ol", { class: "list" }, ...answer.items.map((item) => row(item, answer.items))));
+}
+
+function row(item, items) {
+  const place = element("li", {},
+    element("span", { class: "rank", "aria-label": `rank ${item.rank}` }, String(item.rank)),
+    element("span", {}, element("span", { class: "title" }, item.title ?? item.item_id), " ",
+      item.title ? element("span", { class: "muted" }, item.item_id) : null),
+    element("button", { type: "button", "aria-expanded": "false", "aria-label": `why ${item.title ?? item.item_id}`,
+      onclick: (event) => attempt(() => why(item, place, event.currentTarget)) }, "why"),
+    element("div", { class: "bars" },
+      ...bar("model", item.signals.model, items.map((each) => each.signals.model), ""),
+      ...bar("graph", item.signals.graph, items.map((each) => each.signals.graph), "graph")));
+  return place;
+}
+
+// A bar spans the list's own range: the best of the list is full, the worst keeps a visible stub.
+function bar(label, value, all, kind) {
+  const known = all.filter((each) => each !== null);
+  if (value === null || value === undefined) return [element("span", {}, label), element("span", {}), element("output", {}, "–")];
+  const low = Math.min(...known);
+  const span = Math.max(...known) - low;
+  const fill = element("i");
+  fill.style.width = `${span > 0 ? 8 + (92 * (value - low)) / span : 100}%`;
+  return [element("span", {}, label),
+    element("span", { class: `bar ${kind}`, role: "img", "aria-label": `${label} ${value.toFixed(3)}` }, fill),
+    element("output", {}, value.toFixed(3))];
+}
+
+async function why(item, place, button) {
+  const open = place.querySelector(".why");
+  if (open) {
+    open.remove();
+    button.setAttribute("aria-expanded", "false");
+    return;
+  }
+  const answer = await call("POST", "/explain", { user_id: state.user, item_id: item.item_id });
+  const evidence = answer.evidence.map((each) => each.title ?? each.item_id).join(" · ");
+  const lines = [["Explanation", answer.explanation], ["What the user prefers", answer.user_preference],
+    ["What the item offers", answer.item_attributes], ["Items of the history that speak for it", evidence]];
+  place.append(element("dl", { class: "why" }, ...lines.filter(([, text]) => text)
+    .flatMap(([term, text]) => [element("dt", {}, term), element("dd", {}, text)])));
+  if (!lines.some(([, text]) => text)) place.lastChild.append(element("dd", {}, "The model has nothing to say about this pair."));
+  button.setAttribute("aria-expanded", "true");
+}
+
+$("ask-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  attempt(ask);
+});
+$("ask-form").addEventListener("change", () => {
+  document.querySelector(".candidates").hidden = new FormData($("ask-form")).get("kind") !== "topn";
+  if (state.user) attempt(ask);
+});
+$("copy-curl").addEventListener("click", () => attempt(async () => {
+  const { path, body } = question();
+  const quoted = JSON.stringify(body).replaceAll("'", "'\\''");
+  const key = sessionStorage.getItem("rdrec-key") ? ' -H "Authorization: Bearer $RDREC_API_KEY"' : "";
+  const text = `curl -s ${location.origin}${path} -H 'Content-Type: application/json'${key} -d '${quoted}'`;
+  await navigator.clipboard.writeText(text).catch(() => { throw new Problem(text); });
+  say("Copied.");
+}));
+
+// ---- status --------------------------------------------------------------------------------------------------------
+
+function showModel(model) {
+  const facts = { Version: model.model_version, Created: model.created_at, Protocol: model.protocol, Labels: model.label_scheme,
+    Users: model.n_users.toLocaleString("en"), Items: model.n_items.toLocaleString("en"),
+    "Score modes": model.score_modes.join(", "), Strategy: model.strategy,
+    "Text tasks": model.text_tasks.join(", ") || "none",
+    Fusion: model.fusion ? Object.entries(model.fusion).map(([k, v]) => `${k} ${v.toPrecision(3)}`).join(", ") : "off",
+    Arms: Object.entries(model.arms).map(([arm, version]) => `${arm}: ${version}`).join(", ") };
+  $("model").replaceChildren(...Object.entries(facts).flatMap(([name, value]) =>
+    [element("dt", {}, name), element("dd", {}, String(value))]));
+  const metrics = Object.entries(model.metrics);
+  $("metrics").replaceChildren(metrics.length
+    ? element("table", {}, element("tbody", {}, ...metrics.map(([name, value]) =>
+        element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, value.toPrecision(4))))))
+    : element("p", { class: "muted" }, "The bundle carries none; `rdrec evaluate` before `rdrec export` adds them."));
+  $("recipe").textContent = JSON.stringify(model.recipe, null, 2);
+}
+
+// One sample of /metrics: name -> [[labels, value], ...].
+function parseMetrics(text) {
+  const out = {};
+  for (const line of text.split("\n")) {
+    const found = /^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)$/.exec(line);
+    if (found) (out[found[1]] ??= []).push([found[2] ?? "", Number(found[3])]);
+  }
+  return out;
+}
+const total = (sample, name, matching = "") =>
+  (sample[name] ?? []).reduce((sum, [labels, value]) => (labels.includes(matching) ? sum + value : sum), 0);
+
+const SERIES = [
+  ["Requests a second", (now, before, seconds) =>
+    (total(now, "rdrec_request_seconds_count") - total(before, "rdrec_request_seconds_count")) / seconds],
+  ["Mean latency, ms", (now, before) => {
+    const count = total(now, "rdrec_request_seconds_count") - total(before, "rdrec_request_seconds_count");
+    return count ? (1000 * (total(now, "rdrec_request_seconds_sum") - total(before, "rdrec_request_seconds_sum"))) / count : 0;
+  }],
+  ["Queue depth", (now) => total(now, "rdrec_queue_depth")],
+];
+const charts = SERIES.map(([name, measure]) => {
+  const line = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("viewBox", "0 0 59 100");
+  svg.setAttribute("preserveAspectRatio", "none");
+  svg.setAttribute("role", "img");
+  svg.setAttribute("aria-label", name);
+  svg.append(line);
+  const value = element("output", {}, "–");
+  $("charts").append(element("figure", {}, svg, element("figcaption", {}, name, value)));
+  return { measure, line, value, points: [] };
+});
+
+let before = null;
+async function sampleMetrics() {
+  if ($("view-status").hidden) return;
+  const headers = {};
+  const key = sessionStorage.getItem("rdrec-key");
+  if (key) headers.Authorization = `Bearer ${key}`;
+  const answer = await fetch("/metrics", { headers }).catch(() => null);
+  $("live-note").textContent = answer?.ok ? "every 2 s, the last two minutes" : "/metrics does not answer";
+  if (!answer?.ok) return;
+  const now = { at: performance.now(), sample: parseMetrics(await answer.text()) };
+  if (before) {
+    for (const chart of charts) {
+      chart.points = [...chart.points, chart.measure(now.sample, before.sample, (now.at - before.at) / 1000)].slice(-60);
+      const top = Math.max(...chart.points, 1e-9) * 1.1;
+      const first = 60 - chart.points.length;
+      chart.line.setAttribute("points", chart.points.map((y, x) => `${first + x},${98 - (96 * y) / top}`).join(" "));
+      chart.value.textContent = chart.points.at(-1).toFixed(1);
+    }
+  }
+  before = now;
+}
+setInterval(sampleMetrics, 2000);
+
+// ---- start ---------------------------------------------------------------------------------------------------------
+
+function route() {
+  const view = location.hash === "#status" ? "status" : "recommend";
+  for (const name of ["recommend", "status"]) $(`view-${name}`).hidden = name !== view;
+  for (const link of document.querySelectorAll("nav a[data-view]")) {
+    if (link.dataset.view === view) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  if (view === "status") sampleMetrics();
+}
+addEventListener("hashchange", route);
+
+async function start() {
+  state.model = await call("GET", "/v1/model");
+  $("version").textContent = `${state.model.model_version} · ${state.model.n_items.toLocaleString("en")} items`;
+  showModel(state.model);
+  $("users").replaceChildren(...userOptions(await call("GET", "/users?limit=12")));
+}
+$("api-key").value = sessionStorage.getItem("rdrec-key") ?? "";
+$("api-key").addEventListener("change", (event) => {
+  sessionStorage.setItem("rdrec-key", event.target.value);
+  attempt(start);
+});
+route();
+attempt(start);
