@@ -1,6 +1,7 @@
 """The command `rdrec`: finds the commands of `training/commands` and turns their errors into an exit status.
 
-A command is the function of the same name in `training/commands/<name>.py`. Only the module of the command that was asked
+A command is the function of the same name in `training/commands/<name>.py`; the module's MANY_VALUES, if there, names the
+options that take several values at once. Only the module of the command that was asked
 for is imported, so that `rdrec --help` stays quick and one broken command does not take the others with it.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import typer
@@ -62,12 +63,30 @@ def build_app(requested: str | None) -> typer.Typer:
     return app
 
 
+def repeat_options(arguments: Sequence[str], many: Collection[str]) -> list[str]:
+    """`--reviews a b` as `--reviews a --reviews b` for the options in `many`, so that a shell's `*.gz` can follow one."""
+    spread: list[str] = []
+    option: str | None = None
+    for word in arguments:
+        if word.startswith("-"):
+            option = None
+        elif option is not None and spread[-1] != option:
+            spread.append(option)
+        spread.append(word)
+        if word in many:
+            option = word
+    return spread
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 1 (the command's own verdict), 2 (a usage or RDRec error)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     requested = next((word for word in arguments if not word.startswith("-")), None)
     try:
-        build_app(requested)(args=arguments, prog_name="rdrec")
+        app = build_app(requested)
+        if requested in COMMANDS and (module := sys.modules.get(_module(requested))) is not None:
+            arguments = repeat_options(arguments, getattr(module, "MANY_VALUES", ()))
+        app(args=arguments, prog_name="rdrec")
     except RDRecError as error:
         print(f"rdrec: {error}", file=sys.stderr)
         return ERROR_STATUS

@@ -1,0 +1,146 @@
+"""From a log of purchases in any order to numbered histories: duplicates out, k-core, order in time, splits.
+
+Vectorised and free of text, so that tens of millions of rows fit in memory. Knows codes, not files or ids' meaning.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from rdrec_core.errors import DatasetError
+from training.data.dataset import SPLITS
+
+TRAIN, VAL, TEST = (SPLITS.index(name) for name in ("train", "val", "test"))
+MIN_FOR_HOLDOUT = 3
+"""Users with fewer interactions have nothing to hold out: all of theirs is training."""
+
+Numbering = Literal["neutral", "appearance"]
+
+
+@dataclass(frozen=True)
+class PurchaseLog:
+    """R purchases in input order. Codes index `user_ids` and `item_ids`; they need not all occur."""
+
+    user_code: npt.NDArray[np.uint32]
+    item_code: npt.NDArray[np.uint32]
+    timestamp: npt.NDArray[np.int64]
+    """Unix seconds, -1 where unknown."""
+    user_ids: pl.Series
+    item_ids: pl.Series
+
+
+@dataclass(frozen=True)
+class Histories:
+    """M interactions sorted by (user_index, position); every user and item occurs."""
+
+    user_index: npt.NDArray[np.int32]
+    item_index: npt.NDArray[np.int32]
+    position: npt.NDArray[np.int32]
+    timestamp: npt.NDArray[np.int64]
+    split: npt.NDArray[np.uint8]
+    source_row: npt.NDArray[np.int64]
+    """Which row of the log the interaction is."""
+    user_ids: pl.Series
+    """External ids by user_index."""
+    item_ids: pl.Series
+    item_codes: npt.NDArray[np.uint32]
+    """The log's code by item_index."""
+    n_duplicates: int
+    """Rows of the log that repeated a (user, item) pair."""
+
+    @property
+    def n_users(self) -> int:
+        return len(self.user_ids)
+
+    @property
+    def n_items(self) -> int:
+        return len(self.item_ids)
+
+
+def build(log: PurchaseLog, *, min_interactions: int, numbering: Numbering) -> Histories:
+    """Drop repeated pairs, keep the k-core, number users and items, order and split.
+
+    Of repeated (user, item) pairs the earliest stays, of equal times the first in the input. The k-core is iterated to its
+    fixed point: every user and every item left has at least `min_interactions` interactions. numbering="neutral" numbers
+    users and items by their external ids, which says nothing of who bought what; "appearance" by code, that is by first
+    appearance over the whole input, as the published data does. Ties in time are broken by input order.
+    Raises DatasetError where nothing is left.
+    """
+    rows = first_of_pairs(log)
+    n_duplicates = len(log.user_code) - len(rows)
+    rows = rows[k_core(log.user_code[rows], log.item_code[rows], min_interactions)]
+    if not len(rows):
+        raise DatasetError(
+            f"no interaction is left of {len(log.user_code)}: no user and item have --min-interactions {min_interactions}"
+        )
+    user_number, user_codes = _number(log.user_code[rows], log.user_ids, numbering)
+    item_number, item_codes = _number(log.item_code[rows], log.item_ids, numbering)
+    user_index = user_number[log.user_code[rows]]
+    order = np.lexsort((rows, log.timestamp[rows], user_index))
+    rows, user_index = rows[order], user_index[order]
+    counts = np.bincount(user_index, minlength=len(user_codes))
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    position = np.arange(len(rows)) - starts[user_index]
+    return Histories(
+        user_index=user_index,
+        item_index=item_number[log.item_code[rows]],
+        position=position.astype(np.int32),
+        timestamp=log.timestamp[rows],
+        split=leave_one_out(position, counts[user_index]),
+        source_row=rows,
+        user_ids=log.user_ids.gather(user_codes),
+        item_ids=log.item_ids.gather(item_codes),
+        item_codes=item_codes,
+        n_duplicates=n_duplicates,
+    )
+
+
+def first_of_pairs(log: PurchaseLog) -> npt.NDArray[np.int64]:
+    """Rows that are the earliest of their (user, item) pair, ascending."""
+    pair = log.user_code.astype(np.int64) * max(len(log.item_ids), 1) + log.item_code
+    order = np.lexsort((log.timestamp, pair))  # stable: equal times stay in input order
+    pair = pair[order]
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = pair[1:] != pair[:-1]
+    return np.sort(order[first])
+
+
+def k_core(users: npt.NDArray[np.uint32], items: npt.NDArray[np.uint32], minimum: int) -> npt.NDArray[np.bool_]:
+    """Mask (M,) of the largest set of interactions in which every user and item occurs at least `minimum` times."""
+    keep = np.ones(len(users), dtype=bool)
+    while True:
+        enough_u = np.bincount(users[keep], minlength=1) >= minimum
+        enough_i = np.bincount(items[keep], minlength=1) >= minimum
+        # a code past the bincount's end belongs to a row that is gone already
+        stay = keep.copy()
+        stay[keep] = enough_u[users[keep]] & enough_i[items[keep]]
+        if stay.sum() == keep.sum():
+            return keep
+        keep = stay
+
+
+def leave_one_out(position: npt.NDArray[np.int64], length: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    """Split of each interaction: a user's last is test, the one before validation; short histories are all training."""
+    split = np.full(len(position), TRAIN, dtype=np.uint8)
+    long_enough = length >= MIN_FOR_HOLDOUT
+    split[long_enough & (position == length - 2)] = VAL
+    split[long_enough & (position == length - 1)] = TEST
+    return split
+
+
+def _number(
+    codes: npt.NDArray[np.uint32], ids: pl.Series, numbering: Numbering
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint32]]:
+    """(code -> number, number -> code) over the codes that occur."""
+    occurs = np.bincount(codes, minlength=len(ids)) > 0
+    kept = np.flatnonzero(occurs).astype(np.uint32)
+    if numbering == "neutral":
+        kept = kept[ids.gather(kept).arg_sort().to_numpy()]
+    number = np.full(len(ids), -1, dtype=np.int32)
+    number[kept] = np.arange(len(kept), dtype=np.int32)
+    return number, kept

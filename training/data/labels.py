@@ -1,0 +1,138 @@
+"""Which number stands for which item in the model's texts. The number decides what the model can learn, and what leaks.
+
+| scheme | order of the items | made from |
+|---|---|---|
+| sequential | first appearance, walking through the users' training histories | training |
+| random | shuffled | nothing |
+| original | as published, or first appearance over everything (protocol `paper` only) | everything: leaks |
+| collaborative | items bought together stand together | training |
+
+Labels are decimal numbers. Under protocol `clean` all have the same number of digits (12,101 items: 10000 to 22100), so that
+labels cut in digit pieces share their first pieces with their neighbours; under `paper` they count from 1, as published.
+Items without training interactions come last, shuffled: there is nothing yet that may be known about them.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_array, diags_array
+from scipy.sparse.linalg import LinearOperator, eigsh
+
+LabelScheme = Literal["sequential", "random", "original", "collaborative"]
+SCHEMES: tuple[LabelScheme, ...] = get_args(LabelScheme)
+
+IntArray = npt.NDArray[np.int64]
+
+_DIMENSIONS = 48
+_LEAF = 4
+"""Parts of at most this many items are ordered along one line instead of being halved further."""
+
+
+def fixed_width_labels(order: IntArray) -> IntArray:
+    """Labels (N,) by item of items in `order` (N,): consecutive numbers that all have equally many digits."""
+    n = len(order)
+    digits = 1
+    while 10**digits - 10 ** (digits - 1) < n:
+        digits += 1
+    return _numbered(order, 10 ** (digits - 1))
+
+
+def published_style_labels(order: IntArray) -> IntArray:
+    """Labels (N,) by item: 1, 2, 3, ... in `order`."""
+    return _numbered(order, 1)
+
+
+def _numbered(order: IntArray, start: int) -> IntArray:
+    labels = np.empty(len(order), dtype=np.int64)
+    labels[order] = np.arange(start, start + len(order))
+    return labels
+
+
+def item_order(
+    scheme: LabelScheme, users: npt.NDArray[np.int32], items: npt.NDArray[np.int32], n_items: int, seed: int
+) -> IntArray:
+    """All items (n_items,), in the order in which they are numbered.
+
+    users, items (M,): the interactions that may be looked at, sorted by (user, position). Deterministic in the seed.
+    """
+    rng = np.random.default_rng([seed, 5])
+    if scheme == "random":
+        return rng.permutation(n_items)
+    _, first = np.unique(items, return_index=True)
+    appearance = items[np.sort(first)].astype(np.int64)
+    seen = appearance
+    if scheme == "collaborative":
+        seen = collaborative_order(users, items, n_items)
+    unseen = np.setdiff1d(np.arange(n_items), appearance)
+    return np.concatenate([seen, rng.permutation(unseen)])
+
+
+def collaborative_order(users: npt.NDArray[np.int32], items: npt.NDArray[np.int32], n_items: int) -> IntArray:
+    """The items that occur, so ordered that items bought together stand together.
+
+    Recursive halving at the median, along the leading direction of each part, of the spectral embedding of the
+    co-purchase graph (`docs/experiments.md` compares it with other orders).
+    """
+    occurring = np.unique(items).astype(np.int64)
+    if len(occurring) <= _LEAF:
+        return occurring
+    compact = np.searchsorted(occurring, items)
+    points = spectral_embedding(users, compact, len(occurring))
+    return occurring[halving_order(points)]
+
+
+def spectral_embedding(users: npt.NDArray[np.int32], items: IntArray, n_items: int) -> npt.NDArray[np.float64]:
+    """Unit rows (n_items, d): eigenvectors of the degree-normalised item-item graph, without the trivial first one.
+
+    The graph joins items by the users who bought both: with X the user-item matrix, D_i^-1/2 X' D_u^-1 X D_i^-1/2. It is
+    never formed; memory is that of X and of d vectors.
+    """
+    _, compact_users = np.unique(users, return_inverse=True)
+    x = csr_array(
+        (np.ones(len(items), dtype=np.float32), (compact_users, items)), shape=(compact_users.max() + 1, n_items)
+    )
+    by_user = 1.0 / np.sqrt(x.sum(axis=1))
+    by_item = 1.0 / np.sqrt(x.sum(axis=0))
+    normalised = csr_array(diags_array(by_user) @ x @ diags_array(by_item))
+    transposed = csr_array(normalised.T)
+    d = min(_DIMENSIONS, n_items - 2)
+    gram = LinearOperator((n_items, n_items), matvec=lambda v: transposed @ (normalised @ v), dtype=np.float64)
+    start = np.random.default_rng(0).standard_normal(n_items)  # fixed: the same graph gives the same labels
+    values, vectors = eigsh(gram, k=d + 1, which="LA", v0=start, tol=1e-6)
+    keep = np.argsort(values)[::-1][1:]
+    points = vectors[:, keep] * np.sqrt(np.maximum(values[keep], 0))
+    lengths = np.linalg.norm(points, axis=1, keepdims=True)
+    return points / np.maximum(lengths, 1e-12)
+
+
+def halving_order(points: npt.NDArray[np.float64]) -> IntArray:
+    """Order (N,) of points (N, d): halves at the median along the leading direction, each half ordered likewise."""
+    order = np.arange(len(points))
+    parts = [(0, len(points))]
+    while parts:
+        low, high = parts.pop()
+        part = order[low:high]
+        centred = points[part] - points[part].mean(axis=0)
+        along = centred @ _leading_direction(centred)
+        order[low:high] = part[np.argsort(along, kind="stable")]
+        if high - low > _LEAF:
+            middle = (low + high) // 2
+            parts += [(low, middle), (middle, high)]
+    return order
+
+
+def _leading_direction(centred: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The unit direction (d,) of most variance, its largest coordinate positive so that it is the same everywhere."""
+    direction = np.linalg.eigh(centred.T @ centred)[1][:, -1]
+    return direction * np.sign(direction[np.argmax(np.abs(direction))])
+
+
+def digit_trie(labels: IntArray) -> str:
+    """Distinct prefixes of 1, 2, ... digits with the mean number of children, as text for people."""
+    words = [str(label) for label in labels.tolist()]
+    depth = max(map(len, words))
+    nodes = [1] + [len({word[:n] for word in words if len(word) >= n}) for n in range(1, depth + 1)]
+    return ", ".join(f"{b:,} (x{b / a:.1f})" for a, b in zip(nodes, nodes[1:], strict=False))

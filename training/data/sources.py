@@ -1,0 +1,175 @@
+"""The two kinds of source, review files and a P5 folder, brought to one form: a purchase log, texts, titles.
+
+Knows how parts and P5 folders are laid out; what is done with the log is in `histories.py` and `review_table.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from training.data.explanations import fingerprint
+from training.data.histories import PurchaseLog
+from training.data.ingest import Ingested
+from training.data.p5 import P5Folder
+from training.data.review_table import ReviewTexts
+
+
+@dataclass(frozen=True)
+class Source:
+    """Everything that `prepare` needs of its input."""
+
+    log: PurchaseLog
+    texts: ReviewTexts
+    titles: pl.DataFrame
+    """item_id, title; unique item_id. May hold more or fewer items than the log."""
+    sha256: dict[str, str]
+    n_bad: int = 0
+    bad: tuple[str, ...] = ()
+    p5: P5Folder | None = None
+
+
+class PartTexts:
+    """Texts of Parquet parts; a batch is a part."""
+
+    def __init__(self, parts: list[Path], n_rows: list[int]) -> None:
+        self._parts = parts
+        self._starts = np.concatenate([[0], np.cumsum(n_rows)]).astype(np.int64)
+
+    @property
+    def n_batches(self) -> int:
+        return len(self._parts)
+
+    def batch(self, number: int) -> pl.DataFrame:
+        frame = pl.read_parquet(self._parts[number], columns=["text", "rating"])
+        return frame.with_columns(row=int(self._starts[number]) + pl.int_range(pl.len(), dtype=pl.Int64))
+
+    def fingerprints(self) -> npt.NDArray[np.uint64]:
+        prints = np.empty(self._starts[-1], dtype=np.uint64)
+        for part, start, stop in zip(self._parts, self._starts, self._starts[1:], strict=False):
+            prints[start:stop] = pl.read_parquet(part, columns=["fingerprint"])["fingerprint"].to_numpy()
+        return prints
+
+
+class FrameTexts:
+    """Texts that are in memory, at most one a row of the log (P5 folders)."""
+
+    def __init__(self, frame: pl.DataFrame, n_rows: int) -> None:
+        self._frame = frame
+        self._n_rows = n_rows
+
+    @property
+    def n_batches(self) -> int:
+        return int(self._frame.height > 0)
+
+    def batch(self, number: int) -> pl.DataFrame:
+        return self._frame
+
+    def fingerprints(self) -> npt.NDArray[np.uint64]:
+        prints = np.zeros(self._n_rows, dtype=np.uint64)
+        prints[self._frame["row"].to_numpy()] = fingerprint(self._frame["text"]).to_numpy()
+        return prints
+
+
+def from_parts(reviews: list[Ingested], metadata: list[Ingested], bad: Iterable[str]) -> Source:
+    """The log over all parts in input order. Titles of metadata win over those of review tables, earlier over later."""
+    parts = [part for file in reviews for part in file.parts]
+    n_rows = [n for file in reviews for n in file.n_rows]
+    user_code, user_ids = _encode(parts, "user_id", sum(n_rows))
+    item_code, item_ids = _encode(parts, "item_id", sum(n_rows))
+    titles = [pl.read_parquet(part) for file in metadata for part in file.parts]
+    titles += [title for part in parts for title in _titles_of(part)]
+    return Source(
+        log=PurchaseLog(
+            user_code=user_code,
+            item_code=item_code,
+            timestamp=_column(parts, "timestamp", sum(n_rows)),
+            user_ids=user_ids,
+            item_ids=item_ids,
+        ),
+        texts=PartTexts(parts, n_rows),
+        titles=_first_titles(titles, item_ids),
+        sha256=_by_name((file.source.path, file.sha256) for file in (*reviews, *metadata)),
+        n_bad=sum(file.n_bad for file in (*reviews, *metadata)),
+        bad=tuple(bad),
+    )
+
+
+def from_p5(folder: P5Folder, *, own_splits: bool) -> Source:
+    """The folder's own explanations are its texts; with own_splits they keep the split that they were published with."""
+    log = folder.log
+    rows = pl.DataFrame(
+        {"user": log.user_code.astype(np.int64) + 1, "item": log.item_code.astype(np.int64) + 1}
+    ).with_row_index("row")
+    placed = (
+        folder.texts.unique(["user", "item"], keep="first", maintain_order=True)
+        .join(rows.unique(["user", "item"], keep="first"), on=["user", "item"], how="inner", maintain_order="left")
+        .filter(pl.col("explanation").is_not_null())
+        .select(
+            pl.col("row").cast(pl.Int64),
+            pl.col("explanation").alias("text"),
+            pl.lit(None, pl.Float32).alias("rating"),
+            "explanation",
+            *(["split"] if own_splits else []),
+        )
+    )
+    return Source(
+        log=log,
+        texts=FrameTexts(placed, len(log.user_code)),
+        titles=pl.DataFrame(schema={"item_id": pl.String, "title": pl.String}),
+        sha256=folder.sha256,
+        p5=folder,
+    )
+
+
+def _encode(parts: list[Path], column: str, n_rows: int) -> tuple[npt.NDArray[np.uint32], pl.Series]:
+    """(codes by row, in order of first appearance; the distinct strings by code). Holds the distinct strings only."""
+    categories = pl.Categories.random(physical=pl.UInt32)
+    dtype = pl.Categorical(categories)
+    # Polars forgets the codes of a Categories object that no series refers to any more
+    anchor = pl.Series([], dtype=dtype)
+    codes = np.empty(n_rows, dtype=np.uint32)
+    start = 0
+    for part in parts:
+        ids = pl.read_parquet(part, columns=[column])[column].cast(dtype)
+        codes[start : start + len(ids)] = ids.to_physical().to_numpy()
+        start += len(ids)
+        anchor = ids[:1]
+    distinct = categories.to_series()
+    assert start == n_rows and len(anchor) <= 1
+    return codes, distinct
+
+
+def _column(parts: list[Path], column: str, n_rows: int) -> npt.NDArray[np.int64]:
+    values = np.empty(n_rows, dtype=np.int64)
+    start = 0
+    for part in parts:
+        batch = pl.read_parquet(part, columns=[column])[column].fill_null(-1).to_numpy()
+        values[start : start + len(batch)] = batch
+        start += len(batch)
+    return values
+
+
+def _titles_of(part: Path) -> Iterator[pl.DataFrame]:
+    titles = pl.read_parquet(part, columns=["item_id", "title"]).drop_nulls("title")
+    if titles.height:
+        yield titles.unique("item_id", keep="first", maintain_order=True)
+
+
+def _first_titles(frames: list[pl.DataFrame], item_ids: pl.Series) -> pl.DataFrame:
+    schema = {"item_id": pl.String, "title": pl.String}
+    known = item_ids.alias("item_id").to_frame()
+    narrowed = [f.drop_nulls("title").join(known, on="item_id", how="semi", maintain_order="left") for f in frames]
+    return pl.concat([pl.DataFrame(schema=schema), *narrowed]).unique("item_id", keep="first", maintain_order=True)
+
+
+def _by_name(files: Iterable[tuple[Path, str]]) -> dict[str, str]:
+    """File name -> hash; the whole path where two files share a name."""
+    listed = list(files)
+    names = [path.name for path, _ in listed]
+    return {(path.name if names.count(path.name) == 1 else str(path)): sha for path, sha in listed}
