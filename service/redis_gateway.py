@@ -138,7 +138,7 @@ class RedisGateway:
         try:
             with self._breaker.attempt(_DOWN):
                 async with asyncio.timeout(self._attempt_s):
-                    return await self._client.client.execute_command(*words)
+                    return await self._client.execute(*words)
         except BreakerOpenError as error:
             raise RedisUnavailableError("Redis does not answer", retry_after_s=error.retry_after_s) from error
         except _DOWN as error:

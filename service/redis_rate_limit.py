@@ -9,7 +9,7 @@ _TAKE = LuaScript("token_bucket")
 
 
 class RedisRateLimiter:
-    """See RateLimiter. `fallback` limits while Redis is unavailable; n replicas may then let through n times as much."""
+    """See RateLimiter. `fallback` limits while Redis is away; n replicas may then let through n times as much."""
 
     def __init__(self, gateway: RedisGateway, fallback: RateLimiter, *, prefix: str = "rdrec") -> None:
         self._gateway = gateway

@@ -36,7 +36,7 @@ Options = dict[str, Any]
 class RedisClient:
     """A client that connects when first used, and how to release what it holds."""
 
-    client: Redis | RedisCluster
+    execute: Callable[..., Awaitable[Any]]
     close: Callable[[], Awaitable[None]]
 
 
@@ -60,7 +60,7 @@ def redis_client(url: str, *, timeout_s: float, max_connections: int) -> RedisCl
     try:
         if topology == "" and transport in {"redis", "rediss", "unix"}:
             client: Redis = Redis.from_url(url, **options)
-            return RedisClient(client, client.aclose)
+            return RedisClient(client.execute_command, client.aclose)
         if topology == "sentinel" and transport in {"redis", "rediss"}:
             return _sentinel(url, options)
         if topology == "cluster" and transport in {"redis", "rediss"}:
@@ -75,8 +75,14 @@ def redis_client(url: str, *, timeout_s: float, max_connections: int) -> RedisCl
 def _cluster(url: str, options: Options) -> RedisClient:
     hosts, from_url = _hosts_and_options(url, default_port=6379)
     nodes = [ClusterNode(host, port) for host, port in hosts]
-    cluster = RedisCluster(startup_nodes=nodes, **options, **from_url)
-    return RedisClient(cluster, cluster.aclose)
+    # A moved slot is patched alone: reading the whole map again would cut the connections of requests under way.
+    cluster = RedisCluster(startup_nodes=nodes, reinitialize_steps=0, **options, **from_url)
+
+    async def execute(*words: Any) -> Any:
+        await cluster.initialize()  # no round trip once the map is known; without it the first command goes anywhere
+        return await cluster.execute_command(*words)
+
+    return RedisClient(execute, cluster.aclose)
 
 
 def _sentinel(url: str, options: Options) -> RedisClient:
@@ -94,7 +100,7 @@ def _sentinel(url: str, options: Options) -> RedisClient:
     async def close() -> None:
         await asyncio.gather(master.aclose(), *(one.aclose() for one in sentinel.sentinels))
 
-    return RedisClient(master, close)
+    return RedisClient(master.execute_command, close)
 
 
 def _hosts_and_options(url: str, *, default_port: int) -> tuple[list[tuple[str, int]], Options]:

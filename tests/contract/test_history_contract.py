@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -10,24 +11,44 @@ import pytest
 
 from service.history.base import HistoryStore
 from service.history.memory import MemoryHistoryStore
+from service.history.redis import RedisHistoryStore
+from service.redis_gateway import RedisGateway
 
 CAP = 5
-OpenStore = Callable[[], AbstractAsyncContextManager[HistoryStore]]
+OpenStore = Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[HistoryStore]]
 
 
 @asynccontextmanager
-async def memory_store() -> AsyncIterator[HistoryStore]:
+async def memory_store(request: pytest.FixtureRequest) -> AsyncIterator[HistoryStore]:
     store = MemoryHistoryStore(cap=CAP)
     yield store
     await store.close()
 
 
-STORES: dict[str, OpenStore] = {"memory": memory_store}
+def redis_store(url_fixture: str) -> OpenStore:
+    @asynccontextmanager
+    async def open_store(request: pytest.FixtureRequest) -> AsyncIterator[HistoryStore]:
+        # The time-out is generous: what is tested here is the outcome, and the machine may be busy.
+        gateway = RedisGateway.open(request.getfixturevalue(url_fixture), timeout_s=5.0, max_connections=16)
+        store = RedisHistoryStore(gateway, prefix=f"test-{uuid.uuid4().hex}", cap=CAP)
+        yield store
+        await store.close()
+
+    return open_store
+
+
+STORES: dict[str, OpenStore] = {
+    "memory": memory_store,
+    "redis": redis_store("redis_url"),
+    "valkey": redis_store("valkey_url"),
+    "redis-cluster": redis_store("cluster_url"),
+    "redis-sentinel": redis_store("sentinel_url"),
+}
 
 
 @pytest.fixture(params=sorted(STORES))
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[HistoryStore]:
-    async with STORES[request.param]() as opened:
+    async with STORES[request.param](request) as opened:
         yield opened
 
 
@@ -97,7 +118,9 @@ async def test_forget_before_any_write_also_holds(store: HistoryStore) -> None:
     assert await recent(store, "v") is None
 
 
-@pytest.mark.parametrize("user", ["{a}", "a}b{c", "ü:ñ", "a b\n", "0" * 128, "rdrec", "\x00"])
+@pytest.mark.parametrize(
+    "user", ["{a}", "a}b{c", "ü:ñ", "a b\n", "0" * 128, "rdrec", "\x00", "}", "%7D", "%", "\ud800"]
+)
 async def test_any_string_is_a_user(store: HistoryStore, user: str) -> None:
     await store.append(user, "item {1}", 1.0, base=["ü"])
     assert await recent(store, user) == ["ü", "item {1}"]
