@@ -1,0 +1,283 @@
+"""The product's ranking: what the model says and what the item graph says, fused into one list with both signals shown.
+
+    final score = model log-probability + weight x graph log score
+
+over the union of the items that the model's search found and the graph's best, where items that the search did not
+reach are scored exactly by the model in one more pass. Used by evaluation, `rdrec batch` and the service alike, so that
+what is measured is what is served. Knows engines by their protocol, and indices only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from rdrec_core.bundle import Bundle
+from rdrec_core.engines.base import Engine
+from rdrec_core.errors import BundleError
+from rdrec_core.item_graph import Eligible, Floats, ItemGraph, Mix, Prior
+from rdrec_core.types import FloatArray, IntArray, RankRequest, ScoreRequest, Task
+
+GRAPH_CANDIDATES = 50
+"""How many of the graph's best items join the model's; more changed no validation list (docs/experiments.md)."""
+
+_SEPARATOR = "."
+
+
+@dataclass(frozen=True)
+class TaskWeights:
+    """Fusion for one ranking task: `graph` weights the graph's log score, `mix` says what that score is made of."""
+
+    graph: float
+    mix: Mix
+
+
+@dataclass(frozen=True)
+class FusionWeights:
+    """What `rdrec fuse` fits, one set a ranking task."""
+
+    sequential: TaskWeights
+    topn: TaskWeights
+
+    def to_manifest(self) -> dict[str, float]:
+        """Flat form for `Description.fusion`: `<task>.graph`, `<task>.popularity`, `<task>.channel.<name>`."""
+        out = {}
+        for task in ("sequential", "topn"):
+            weights: TaskWeights = getattr(self, task)
+            out[f"{task}.graph"] = weights.graph
+            out[f"{task}.popularity"] = weights.mix.popularity
+            out |= {f"{task}.channel.{name}": value for name, value in weights.mix.channels.items()}
+        return out
+
+    @classmethod
+    def from_manifest(cls, flat: Mapping[str, float]) -> FusionWeights:
+        """Read what `to_manifest` wrote. Raises BundleError naming what is missing or unknown."""
+
+        def one(task: str) -> TaskWeights:
+            prefix = f"{task}.channel."
+            try:
+                mix = Mix(
+                    flat[f"{task}.popularity"], {k[len(prefix) :]: v for k, v in flat.items() if k.startswith(prefix)}
+                )
+                return TaskWeights(flat[f"{task}.graph"], mix)
+            except KeyError as error:
+                raise BundleError(f"fusion weights lack {error.args[0]!r}") from error
+
+        known = [key for key in flat if key.split(_SEPARATOR)[0] in ("sequential", "topn")]
+        if len(known) != len(flat):
+            raise BundleError(f"fusion weights hold unknown names: {sorted(set(flat) - set(known))}")
+        return cls(one("sequential"), one("topn"))
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Best first. item_indices (k,) int64; the signals are (k,) float32.
+
+    scores: what the list is sorted by. log_probs: the model's, NaN where the model was not asked (a user without any
+    history). graph_scores: the graph's log score, NaN where there is no graph. fused: whether the graph had a say.
+    """
+
+    item_indices: IntArray
+    scores: FloatArray
+    log_probs: FloatArray
+    graph_scores: FloatArray
+    fused: bool
+
+    def first(self, n: int) -> Ranking:
+        """The best n."""
+        return Ranking(
+            self.item_indices[:n], self.scores[:n], self.log_probs[:n], self.graph_scores[:n], self.fused
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """An item of the user's history that speaks for another; share: its part of all the history's support, 0 to 1."""
+
+    item_index: int
+    share: float
+
+
+def ranked(
+    items: IntArray, scores: Floats, log_probs: npt.ArrayLike, graph_scores: npt.ArrayLike, fused: bool
+) -> Ranking:
+    """Sort by score, equal scores by item index."""
+    order = np.lexsort((items, -scores))
+
+    def column(values: npt.ArrayLike) -> FloatArray:
+        return np.asarray(values, dtype=np.float32)[order]
+
+    return Ranking(items[order], column(scores), column(log_probs), column(graph_scores), fused)
+
+
+class Ranker:
+    """Fused lists for batches of requests. As thread-safe as its engine: one thread calls it at a time."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        graph: ItemGraph | None,
+        weights: FusionWeights | None,
+        *,
+        available: npt.NDArray[np.bool_] | None = None,
+        topn_task: Task = Task.TOPN,
+        candidate_width: int = 100,
+        graph_candidates: int = GRAPH_CANDIDATES,
+    ) -> None:
+        """weights None ranks by the model alone; the graph then still gives candidates, evidence and cold answers.
+
+        candidate_width: how many candidates one top-N source holds at most, as trained.
+        """
+        self.engine, self.graph, self.weights = engine, graph, weights
+        self._available, self._topn_task, self._width = available, topn_task, candidate_width
+        self._graph_candidates = graph_candidates
+        if graph is not None and weights is not None:
+            for task in (weights.sequential, weights.topn):
+                if unknown := set(task.mix.channels) - set(graph.channels):
+                    raise BundleError(f"fusion weights name channels that the graph lacks: {sorted(unknown)}")
+
+    @classmethod
+    def of_bundle(cls, bundle: Bundle, engine: Engine) -> Ranker:
+        """The ranker that the bundle describes."""
+        arrays = bundle.arrays("graph")
+        manifest = bundle.manifest
+        weights = FusionWeights.from_manifest(manifest.fusion) if manifest.fusion and arrays else None
+        return cls(
+            engine, ItemGraph.from_arrays(arrays) if arrays else None, weights,
+            available=bundle.catalog.available, topn_task=manifest.topn_task, candidate_width=manifest.candidate_width,
+        )  # fmt: skip
+
+    def set_available(self, available: npt.NDArray[np.bool_]) -> None:
+        """Replace which items may be answered, (N,) by item index; tell the engine as well."""
+        self._available = available
+
+    @property
+    def can_fuse(self) -> bool:
+        """Whether there are both a graph and fitted weights."""
+        return self.graph is not None and self.weights is not None
+
+    def recommend(self, requests: Sequence[RankRequest], *, fusion: Sequence[bool] | None = None) -> list[Ranking]:
+        """The best min(n_items, eligible) items of each request. fusion[i] False ranks request i by the model alone.
+
+        A request with neither a known user nor a history gets the popular items.
+        """
+        cold = [self.graph is not None and r.user_index is None and not r.history for r in requests]
+        asked = [i for i, is_cold in enumerate(cold) if not is_cold]
+        fuse = [self.can_fuse and (fusion is None or fusion[i]) for i in range(len(requests))]
+        # the whole beam joins the union; a list by the model alone needs only what is asked for
+        found = self.engine.recommend(
+            [replace(r, n_items=max(r.n_items, r.beam_width)) if fuse[i] else r for i in asked for r in [requests[i]]]
+        ) if asked else []  # fmt: skip
+        beams = dict(zip(asked, found, strict=True))
+        priors = {i: self._prior(requests[i].history, Task.SEQUENTIAL) for i in asked if self.graph is not None}
+        extra = {i: self._not_in_beam(requests[i], priors[i], beams[i].item_indices) for i in asked if fuse[i]}
+        scored = self._score_missing({i: (requests[i], items) for i, items in extra.items() if len(items)})
+        answers = []
+        for i, request in enumerate(requests):
+            if cold[i]:
+                answers.append(self.popular(request.n_items, exclude=request.exclude, include=request.include))
+                continue
+            items, log_probs = beams[i].item_indices, beams[i].log_probs
+            if i in scored:
+                items, log_probs = np.concatenate([items, extra[i]]), np.concatenate([log_probs, scored[i]])
+            answers.append(
+                self._fused(items, log_probs, priors.get(i), Task.SEQUENTIAL, fuse[i]).first(request.n_items)
+            )
+        return answers
+
+    def topn(self, requests: Sequence[ScoreRequest], *, fusion: Sequence[bool] | None = None) -> list[Ranking]:
+        """All candidates of each request, best first. The request's `task` is replaced by the one that was trained.
+
+        More candidates than a source holds are scored in chunks of equal size.
+        """
+        model_asked = [self.graph is None or r.user_index is not None or bool(r.history) for r in requests]
+        chunks: list[ScoreRequest] = []
+        owners: list[int] = []
+        for i, request in enumerate(requests):
+            if model_asked[i]:
+                n_chunks = -(-len(request.candidates) // self._width)
+                for part in np.array_split(np.asarray(request.candidates, dtype=np.int64), n_chunks):
+                    chunks.append(replace(request, candidates=tuple(part.tolist()), task=self._topn_task))
+                    owners.append(i)
+        parts: dict[int, list[FloatArray]] = {}
+        for owner, log_probs in zip(owners, self.engine.score(chunks) if chunks else [], strict=True):
+            parts.setdefault(owner, []).append(log_probs)
+        answers = []
+        for i, request in enumerate(requests):
+            items = np.asarray(request.candidates, dtype=np.int64)
+            prior = self._prior(request.history, Task.TOPN) if self.graph is not None else None
+            if not model_asked[i] and prior is not None:
+                graph_scores = prior.log_scores(items)
+                answers.append(ranked(items, graph_scores, np.full(len(items), np.nan), graph_scores, True))
+                continue
+            fuse = self.can_fuse and (fusion is None or fusion[i])
+            answers.append(self._fused(items, np.concatenate(parts[i]), prior, Task.TOPN, fuse))
+        return answers
+
+    def candidates(
+        self, history: Sequence[int], n: int, *, exclude: Sequence[int] = (), include: Sequence[int] | None = None
+    ) -> IntArray:
+        """What `/recommend/topn` scores where the caller names no candidates: the graph's best, then popular items."""
+        return self._prior(history, Task.TOPN).best(n, Eligible(exclude, include, self._available))
+
+    def popular(self, n: int, *, exclude: Sequence[int] = (), include: Sequence[int] | None = None) -> Ranking:
+        """The answer for a user of whom nothing is known; score = log of the item's share of all purchases."""
+        graph = self._graph()
+        items = graph.most_popular(n, Eligible(exclude, include, self._available))
+        scores = np.log(graph.popularity[items].astype(np.float64) + graph.floor)
+        return ranked(items, scores, np.full(len(items), np.nan), scores, True)
+
+    def evidence(self, history: Sequence[int], item: int, n: int = 3) -> list[Evidence]:
+        """The at most n items of the history that speak most for `item`, strongest first; empty where none does."""
+        others = [h for h in history if h != item]
+        support = self._graph().contributions(others, item, self._mix(Task.SEQUENTIAL))
+        total = support.sum()
+        by_item: dict[int, float] = {}
+        for other, value in zip(others, support, strict=True):
+            if value > 0:
+                by_item[other] = by_item.get(other, 0.0) + float(value / total)
+        strongest = sorted(by_item.items(), key=lambda pair: (-pair[1], pair[0]))
+        return [Evidence(other, share) for other, share in strongest[:n]]
+
+    def _graph(self) -> ItemGraph:
+        if self.graph is None:
+            raise BundleError("this bundle has no item graph; export it again")
+        return self.graph
+
+    def _mix(self, task: Task) -> Mix:
+        if self.weights is None:
+            return self._graph().default_mix()
+        return self._task_weights(task).mix
+
+    def _task_weights(self, task: Task) -> TaskWeights:
+        assert self.weights is not None
+        return self.weights.topn if task is Task.TOPN else self.weights.sequential
+
+    def _prior(self, history: Sequence[int], task: Task) -> Prior:
+        return self._graph().prior(history, self._mix(task))
+
+    def _not_in_beam(self, request: RankRequest, prior: Prior, beam: IntArray) -> IntArray:
+        eligible = Eligible(request.exclude, request.include, self._available)
+        best = prior.best(max(self._graph_candidates, request.n_items), eligible)
+        return best[~np.isin(best, beam)]
+
+    def _score_missing(self, missing: Mapping[int, tuple[RankRequest, IntArray]]) -> dict[int, FloatArray]:
+        if not missing:
+            return {}
+        scores = self.engine.score(
+            [
+                ScoreRequest(r.user_index, tuple(items.tolist()), history=r.history, task=Task.SEQUENTIAL)
+                for r, items in missing.values()
+            ]
+        )
+        return dict(zip(missing, scores, strict=True))
+
+    def _fused(self, items: IntArray, log_probs: FloatArray, prior: Prior | None, task: Task, fuse: bool) -> Ranking:
+        scores = log_probs.astype(np.float64)
+        graph_scores = np.full(len(items), np.nan) if prior is None else prior.log_scores(items)
+        if fuse:
+            scores = scores + self._task_weights(task).graph * graph_scores
+        return ranked(items, scores, log_probs, graph_scores, fuse)
