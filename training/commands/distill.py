@@ -53,6 +53,7 @@ def distill(
     import asyncio
     import random
     import time
+    from functools import partial
 
     from rich.console import Console
 
@@ -96,6 +97,7 @@ def distill(
     )
     prices = Prices(price_prompt, price_completion)
     console = Console(stderr=True)
+    say = partial(console.print, soft_wrap=True, highlight=False)
     data = Dataset(dataset)
     book_path = journal or data.path / "rationale-journal.sqlite"
     stopped = failure = ""
@@ -109,11 +111,11 @@ def distill(
         who: Identity = batch
         with Journal(book_path, batch) as book:
             if answers is not None:
-                console.print(f"read {answers}: {read_answers(answers, book, prices, time.time())}")
+                say(f"read {answers}: {read_answers(answers, book, prices, time.time()).summary()}")
             if shards is not None:
                 questions = open_questions(reviews_to_ask(data, thresholds), book)
                 written = write_shards(questions, book, batch, shards, shard_size)
-                console.print(f"wrote {written.questions:,} questions in {written.shards} shards to {shards}")
+                say(f"wrote {written.questions:,} questions in {written.shards} shards to {shards}")
         if answers is None:
             return
     else:
@@ -141,22 +143,22 @@ def distill(
             except asyncio.CancelledError:
                 tally = Tally(stopped="interrupted")
         if tally.stopped == "interrupted":
-            console.print("interrupted: no table was written; run the same command again to go on")
+            say("interrupted: no table was written; run the same command again to go on")
             raise typer.Exit(INTERRUPTED)
-        console.print(f"{tally.asked:,} answers in this run, {tally.reasked:,} of them to the strict question")
+        say(f"{tally.asked:,} answers in this run, {tally.reasked:,} of them to the strict question")
         stopped, failure = tally.stopped, tally.last_failure
 
     with Journal(book_path, who) as book:
         verdicts, unanswered = judge_and_write(data, who.name, book, thresholds, random.Random(seed))
         spent = book.spent()
     verdicts.print(Console())
-    console.print(f"in all {spent.answers:,} answers, {spent.tokens:,} tokens, cost {spent.cost:.2f}")
+    say(f"in all {spent.answers:,} answers, {spent.tokens:,} tokens, cost {spent.cost:.2f}")
     if report is not None:
         report.write_text(verdicts.markdown(f"Rationales of {data.info.name} by {who.name}"), encoding="utf-8")
-    console.print(f"wrote {data.rationales_path}")
+    say(f"wrote {data.rationales_path}")
     if unanswered:
         why = "the budget is spent" if stopped == "budget" else f"they were not answered {failure}".strip()
-        console.print(f"{unanswered:,} reviews are open because {why}; run the same command again to ask them")
+        say(f"{unanswered:,} reviews are open because {why}; run the same command again to ask them")
         raise typer.Exit(INCOMPLETE)
 
 

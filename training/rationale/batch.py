@@ -59,6 +59,12 @@ class Read:
     """Answers to shards of another prompt version, model or setting."""
     malformed: int = 0
 
+    def summary(self) -> str:
+        """One line for the screen."""
+        counts = f"{self.new} new answers, {self.known} known, {self.failed} failed, {self.malformed} malformed lines"
+        wrong = "of other shards (another prompt version, model or setting)"
+        return f"{counts}, {self.foreign} {wrong}" if self.foreign else counts
+
 
 def open_questions(reviews: Iterable[str | None], journal: Journal) -> Iterator[tuple[str, Question]]:
     """(key, question) of whatever the journal has no answer to, each key once."""

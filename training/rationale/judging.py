@@ -50,7 +50,7 @@ def judge(rationale: Rationale | None, review: str, title: str | None, threshold
     """Judge one review's rationale; None stands for an answer that could not be parsed, or was never asked for."""
     short = thresholds.too_short(review)
     if rationale is None:
-        if short:
+        if not thresholds.worth_asking(review):
             return Judgement(verdict="ungrounded", reason="review too short", score=None, use=False)
         return Judgement(verdict="unparsed", reason="no two sentences", score=None, use=False)
     score = grounding(f"{rationale.user_preference} {rationale.item_attributes}", review, title or "")

@@ -73,7 +73,7 @@ class Report:
     def print(self, console: Console, samples: int = 3) -> None:
         """Verdicts and histogram, and the first few samples of each verdict."""
         verdicts = Table(
-            "verdict", "why", "reviews", "share", title=f"{self.rows:,} training reviews, {self.used:,} to train on"
+            "verdict", "why", "reviews", "share", title=f"{self.rows:,} reviews judged, {self.used:,} to train on"
         )
         for (verdict, reason), count in self._kinds():
             verdicts.add_row(verdict, reason, f"{count:,}", f"{count / self.rows:.1%}")
@@ -92,7 +92,7 @@ class Report:
 
     def markdown(self, title: str) -> str:
         """The whole report with SAMPLES samples of each verdict. Holds review text: mind where it goes."""
-        lines = [f"# {title}", "", f"{self.rows} training reviews, {self.used} rationales to train on.", ""]
+        lines = [f"# {title}", "", f"{self.rows} training reviews judged, {self.used} rationales to train on.", ""]
         lines += ["| verdict | why | reviews | share |", "|---|---|---:|---:|"]
         lines += [f"| {v} | {r} | {n} | {n / self.rows:.1%} |" for (v, r), n in self._kinds()]
         lines += ["", "| grounding | reviews | |", "|---|---:|---|"]

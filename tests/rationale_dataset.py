@@ -1,0 +1,33 @@
+"""A dataset folder with the tables that distillation reads, from plain review texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import polars as pl
+
+from training.data.dataset import ITEMS, REVIEWS, DatasetInfo
+
+
+def write_dataset(folder: Path, reviews: Iterable[tuple[str, str]], titles: tuple[str | None, ...] = (None,)) -> Path:
+    """One user a review, in order; the reviews take turns over the items. (text, split) -> the folder."""
+    folder.mkdir(parents=True)
+    rows = [(n, n % len(titles), text, 5.0, None, split) for n, (text, split) in enumerate(reviews)]
+    pl.DataFrame(rows, schema=REVIEWS, orient="row").write_parquet(folder / "reviews.parquet")
+    items = [(n, f"B{n:09d}", str(n + 1), title) for n, title in enumerate(titles)]
+    pl.DataFrame(items, schema=ITEMS, orient="row").write_parquet(folder / "items.parquet")
+    info = DatasetInfo(
+        name="test",
+        protocol="clean",
+        label_scheme="shuffled",
+        seed=0,
+        n_users=len(rows),
+        n_items=len(titles),
+        n_interactions=len(rows),
+        n_reviews=len(rows),
+        min_interactions=1,
+        source_sha256={},
+    )
+    (folder / "dataset.json").write_text(info.model_dump_json(), encoding="utf-8")
+    return folder
