@@ -1,0 +1,239 @@
+"""The made-up shop of the demo: hidden tastes and traits that show in what is bought, when, and in the reviews.
+
+A user likes three delights and starts at one kind of product. The next purchase is mostly the next product of a series
+that the user has begun, else a new series of the same kind, else one of a neighbouring kind; among series those that
+share delights with the user win. So a model that learns the series, the kinds and the users beats popularity by far.
+Deterministic in the seed. Writes the Amazon 2018 formats that `rdrec prepare` reads; knows nothing of datasets.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.data import sample_shop as shop
+
+N_USERS = 600
+REVIEWS_FILE = "reviews.json.gz"
+METADATA_FILE = "metadata.json.gz"
+
+_NEXT_OF_SERIES = 0.62
+_SAME_KIND = 0.7
+"""Of new series, how many are of the kind that the user is at; the others move one kind on in the ring."""
+_WITHOUT_TEXT = 0.02
+_START = 1_420_070_400  # 2015-01-01
+_DAY = 86_400
+_IDENTIFIER = np.array(list("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"))
+
+
+@dataclass(frozen=True)
+class _Series:
+    """A series of the catalogue: where it stands, what it delights with, and the ids of its products."""
+
+    kind: int
+    words: shop.Series
+    delights: tuple[str, ...]
+    item_ids: tuple[str, ...]
+    popularity: float
+
+
+@dataclass(frozen=True)
+class _User:
+    """A customer."""
+
+    user_id: str
+    name: str
+    kind: int
+    likes: tuple[str, ...]
+    companion: tuple[str, str]
+    occasion: str
+    n_purchases: int
+
+
+@dataclass(frozen=True)
+class _Purchase:
+    """The `product`-th product of a series, bought at `timestamp`."""
+
+    series: _Series
+    product: int
+    timestamp: int
+
+
+def write_sample(folder: Path, seed: int) -> dict[str, int]:
+    """Write reviews, metadata and a README into an existing folder; returns the numbers of users, items and reviews."""
+    rng = np.random.default_rng([seed, 2024])
+    catalogue = _catalogue(rng)
+    users = [_user(rng) for _ in range(N_USERS)]
+    records = [_review(user, purchase, rng) for user in users for purchase in _purchases(user, catalogue, rng)]
+    records.sort(key=lambda record: (record["unixReviewTime"], record["reviewerID"]))
+    _write_lines(folder / REVIEWS_FILE, records)
+    _write_lines(folder / METADATA_FILE, _metadata(catalogue))
+    counts = {"users": N_USERS, "items": sum(len(s.item_ids) for s in catalogue), "reviews": len(records)}
+    (folder / "README.md").write_text(_readme(seed, counts), encoding="utf-8")
+    return counts
+
+
+def _catalogue(rng: np.random.Generator) -> list[_Series]:
+    catalogue = []
+    for number, kind in enumerate(shop.KINDS):
+        for words in kind.series:
+            beside = shop.KINDS[number - 1].delights + shop.KINDS[(number + 1) % len(shop.KINDS)].delights
+            others = [key for key in dict.fromkeys(beside) if key not in kind.delights]
+            delights = [*rng.choice(kind.delights, size=2, replace=False), str(rng.choice(others))]
+            catalogue.append(
+                _Series(
+                    kind=number,
+                    words=words,
+                    delights=tuple(map(str, delights)),
+                    item_ids=tuple("B0" + _identifier(rng, 8) for _ in kind.products),
+                    popularity=float(rng.lognormal(0.0, 0.5)),
+                )
+            )
+    return catalogue
+
+
+def _identifier(rng: np.random.Generator, length: int) -> str:
+    return "".join(rng.choice(_IDENTIFIER, size=length))
+
+
+def _user(rng: np.random.Generator) -> _User:
+    kind = int(rng.integers(len(shop.KINDS)))
+    own = [str(key) for key in rng.choice(shop.KINDS[kind].delights, size=2, replace=False)]
+    other = str(rng.choice([key for key in shop.DELIGHTS if key not in own]))
+    return _User(
+        user_id="A" + _identifier(rng, 13),
+        name=str(rng.choice(shop.FIRST_NAMES)),
+        kind=kind,
+        likes=(*own, other),
+        companion=shop.COMPANIONS[rng.integers(len(shop.COMPANIONS))],
+        occasion=str(rng.choice(shop.OCCASIONS)),
+        n_purchases=int(np.clip(8 + rng.geometric(0.12), 8, 30)),
+    )
+
+
+def _purchases(user: _User, catalogue: list[_Series], rng: np.random.Generator) -> Iterator[_Purchase]:
+    kind = user.kind
+    owned: dict[int, int] = {}  # series -> products bought
+    begun: list[int] = []  # series that are not complete, the latest last
+    time = _START + int(rng.integers(0, 900)) * _DAY
+    for _ in range(user.n_purchases):
+        if begun and rng.random() < _NEXT_OF_SERIES:
+            chosen = begun[-1]
+        else:
+            if rng.random() > _SAME_KIND:
+                kind = (kind + 1) % len(shop.KINDS)
+            while all(number in owned for number, series in enumerate(catalogue) if series.kind == kind):
+                kind = (kind + 1) % len(shop.KINDS)
+            chosen = _new_series(user, kind, owned, catalogue, rng)
+        product = owned.get(chosen, 0)
+        yield _Purchase(catalogue[chosen], product, time)
+        owned[chosen] = product + 1
+        begun = [number for number in begun if number != chosen]
+        if owned[chosen] < len(catalogue[chosen].item_ids):
+            begun.append(chosen)
+        time += int(rng.integers(2, 60)) * _DAY
+
+
+def _new_series(
+    user: _User, kind: int, owned: dict[int, int], catalogue: list[_Series], rng: np.random.Generator
+) -> int:
+    open_ = [number for number, series in enumerate(catalogue) if series.kind == kind and number not in owned]
+    weight = np.array(
+        [catalogue[n].popularity * 4.0 ** len(set(catalogue[n].delights) & set(user.likes)) for n in open_]
+    )
+    return int(rng.choice(open_, p=weight / weight.sum()))
+
+
+def _review(user: _User, purchase: _Purchase, rng: np.random.Generator) -> dict[str, Any]:
+    shared = [key for key in user.likes if key in purchase.series.delights]
+    stars = int(rng.choice((4, 5), p=(0.35, 0.65)) if shared else rng.choice((2, 3, 4), p=(0.3, 0.45, 0.25)))
+    text = "" if rng.random() < _WITHOUT_TEXT else _text(user, purchase, shared, rng)
+    when = datetime.fromtimestamp(purchase.timestamp, UTC)
+    return {
+        "overall": float(stars),
+        "verified": True,
+        "reviewTime": f"{when:%m} {when.day}, {when.year}",
+        "reviewerID": user.user_id,
+        "asin": purchase.series.item_ids[purchase.product],
+        "reviewerName": user.name,
+        "reviewText": text,
+        "summary": str(rng.choice(shop.SUMMARIES[stars])),
+        "unixReviewTime": purchase.timestamp,
+    }
+
+
+def _text(user: _User, purchase: _Purchase, shared: list[str], rng: np.random.Generator) -> str:
+    """One to three sentences; the first speaks of what this user finds, or misses, in this item."""
+    words = _words(user, purchase, shared, rng)
+    templates = [str(rng.choice(shop.MATCH if shared else shop.MISMATCH))]
+    more = int(rng.choice((0, 1, 2), p=(0.3, 0.45, 0.25)))
+    about = shop.FOLLOW_UP if purchase.product and rng.random() < 0.5 else shop.ITEM
+    pools = (about, shop.USER) if shared else (about,)
+    templates += [str(rng.choice(pool)) for pool in pools[:more]]
+    return " ".join(template.format(**words) for template in templates)
+
+
+def _words(user: _User, purchase: _Purchase, shared: list[str], rng: np.random.Generator) -> dict[str, str]:
+    kind = shop.KINDS[purchase.series.kind]
+    taste = shared[0] if shared else user.likes[0]
+    seen_key = taste if shared else purchase.series.delights[0]
+    other_key = next(key for key in purchase.series.delights if key != seen_key)
+    name = purchase.series.words.name
+    words = {
+        "spoken": kind.spoken[purchase.product].format(n=name),
+        "base": kind.spoken[0].format(n=name),
+        "seen": str(rng.choice(shop.DELIGHTS[seen_key].seen)),
+        "other": str(rng.choice(shop.DELIGHTS[other_key].seen)),
+        "seen_elsewhere": str(rng.choice(shop.DELIGHTS[taste].seen)),
+        "detail": purchase.series.words.detail,
+    }
+    return (
+        words
+        | {_capital(key): _capital(value) for key, value in words.items()}
+        | {
+            "sought": str(rng.choice(shop.DELIGHTS[taste].sought)),
+            "theme": purchase.series.words.theme,
+            "noun": kind.noun,
+            "verb": kind.verb,
+            "companion": user.companion[0],
+            "Companion": user.companion[1],
+            "occasion": user.occasion,
+        }
+    )
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _metadata(catalogue: list[_Series]) -> Iterator[dict[str, Any]]:
+    for series in catalogue:
+        kind = shop.KINDS[series.kind]
+        for item_id, title in zip(series.item_ids, kind.products, strict=True):
+            yield {"asin": item_id, "title": title.format(n=series.words.name), "category": ["Toys & Games", kind.noun]}
+
+
+def _write_lines(path: Path, records: Any) -> None:
+    lines = b"".join(json.dumps(record, ensure_ascii=False).encode() + b"\n" for record in records)
+    path.write_bytes(gzip.compress(lines, mtime=0))  # no clock in the bytes: the same seed gives the same file
+
+
+def _readme(seed: int, counts: dict[str, int]) -> str:
+    return f"""# Sample shop
+
+Made up by `rdrec sample --seed {seed}`: {counts["users"]} users, {counts["items"]} board games and toys,
+{counts["reviews"]} reviews.
+No person, product or review in it is real.
+
+- `{REVIEWS_FILE}`: reviews in the format of the Amazon review data (2018), in time order
+- `{METADATA_FILE}`: titles
+
+    rdrec prepare --reviews {REVIEWS_FILE} --metadata {METADATA_FILE} --out dataset
+"""
