@@ -1,8 +1,8 @@
 """The command `rdrec`: finds the commands of `training/commands` and turns their errors into an exit status.
 
-A command is the function of the same name in `training/commands/<name>.py`; the module's MANY_VALUES, if there, names the
-options that take several values at once. Only the module of the command that was asked
-for is imported, so that `rdrec --help` stays quick and one broken command does not take the others with it.
+A command is the function of the same name in `training/commands/<name>.py`; the module's MANY_VALUES, if there, names
+the options that take several values at once. Only the module of the command that was asked for is imported, so that
+`rdrec --help` stays quick and one broken command does not take the others with it.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def build_app(requested: str | None) -> typer.Typer:
 
 
 def repeat_options(arguments: Sequence[str], many: Collection[str]) -> list[str]:
-    """`--reviews a b` as `--reviews a --reviews b` for the options in `many`, so that a shell's `*.gz` can follow one."""
+    """`--reviews a b` as `--reviews a --reviews b` for the options in `many`: a shell's `*.gz` may follow one."""
     spread: list[str] = []
     option: str | None = None
     for word in arguments:

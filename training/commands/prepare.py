@@ -177,6 +177,6 @@ def _print_summary(config: PrepareConfig, made: Prepared) -> None:
         console.print("bad lines, the first ten:", *made.bad, sep="\n", markup=False, highlight=False)
     if info.protocol == "paper":
         console.print(
-            "Protocol paper: labels and explanation splits leak test interactions; figures compare with the paper's only.",
+            "Protocol paper: labels, user numbers and review splits leak; figures compare with the paper's only.",
             style="yellow",
         )

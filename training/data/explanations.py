@@ -1,8 +1,8 @@
 """Which sentence of a review becomes the target of the explanation task, and which texts count as the same.
 
 The rule: the catalogue's feature words are the nouns that reviews name most often; the explanation of a review is its
-sentence with the most feature words, the first of equals, and the first sentence where no sentence has any. A noun is told
-by its place, without a tagger: it stands between a determiner («the», «my», ...; one word may come between) and a
+sentence with the most feature words, the first of equals, and the first sentence where no sentence has any. A noun is
+told by its place, without a tagger: it stands between a determiner («the», «my», ...; one word may come between) and a
 punctuation mark or function word. Under protocol `clean` the caller gives training reviews only.
 
 Works on Polars series of texts; knows neither files nor splits.
@@ -27,122 +27,16 @@ _NOUN = re.compile(
     r"(?=\s*(?:[.,;:!?)]|$)|\s+(?:is|are|was|were|and|or|of|in|on|to|for|with|that|which|has|have|had|from|at|as|but|so|"
     r"it|i|you|we|they|when|because|than|by|does|did|can|will)\b)"
 )
-_NOT_FEATURES = frozenset(
-    [
-        "thing",
-        "things",
-        "one",
-        "ones",
-        "way",
-        "lot",
-        "lots",
-        "bit",
-        "time",
-        "times",
-        "day",
-        "days",
-        "week",
-        "weeks",
-        "month",
-        "months",
-        "year",
-        "years",
-        "hour",
-        "hours",
-        "minute",
-        "minutes",
-        "moment",
-        "item",
-        "items",
-        "product",
-        "products",
-        "purchase",
-        "something",
-        "anything",
-        "everything",
-        "nothing",
-        "someone",
-        "anyone",
-        "everyone",
-        "person",
-        "people",
-        "fact",
-        "reason",
-        "reasons",
-        "kind",
-        "sort",
-        "type",
-        "star",
-        "stars",
-        "review",
-        "reviews",
-        "problem",
-        "problems",
-        "issue",
-        "issues",
-        "amazon",
-        "few",
-        "same",
-        "other",
-        "others",
-        "first",
-        "second",
-        "last",
-        "next",
-        "best",
-        "most",
-        "more",
-        "much",
-        "very",
-        "that",
-        "this",
-        "and",
-        "but",
-        "for",
-        "with",
-        "not",
-        "all",
-        "good",
-        "great",
-        "nice",
-        "well",
-        "just",
-        "really",
-        "only",
-        "also",
-        "even",
-        "ever",
-        "too",
-        "end",
-        "rest",
-        "while",
-        "couple",
-        "half",
-        "whole",
-        "point",
-        "case",
-        "order",
-        "money",
-        "buy",
-        "deal",
-        "need",
-        "you",
-        "them",
-        "him",
-        "her",
-        "who",
-        "what",
-        "which",
-        "when",
-        "where",
-        "out",
-        "here",
-        "there",
-        "then",
-        "than",
-        "now",
-    ]
-)
+_EMPTY_WORDS = """
+thing things one ones way lot lots bit time times day days week weeks month months year years hour hours minute minutes
+moment item items product products purchase something anything everything nothing someone anyone everyone person people
+fact reason reasons kind sort type star stars review reviews problem problems issue issues amazon few same other others
+first second last next best most more much very that this and but for with not all good great nice well just really only
+also even ever too end rest while couple half whole point case order money buy deal need you them him her who what which
+when where out here there then than now again
+"""
+_NOT_FEATURES = frozenset(_EMPTY_WORDS.split())
+_NOT_A_NOUN = ("ed", "ly")
 # A sentence ends at punctuation that space or the text's end follows: «3.5 stars» stays whole.
 _SENTENCE = r"(?:[^.!?]|[.!?][^\s.!?])+[.!?]*"
 
@@ -150,12 +44,14 @@ _SENTENCE = r"(?:[^.!?]|[.!?][^\s.!?])+[.!?]*"
 def feature_words(texts: Iterable[str], limit: int = MAX_FEATURES) -> tuple[str, ...]:
     """The most named nouns over `texts`, by the number of reviews that name them (ties: alphabetical).
 
-    A singular and its plural count as two words.
+    A singular and its plural count as two words. Words in -ed and -ly are taken for verbs and adverbs.
     """
     named: Counter[str] = Counter()
     for text in texts:
         named.update(set(_NOUN.findall(text.lower())))
-    ranked = sorted((-count, word) for word, count in named.items() if word not in _NOT_FEATURES)
+    ranked = sorted(
+        (-count, word) for word, count in named.items() if word not in _NOT_FEATURES and not word.endswith(_NOT_A_NOUN)
+    )
     return tuple(word for count, word in ranked[:limit] if -count >= MIN_REVIEWS)
 
 
@@ -185,11 +81,11 @@ def choose_sentences(texts: pl.Series, features: tuple[str, ...]) -> pl.Series:
     return chosen["explanation"]
 
 
-def fingerprint(texts: pl.Series) -> pl.Series:
-    """A hash of each text's words, (n,) UInt64, equal for texts that differ in case, space and punctuation only.
+def fingerprint(text: pl.Expr) -> pl.Expr:
+    """A hash of a text's words, UInt64, equal for texts that differ in case, space and punctuation only.
 
     0 for texts of fewer than MIN_FINGERPRINT_WORDS words. Stable within one Polars version, so it is never stored.
     """
-    words = texts.str.to_lowercase().str.replace_all(r"[^\p{L}\p{N}]+", " ").str.strip_chars()
+    words = text.str.to_lowercase().str.replace_all(r"[^\p{L}\p{N}]+", " ").str.strip_chars()
     long_enough = words.str.count_matches(" ", literal=True) >= MIN_FINGERPRINT_WORDS - 1
-    return pl.select(pl.when(long_enough).then(words.hash(seed=0)).otherwise(0).cast(pl.UInt64)).to_series()
+    return pl.when(long_enough).then(words.hash(seed=0)).otherwise(0).cast(pl.UInt64)

@@ -65,10 +65,10 @@ class Histories:
 def build(log: PurchaseLog, *, min_interactions: int, numbering: Numbering) -> Histories:
     """Drop repeated pairs, keep the k-core, number users and items, order and split.
 
-    Of repeated (user, item) pairs the earliest stays, of equal times the first in the input. The k-core is iterated to its
-    fixed point: every user and every item left has at least `min_interactions` interactions. numbering="neutral" numbers
-    users and items by their external ids, which says nothing of who bought what; "appearance" by code, that is by first
-    appearance over the whole input, as the published data does. Ties in time are broken by input order.
+    Of repeated (user, item) pairs the earliest stays, of equal times the first in the input. The k-core is iterated to
+    its fixed point: every user and every item left has at least `min_interactions` interactions. Ties in time are
+    broken by input order. numbering="neutral" numbers users and items by their external ids, which says nothing of who
+    bought what; "appearance" by code, that is by first appearance over the whole input, as the published data does.
     Raises DatasetError where nothing is left.
     """
     rows = first_of_pairs(log)
@@ -76,7 +76,8 @@ def build(log: PurchaseLog, *, min_interactions: int, numbering: Numbering) -> H
     rows = rows[k_core(log.user_code[rows], log.item_code[rows], min_interactions)]
     if not len(rows):
         raise DatasetError(
-            f"no interaction is left of {len(log.user_code)}: no user and item have --min-interactions {min_interactions}"
+            f"no interaction is left of {len(log.user_code)}: "
+            f"no users and items have --min-interactions {min_interactions} among each other"
         )
     user_number, user_codes = _number(log.user_code[rows], log.user_ids, numbering)
     item_number, item_codes = _number(log.item_code[rows], log.item_ids, numbering)

@@ -1,7 +1,7 @@
 """From source files to Parquet parts: several files at once, each cut into blocks that worker processes parse.
 
-Memory holds a few blocks, whatever the files' size. Parts keep the order of the input (file by file, block by block), so
-that a row's place in it is its place in the input. Knows bytes, blocks and workers; the formats are in `reviews.py`.
+Memory holds a few blocks, whatever the files' size. Parts keep the order of the input (file by file, block by block),
+so that a row's place in them is its place in the input. Knows bytes, blocks and workers; formats are in `reviews.py`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Ingested:
-    """What came of one file: parts in input order, rows in each, bad lines, and the hash of the bytes that were read."""
+    """What came of one file: parts in input order, rows in each, bad lines, the hash of the bytes read."""
 
     source: SourceFile
     parts: tuple[Path, ...]
@@ -92,8 +92,8 @@ def ingest(
 ) -> list[Ingested]:
     """Read all files into Parquet parts under `folder`; one result a file, in order.
 
-    Raises DatasetError where a file cannot be read or where more than `max_bad_lines` lines in all are bad (the text lists
-    the first ten). `on_bytes` is called from several threads with the number of (compressed) bytes just read.
+    Raises DatasetError where a file cannot be read or where more than `max_bad_lines` lines in all are bad (the text
+    lists the first ten). `on_bytes` is called from several threads with the number of (compressed) bytes just read.
     """
     for source in sources:
         if not source.path.is_file():
@@ -182,8 +182,9 @@ def _write_part(job: Job, kind: Kind, path: Path) -> tuple[int, int, list[tuple[
     table = block.table(reviews.RECORDS if kind == "reviews" else reviews.TITLES)
     if table.num_rows:
         if kind == "reviews":
-            prints = fingerprint(pl.Series(table["text"])).to_arrow()
-            table = table.append_column("fingerprint", prints)
+            texts = pl.DataFrame({"text": pl.Series(table["text"])})
+            prints = texts.select(fingerprint(pl.col("text"))).to_series()
+            table = table.append_column("fingerprint", prints.to_arrow())
         pq.write_table(table, path, compression="zstd", compression_level=1)
     return table.num_rows, block.n_bad, block.bad
 

@@ -7,13 +7,14 @@
 | original | as published, or first appearance over everything (protocol `paper` only) | everything: leaks |
 | collaborative | items bought together stand together | training |
 
-Labels are decimal numbers. Under protocol `clean` all have the same number of digits (12,101 items: 10000 to 22100), so that
-labels cut in digit pieces share their first pieces with their neighbours; under `paper` they count from 1, as published.
+Labels are decimal numbers. Under protocol `clean` all have the same number of digits (12,101 items: 10000 to 22100), so
+that labels cut in digit pieces share the first ones with their neighbours; under `paper` they count from 1.
 Items without training interactions come last, shuffled: there is nothing yet that may be known about them.
 """
 
 from __future__ import annotations
 
+import itertools
 from typing import Literal, get_args
 
 import numpy as np
@@ -87,8 +88,8 @@ def collaborative_order(users: npt.NDArray[np.int32], items: npt.NDArray[np.int3
 def spectral_embedding(users: npt.NDArray[np.int32], items: IntArray, n_items: int) -> npt.NDArray[np.float64]:
     """Unit rows (n_items, d): eigenvectors of the degree-normalised item-item graph, without the trivial first one.
 
-    The graph joins items by the users who bought both: with X the user-item matrix, D_i^-1/2 X' D_u^-1 X D_i^-1/2. It is
-    never formed; memory is that of X and of d vectors.
+    The graph joins items by the users who bought both: with X the user-item matrix, D_i^-1/2 X' D_u^-1 X D_i^-1/2. It
+    is never formed; memory is that of X and of d vectors.
     """
     _, compact_users = np.unique(users, return_inverse=True)
     x = csr_array(
@@ -135,4 +136,4 @@ def digit_trie(labels: IntArray) -> str:
     words = [str(label) for label in labels.tolist()]
     depth = max(map(len, words))
     nodes = [1] + [len({word[:n] for word in words if len(word) >= n}) for n in range(1, depth + 1)]
-    return ", ".join(f"{b:,} (x{b / a:.1f})" for a, b in zip(nodes, nodes[1:], strict=False))
+    return ", ".join(f"{b:,} (x{b / a:.1f})" for a, b in itertools.pairwise(nodes))

@@ -3,12 +3,12 @@
 | file | content |
 |---|---|
 | `sequential.txt` | a line a user: user number, item numbers, oldest first |
-| `datamaps.json` | `id2user`, `id2item`: number -> original id (the inverse maps, where they are there too, are not read) |
-| `explanation.json` | optional; `{"train": [...], "val": [...], "test": [...]}`, records `user, item, explanation[, feature]` |
-| `explanation_rationale.json` | optional; the same with `user_preference` and `item_attribution`; read in place of the former |
+| `datamaps.json` | `id2user`, `id2item`: number -> original id (inverse maps are not read) |
+| `explanation.json` | optional; train, val, test: lists of records `user, item, explanation[, feature]` |
+| `explanation_rationale.json` | optional, read in its place; also `user_preference`, `item_attribution` |
 | `negative.txt` | optional; a line a user: user number, 99 or more item numbers that the user did not buy |
 
-Splits other than train, val (or valid) and test are refused. Lines of `sequential.txt` that name a number twice keep the first.
+Splits other than train, val (or valid) and test are refused.
 """
 
 from __future__ import annotations

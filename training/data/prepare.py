@@ -1,6 +1,7 @@
 """`rdrec prepare` without its command line: source files in, a finished dataset folder out.
 
-The order of the work: read -> encode -> duplicates, k-core, order, splits -> labels -> tables -> `dataset.json` -> rename.
+The order of the work: read -> encode -> duplicates, k-core, order, splits -> labels -> tables -> `dataset.json` ->
+rename.
 Nothing has the dataset's name before it is complete.
 """
 

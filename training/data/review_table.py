@@ -1,4 +1,4 @@
-"""The `reviews` table: splits, explanations, and which training reviews are set aside because they repeat a held-out text.
+"""The `reviews` table: splits, explanations, and the training reviews set aside because they repeat a held-out text.
 
 Streams batches of text and writes row groups; what it holds of all rows is numbers. Knows neither formats nor commands.
 """
@@ -30,8 +30,8 @@ _SHARES = (0.8, 0.1, 0.1)
 class ReviewTexts(Interface):
     """The texts of a purchase log in batches.
 
-    A batch has the columns `row` (place in the log), `text`, `rating`, and, where the source brings them, `explanation` and
-    `split`.
+    A batch has the columns `row` (place in the log), `text`, `rating`, and, where the source brings them,
+    `explanation` and `split`.
     """
 
     @property

@@ -1,14 +1,14 @@
-"""Readers of review and metadata files: a block of bytes or rows in, a table of validated records and the bad lines out.
+"""Readers of review and metadata files: a block of bytes or rows in, validated records and the bad lines out.
 
-Knows the published formats (Amazon 2014, 2018, 2023; CSV; Parquet), not where blocks come from (`ingest.py`) nor what is
-done with the records. A line that cannot be used is never guessed at: it is counted with its number and the reason.
+Knows the published formats (Amazon 2014, 2018, 2023; CSV; Parquet), not where blocks come from (`ingest.py`) nor what
+is done with the records. A line that cannot be used is never guessed at: it is counted with its number and the reason.
 
 | format | user | item | text | rating | time |
 |---|---|---|---|---|---|
 | amazon2014, amazon2018 | reviewerID | asin | reviewText | overall | unixReviewTime, seconds |
 | amazon2023 | user_id | parent_asin | text | rating | timestamp, milliseconds |
 
-Lines are JSON or, as in part of the 2014 files, Python literals. A record without text is an interaction without a review.
+Lines are JSON or, as in part of the 2014 files, Python literals. A record without text is an interaction only.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def empty_block(schema: pa.Schema) -> Block:
 
 
 def read_json_lines(data: bytes, first_line: int, fields: Fields, kind: Kind) -> Block:
-    """Read whole lines of JSON or Python literals; `first_line` is the number of the first one. Blank lines are skipped."""
+    """Read whole lines of JSON or Python literals, the first of them number `first_line`; blank ones are skipped."""
     block = empty_block(RECORDS if kind == "reviews" else TITLES)
     record = _review if kind == "reviews" else _title
     for number, line in enumerate(data.split(b"\n"), start=first_line):
@@ -242,7 +242,7 @@ _BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 
 
 def _clean(value: Any) -> str:
-    """Text on one line with entities resolved; lists of strings (2023 metadata) are joined; anything else is no text."""
+    """Text on one line with entities resolved; lists of strings (2023) are joined; anything else is no text."""
     if isinstance(value, list):
         value = " ".join(part for part in value if isinstance(part, str))
     if not isinstance(value, str) or not value:

@@ -301,7 +301,7 @@ KINDS: tuple[Kind, ...] = (
 )
 
 # {spoken}: the product; {Spoken}: the same at a sentence's start; {seen}/{Seen}: a delight of the item that the user
-# likes; {other}: another delight of the item; {sought}: the user's words for the taste; {seen_elsewhere}: what is missing.
+# likes; {other}: another delight of the item; {sought}: the user's words for it; {seen_elsewhere}: what it lacks.
 MATCH = (
     "{Spoken} won me over with {seen} and {detail}.",
     "I look for {sought}, and {spoken} delivered with {seen}.",

@@ -72,7 +72,7 @@ class FrameTexts:
 
     def fingerprints(self) -> npt.NDArray[np.uint64]:
         prints = np.zeros(self._n_rows, dtype=np.uint64)
-        prints[self._frame["row"].to_numpy()] = fingerprint(self._frame["text"]).to_numpy()
+        prints[self._frame["row"].to_numpy()] = self._frame.select(fingerprint(pl.col("text"))).to_series().to_numpy()
         return prints
 
 
@@ -101,7 +101,7 @@ def from_parts(reviews: list[Ingested], metadata: list[Ingested], bad: Iterable[
 
 
 def from_p5(folder: P5Folder, *, own_splits: bool) -> Source:
-    """The folder's own explanations are its texts; with own_splits they keep the split that they were published with."""
+    """The folder's own explanations are its texts; with own_splits they keep the published split."""
     log = folder.log
     rows = pl.DataFrame(
         {"user": log.user_code.astype(np.int64) + 1, "item": log.item_code.astype(np.int64) + 1}
@@ -132,16 +132,16 @@ def _encode(parts: list[Path], column: str, n_rows: int) -> tuple[npt.NDArray[np
     categories = pl.Categories.random(physical=pl.UInt32)
     dtype = pl.Categorical(categories)
     # Polars forgets the codes of a Categories object that no series refers to any more
-    anchor = pl.Series([], dtype=dtype)
+    anchor = pl.Series([""]).cast(dtype)
     codes = np.empty(n_rows, dtype=np.uint32)
     start = 0
     for part in parts:
         ids = pl.read_parquet(part, columns=[column])[column].cast(dtype)
         codes[start : start + len(ids)] = ids.to_physical().to_numpy()
         start += len(ids)
-        anchor = ids[:1]
     distinct = categories.to_series()
-    assert start == n_rows and len(anchor) <= 1
+    assert start == n_rows
+    del anchor
     return codes, distinct
 
 
