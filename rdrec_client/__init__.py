@@ -1,0 +1,50 @@
+"""Typed Python client of the RDRec service: sync and async, over httpx. Imports none of the service's code.
+
+with RDRecClient("http://127.0.0.1:8000") as client:
+    for item in client.sequential("u0007", n_items=5).items:
+        print(item.rank, item.title)
+"""
+
+from rdrec_client.client import AsyncRDRecClient, RDRecClient
+from rdrec_client.errors import ProblemError, RDRecClientError, UnreachableError, UnreadableAnswerError
+from rdrec_client.models import (
+    BatchResult,
+    Evidence,
+    Explain,
+    Explanation,
+    History,
+    HistoryItem,
+    Item,
+    Model,
+    Problem,
+    Ranking,
+    Recorded,
+    Sequential,
+    Signals,
+    TopN,
+)
+from rdrec_client.retrying import RetryPolicy
+
+__all__ = [
+    "AsyncRDRecClient",
+    "BatchResult",
+    "Evidence",
+    "Explain",
+    "Explanation",
+    "History",
+    "HistoryItem",
+    "Item",
+    "Model",
+    "Problem",
+    "ProblemError",
+    "RDRecClient",
+    "RDRecClientError",
+    "Ranking",
+    "Recorded",
+    "RetryPolicy",
+    "Sequential",
+    "Signals",
+    "TopN",
+    "UnreachableError",
+    "UnreadableAnswerError",
+]

@@ -1,0 +1,187 @@
+"""What goes over the wire, seen from the caller. Answers ignore fields that a newer service adds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+HistorySource = Literal["request", "redis", "memory", "bundle", "none"]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def body(self) -> dict[str, Any]:
+        """JSON body; what was not given is left to the service's defaults."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+class Sequential(_Request):
+    """What will this user want next?"""
+
+    kind: Literal["sequential"] = "sequential"
+    user_id: str | None = None
+    history: Sequence[str] | None = None
+    """Item ids, oldest first; replaces what the service knows of the user."""
+    n_items: int | None = None
+    exclude_seen: bool | None = None
+    include: Sequence[str] | None = None
+    exclude: Sequence[str] | None = None
+    beam_width: int | None = None
+    fusion: bool | None = None
+    """False ranks by the model alone."""
+
+
+class TopN(_Request):
+    """Which of these candidates suit this user best?"""
+
+    kind: Literal["topn"] = "topn"
+    user_id: str | None = None
+    candidates: Sequence[str] | None = None
+    """Drawn by the service where not given."""
+    history: Sequence[str] | None = None
+    n_items: int | None = None
+    fusion: bool | None = None
+
+
+class Explain(_Request):
+    """Why this item for this user?"""
+
+    kind: Literal["explain"] = "explain"
+    user_id: str
+    item_id: str
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Signals(_Answer):
+    """What a score was made of; None where a signal was not asked."""
+
+    model: float | None = None
+    graph: float | None = None
+
+
+class Item(_Answer):
+    """One place of a ranking."""
+
+    item_id: str
+    title: str | None = None
+    rank: int
+    score: float
+    signals: Signals
+
+
+class _Provenance(_Answer):
+    model_version: str
+    history_source: HistorySource
+    degraded: bool
+    """True when the history store was out of reach and an older history was used."""
+
+
+class Ranking(_Provenance):
+    """Items, best first."""
+
+    items: tuple[Item, ...]
+    score_mode: str
+    strategy: str
+
+
+class Evidence(_Answer):
+    """An item of the user's history that speaks for the explained one."""
+
+    item_id: str
+    title: str | None = None
+    strength: float
+
+
+class Explanation(_Provenance):
+    """Texts are None where the model has nothing to say."""
+
+    item_id: str
+    title: str | None = None
+    explanation: str | None = None
+    user_preference: str | None = None
+    item_attributes: str | None = None
+    evidence: tuple[Evidence, ...]
+
+
+class Recorded(_Answer):
+    """An interaction is kept."""
+
+    recorded: bool
+    """False when the same write was kept before."""
+    history_source: HistorySource
+
+
+class HistoryItem(_Answer):
+    """One interaction."""
+
+    item_id: str
+    title: str | None = None
+
+
+class History(_Answer):
+    """Oldest first."""
+
+    user_id: str
+    history_source: HistorySource
+    degraded: bool
+    items: tuple[HistoryItem, ...]
+
+
+class Model(_Answer):
+    """What is being served."""
+
+    model_version: str
+    name: str
+    created_at: str
+    recipe: dict[str, Any]
+    protocol: str
+    label_scheme: str
+    n_users: int
+    n_items: int
+    score_mode: str
+    score_modes: tuple[str, ...]
+    strategy: str
+    candidate_width: int
+    text_tasks: tuple[str, ...]
+    fusion: dict[str, float] | None = None
+    metrics: dict[str, float]
+    arms: dict[str, str]
+
+
+class FieldError(_Answer):
+    """One wrong field of a request."""
+
+    field: str
+    message: str
+
+
+class Problem(_Answer):
+    """RFC 9457 problem details."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str
+    field: str | None = None
+    errors: tuple[FieldError, ...] = ()
+
+
+class BatchResult(_Answer):
+    """One part's answer or problem."""
+
+    status: int
+    answer: Ranking | Explanation | None = None
+    problem: Problem | None = None
+
+
+class Batch(_Answer):
+    """In the order of the requests."""
+
+    results: tuple[BatchResult, ...]

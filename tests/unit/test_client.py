@@ -1,0 +1,231 @@
+"""The Python client against a scripted server: what is sent, what is tried again, what is raised."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from rdrec_client import (
+    AsyncRDRecClient,
+    Explain,
+    ProblemError,
+    RDRecClient,
+    RetryPolicy,
+    Sequential,
+    TopN,
+    UnreachableError,
+    UnreadableAnswerError,
+)
+from rdrec_client.retrying import read_retry_after
+
+RANKING = {
+    "model_version": "demo-1", "history_source": "bundle", "degraded": False, "score_mode": "trie", "strategy": "exact",
+    "items": [{"item_id": "i1", "title": None, "rank": 1, "score": -1.5, "signals": {"model": -1.5, "graph": None}}],
+    "a_field_of_next_year": 1,
+}  # fmt: skip
+RECORDED = {"recorded": True, "history_source": "redis"}
+
+
+def problem(status: int, slug: str = "overloaded", **headers: str) -> httpx.Response:
+    body = {
+        "type": f"urn:rdrec:problem:{slug}", "title": "No", "status": status, "detail": "not now", "request_id": "r1",
+    }  # fmt: skip
+    return httpx.Response(status, json=body, headers={"content-type": "application/problem+json", **headers})
+
+
+class Server:
+    """Answers with the scripted answers in turn; an exception in the script is raised as if the network had."""
+
+    def __init__(self, *script: httpx.Response | Exception) -> None:
+        self.script = list(script)
+        self.seen: list[httpx.Request] = []
+        self.slept: list[float] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.seen.append(request)
+        answer = self.script.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+
+Ask = Callable[..., Any]
+
+
+@pytest.fixture(params=["sync", "async"])
+def ask(request: pytest.FixtureRequest) -> Ask:
+    """`await ask(server, "method", ...)` with either client."""
+
+    async def run(
+        server: Server, method: str, *arguments: Any, options: dict[str, Any] | None = None, **named: Any
+    ) -> Any:
+        transport = httpx.MockTransport(server)
+        if request.param == "sync":
+            with RDRecClient(
+                "http://rdrec", transport=transport, sleep=server.slept.append, **(options or {})
+            ) as client:
+                return getattr(client, method)(*arguments, **named)
+        async with AsyncRDRecClient(
+            "http://rdrec", transport=transport, sleep=server.sleep, **(options or {})
+        ) as other:
+            return await getattr(other, method)(*arguments, **named)
+
+    return run
+
+
+def sent(server: Server) -> Any:
+    return json.loads(server.seen[-1].content)
+
+
+async def test_only_what_was_given_is_sent_and_the_answer_is_typed(ask: Ask) -> None:
+    server = Server(httpx.Response(200, json=RANKING))
+    ranking = await ask(
+        server, "sequential", "ü/1", n_items=3, exclude_seen=False, options={"api_key": "k", "timeout_s": 0.25}
+    )
+    request = server.seen[0]
+    assert (request.method, request.url.path) == ("POST", "/recommend/sequential")
+    assert sent(server) == {"user_id": "ü/1", "n_items": 3, "exclude_seen": False}
+    assert request.headers["authorization"] == "Bearer k"
+    assert request.headers["x-request-timeout-ms"] == "250"
+    assert ranking.items[0].signals.model == -1.5
+    assert ranking.items[0].signals.graph is None
+
+
+async def test_a_batch_names_its_kinds_and_mixes_answers_and_problems(ask: Ask) -> None:
+    text = {
+        "model_version": "demo-1", "history_source": "none", "degraded": False, "item_id": "i", "title": "T",
+        "explanation": "because", "user_preference": None, "item_attributes": None, "evidence": [],
+    }  # fmt: skip
+    refused = json.loads(problem(404, "unknown-item").content)
+    results = [{"status": 200, "answer": RANKING}, {"status": 200, "answer": text}, {"status": 404, "problem": refused}]
+    server = Server(httpx.Response(200, json={"results": results}))
+    got = await ask(
+        server, "batch", [Sequential(user_id="u"), Explain(user_id="u", item_id="i"), TopN(candidates=["x"])]
+    )
+    assert sent(server)["requests"] == [
+        {"kind": "sequential", "user_id": "u"},
+        {"kind": "explain", "user_id": "u", "item_id": "i"},
+        {"kind": "topn", "candidates": ["x"]},
+    ]
+    assert got[0].answer.items[0].item_id == "i1"
+    assert got[1].answer.explanation == "because"
+    assert got[2].answer is None
+    assert got[2].problem.type == "urn:rdrec:problem:unknown-item"
+
+
+async def test_retry_after_is_honoured_and_the_write_keeps_its_key(ask: Ask) -> None:
+    server = Server(
+        problem(503, "history-unavailable", **{"retry-after": "2"}),
+        httpx.ReadTimeout("late"),
+        httpx.Response(200, json=RECORDED),
+    )
+    assert (await ask(server, "record", "u", "i", timestamp=5.0)).recorded
+    assert 2.0 <= server.slept[0] <= 2.2
+    assert 0.0 <= server.slept[1] <= 0.4
+    keys = {request.headers["idempotency-key"] for request in server.seen}
+    assert len(keys) == 1
+    assert len(keys.pop()) >= 32
+    assert sent(server) == {"user_id": "u", "item_id": "i", "timestamp": 5.0}
+
+
+async def test_two_writes_have_two_keys_unless_told(ask: Ask) -> None:
+    server = Server(*[httpx.Response(200, json=RECORDED)] * 3)
+    for key in (None, None, "mine"):
+        await ask(server, "record", "u", "i", idempotency_key=key)
+    keys = [request.headers["idempotency-key"] for request in server.seen]
+    assert len(set(keys)) == 3
+    assert keys[2] == "mine"
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 422, 500, 504])
+async def test_what_would_fail_again_is_raised_at_once(ask: Ask, status: int) -> None:
+    server = Server(problem(status, "some-slug"))
+    with pytest.raises(ProblemError, match="not now") as error:
+        await ask(server, "explain", "u", "i")
+    assert (error.value.status, error.value.slug) == (status, "some-slug")
+    assert server.slept == []
+
+
+async def test_the_last_error_is_raised_after_the_last_try(ask: Ask) -> None:
+    server = Server(*[problem(429, **{"retry-after": "1"})] * 3)
+    with pytest.raises(ProblemError) as error:
+        await ask(server, "model", options={"retry": RetryPolicy(attempts=3)})
+    assert error.value.retry_after_s == 1.0
+    assert len(server.seen) == 3
+    assert len(server.slept) == 2
+
+
+async def test_a_stated_wait_that_is_too_long_is_the_callers_decision(ask: Ask) -> None:
+    server = Server(problem(429, "rate-limited", **{"retry-after": "3600"}))
+    with pytest.raises(ProblemError):
+        await ask(server, "topn", "u", candidates=["a"])
+    assert server.slept == []
+
+
+async def test_no_answer_at_all(ask: Ask) -> None:
+    server = Server(*[httpx.ConnectError("refused")] * 2)
+    with pytest.raises(UnreachableError, match="ConnectError"):
+        await ask(server, "history", "u", options={"retry": RetryPolicy(attempts=2)})
+
+
+async def test_answers_of_something_else_in_between(ask: Ask) -> None:
+    with pytest.raises(UnreadableAnswerError):
+        await ask(Server(httpx.Response(200, text="<html>hello</html>")), "model")
+    server = Server(httpx.Response(502, text="<html>bad gateway</html>"), httpx.Response(200, json=RANKING))
+    assert (await ask(server, "sequential", "u")).model_version == "demo-1"
+    with pytest.raises(ProblemError, match="413"):
+        await ask(Server(httpx.Response(413, text="too big")), "sequential", "u")
+
+
+async def test_user_ids_are_escaped_in_paths_and_forget_has_no_body(ask: Ask) -> None:
+    server = Server(httpx.Response(204))
+    assert await ask(server, "forget", "a/b?c d") is None
+    assert server.seen[0].method == "DELETE"
+    assert server.seen[0].url.raw_path == b"/users/a%2Fb%3Fc%20d/history"
+
+
+@pytest.mark.parametrize(("status", "ready"), [(200, True), (503, False)])
+async def test_is_ready(ask: Ask, status: int, ready: bool) -> None:
+    assert await ask(Server(httpx.Response(status)), "is_ready") is ready
+    assert await ask(Server(httpx.ConnectError("refused")), "is_ready") is False
+
+
+def test_both_clients_have_the_same_methods() -> None:
+    def methods(client: type) -> dict[str, list[str]]:
+        public = inspect.getmembers(client, inspect.isfunction)
+        return {name: list(inspect.signature(m).parameters) for name, m in public if not name.startswith("_")}
+
+    assert methods(RDRecClient) == methods(AsyncRDRecClient)
+    assert "sequential" in methods(RDRecClient)
+
+
+def test_waits_grow_and_are_bounded() -> None:
+    policy = RetryPolicy(attempts=10, base_s=1.0, longest_wait_s=5.0)
+    rng = random.Random(0)
+    for attempt, bound in [(1, 1.0), (2, 2.0), (3, 4.0), (4, 5.0), (9, 5.0)]:
+        waits = [policy.wait_s(attempt, rng) for _ in range(200)]
+        assert all(wait is not None and 0 <= wait <= bound for wait in waits)
+        assert max(wait for wait in waits if wait is not None) > bound * 0.9
+    assert policy.wait_s(10, rng) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("7", 7.0), ("", None), ("soon", None), ("-3", None), ("1.5", None), ("\u0667", None),
+        ("Tue, 24 Nov 2026 18:00:30 GMT", 30.0), ("Tue, 24 Nov 2026 17:00:00 GMT", 0.0),
+    ],
+)  # fmt: skip
+def test_both_forms_of_retry_after(value: str, seconds: float | None) -> None:
+    now = datetime(2026, 11, 24, 18, 0, 0, tzinfo=UTC)
+    assert read_retry_after({"retry-after": value}, now) == seconds
