@@ -64,11 +64,11 @@ class OpenAITeacher:
         self._structured: bool | None = None if generation.structured else False
         self._answered = False
         self._first = asyncio.Lock()
-        self._client = httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {key.get_secret_value()}"} if key else {},
-            timeout=httpx.Timeout(timeout_s, pool=None),
-            limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
-        )
+        self._headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
+        self._timeout_s = timeout_s
+        self._certificates = httpx.create_ssl_context()
+        self._clients: list[httpx.AsyncClient] = []
+        self._idle: list[httpx.AsyncClient] = []
 
     @property
     def name(self) -> str:
@@ -82,7 +82,8 @@ class OpenAITeacher:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        for client in self._clients:
+            await client.aclose()
 
     async def ask(self, questions: Sequence[Question]) -> list[Answer]:
         """One request a question, each retried by itself."""
@@ -119,7 +120,7 @@ class OpenAITeacher:
         for attempt in range(self._max_attempts):
             wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**attempt) * self._rng.uniform(0.5, 1.0)
             try:
-                response = await self._client.post(f"{self.url}/chat/completions", json=body)
+                response = await self._post(body)
             except httpx.RequestError as error:
                 reason = f"{type(error).__name__}: {error}".rstrip(": ")
             else:
@@ -139,6 +140,25 @@ class OpenAITeacher:
             if attempt + 1 < self._max_attempts:
                 await self._sleep(wait_s)
         raise UnansweredError(f"{self._max_attempts} attempts, the last with {reason}")
+
+    async def _post(self, body: Mapping[str, object]) -> httpx.Response:
+        """Over a client of one connection: httpx looks through its whole pool at each request, and with 64 connections
+        in one pool that costs more than the request itself (measured: 7 ms of CPU instead of 1)."""
+        client = self._idle.pop() if self._idle else self._open_client()
+        try:
+            return await client.post(f"{self.url}/chat/completions", json=body)
+        finally:
+            self._idle.append(client)
+
+    def _open_client(self) -> httpx.AsyncClient:
+        client = httpx.AsyncClient(
+            headers=self._headers,
+            timeout=self._timeout_s,
+            verify=self._certificates,
+            limits=httpx.Limits(max_connections=1, max_keepalive_connections=1),
+        )
+        self._clients.append(client)
+        return client
 
     def _retry_after_s(self, response: httpx.Response) -> float:
         """Seconds that the server asks to wait, 0 where it does not say; a number or an HTTP date."""

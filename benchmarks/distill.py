@@ -1,0 +1,119 @@
+"""Distillation against a chat server of known latency: throughput beside the ideal, and memory by number of reviews.
+
+    python benchmarks/distill.py [--quick]
+
+Runs `rdrec distill` as its own process against a scripted server in this one. The ideal is concurrency / latency; the
+rate is taken at the server, from the first request to the last answer. Appends one JSON line to results/distill.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.chat_server import Call, ChatServer, Reply, completion  # noqa: E402
+from tests.rationale_dataset import write_dataset  # noqa: E402
+
+LATENCY_S = 0.2
+CONCURRENCY = 64
+ANSWER = json.dumps(
+    {"user_preference": "The user loves sturdy puzzles.", "item_attributes": "The item is a sturdy, bright puzzle."}
+)
+FILLER = "We play it every week with the whole family and nobody is bored, which says a lot about how it is made. " * 3
+
+
+@dataclass(frozen=True)
+class Run:
+    reviews: int
+    asking_s: float
+    whole_s: float
+    peak_rss_bytes: int
+
+    @property
+    def rate(self) -> float:
+        return self.reviews / self.asking_s
+
+
+def measure(reviews: int, latency_s: float) -> Run:
+    first = last = 0.0
+
+    def script(call: Call) -> Reply:
+        nonlocal first, last
+        now = time.perf_counter()
+        first = first or now
+        last = now + latency_s
+        return completion(ANSWER, delay_s=latency_s)
+
+    with tempfile.TemporaryDirectory() as folder, ChatServer(script) as server:
+        texts = ((f"I love puzzle number {n}. {FILLER}", "train") for n in range(reviews))
+        dataset = write_dataset(Path(folder) / "data", texts)
+        command = [sys.executable, "-m", "training.cli", "distill", str(dataset), "--teacher", f"openai:{server.url}"]
+        command += ["--model", "m", "--concurrency", str(CONCURRENCY)]
+        start = time.perf_counter()
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        _, status, usage = os.wait4(process.pid, 0)
+        whole_s = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        stderr = process.stderr.read().decode() if process.stderr else ""
+        if process.returncode != 0:
+            raise SystemExit(f"rdrec distill ended with {process.returncode}:\n{stderr}")
+        assert sorted(set(server.sent.values())) == [1], "a review was asked twice"
+        assert server.sent.total() == reviews
+    return Run(reviews, last - first, whole_s, usage.ru_maxrss * 1024)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer reviews: under a minute")
+    quick = parser.parse_args().quick
+    console = Console()
+
+    console.print(f"throughput at {LATENCY_S * 1000:.0f} ms latency, concurrency {CONCURRENCY} ...")
+    paced = measure(1_280 if quick else 6_400, LATENCY_S)
+    ideal = CONCURRENCY / LATENCY_S
+    table = Table("reviews", "answers/s", "ideal", "of the ideal", "asking s", "whole command s")
+    table.add_row(
+        f"{paced.reviews:,}", f"{paced.rate:.1f}", f"{ideal:.0f}", f"{paced.rate / ideal:.1%}",
+        f"{paced.asking_s:.1f}", f"{paced.whole_s:.1f}",
+    )  # fmt: skip
+    console.print(table)
+
+    sizes = (1_000, 5_000) if quick else (1_000, 10_000, 100_000)
+    console.print("peak memory of the command, server without latency ...")
+    runs = [measure(reviews, 0.0) for reviews in sizes]
+    memory = Table("reviews", "peak RSS MB", "over the first MB", "answers/s")
+    for run in runs:
+        over = (run.peak_rss_bytes - runs[0].peak_rss_bytes) / 1e6
+        memory.add_row(f"{run.reviews:,}", f"{run.peak_rss_bytes / 1e6:.1f}", f"{over:+.1f}", f"{run.rate:.0f}")
+    console.print(memory)
+
+    record = {
+        "benchmark": "distill",
+        "quick": quick,
+        "latency_s": LATENCY_S,
+        "concurrency": CONCURRENCY,
+        "answers_per_s": paced.rate,
+        "share_of_ideal": paced.rate / ideal,
+        "peak_rss_bytes": {str(run.reviews): run.peak_rss_bytes for run in runs},
+    }
+    results = ROOT / "benchmarks" / "results"
+    results.mkdir(parents=True, exist_ok=True)
+    with (results / "distill.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+if __name__ == "__main__":
+    main()
