@@ -46,6 +46,16 @@ class StringTable:
     def __len__(self) -> int:
         return len(self._offsets) - 1
 
+    @property
+    def blob(self) -> npt.NDArray[np.uint8]:
+        """UTF-8 bytes of all strings, one after another."""
+        return self._blob
+
+    @property
+    def offsets(self) -> npt.NDArray[np.int64]:
+        """Where each string begins in the blob, and the end, (n + 1,)."""
+        return self._offsets
+
     def _bytes(self, index: int) -> bytes:
         return self._blob[self._offsets[index] : self._offsets[index + 1]].tobytes()
 
@@ -60,6 +70,23 @@ class StringTable:
             wanted = string.encode("utf-8")
         except UnicodeEncodeError:  # a lone surrogate from JSON: no stored string holds one
             return None
+        low = self._first_at_least(wanted)
+        if wanted and low < len(self) and self._bytes(int(self._order[low])) == wanted:
+            return int(self._order[low])
+        return None
+
+    def starting_with(self, prefix: str, limit: int) -> list[int]:
+        """Indices of at most `limit` strings that begin with the prefix, in the order of their bytes."""
+        wanted = prefix.encode("utf-8", "replace")
+        found: list[int] = []
+        for place in range(self._first_at_least(wanted), len(self)):
+            index = int(self._order[place])
+            if len(found) == limit or not self._bytes(index).startswith(wanted):
+                break
+            found.append(index)
+        return found
+
+    def _first_at_least(self, wanted: bytes) -> int:
         low, high = 0, len(self)
         while low < high:
             middle = (low + high) // 2
@@ -67,9 +94,7 @@ class StringTable:
                 low = middle + 1
             else:
                 high = middle
-        if wanted and low < len(self) and self._bytes(int(self._order[low])) == wanted:
-            return int(self._order[low])
-        return None
+        return low
 
 
 @dataclass(frozen=True)

@@ -92,13 +92,14 @@ class Batcher:
         self._thread = threading.Thread(target=self._run, args=(runner,), name="rdrec-engine", daemon=True)
         self._thread.start()
 
-    async def stop(self) -> None:
-        """Finish what was accepted, then end the thread."""
+    async def stop(self, *, within_s: float = 30.0) -> None:
+        """Finish what was accepted, then end the thread; a thread that hangs is left behind after `within_s`."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
-        if self._thread is not None:
-            await asyncio.to_thread(self._thread.join)
+            thread = self._thread
+        if thread is not None:
+            await asyncio.to_thread(thread.join, within_s)
 
     async def submit(self, kind: Kind, length: int, work: Any, deadline: float) -> Outcome:
         """Queue one work and wait for its result.

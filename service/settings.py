@@ -65,7 +65,10 @@ class Settings(BaseSettings):
     cors_origins: tuple[str, ...] = ()
     max_body_bytes: int = Field(default=1_048_576, ge=1024)
     body_timeout_s: float = Field(default=10.0, gt=0)
-    max_connections: int = Field(default=2048, ge=1)
+    max_in_flight: int = Field(default=2048, ge=1)
+    """HTTP requests at a time; more are turned away with 429."""
+    console: bool = True
+    """The web page at /, with `GET /users` and `GET /items`, which list what the bundle knows."""
     tls_certificate: Path | None = None
     tls_key: Path | None = None
 
@@ -118,6 +121,12 @@ class Settings(BaseSettings):
     """Mixed into the user hashes of the logs; set your own so that nobody can look user ids up in them."""
     otel_endpoint: str | None = None
     """OTLP/HTTP endpoint for traces; needs the extra `otel`."""
+
+    def default_timeout_ms(self, path: str) -> int:
+        """Deadline of an endpoint for requests that name none."""
+        return {"/explain": self.explain_timeout_ms, "/recommend/batch": self.batch_timeout_ms}.get(
+            path, self.timeout_ms
+        )
 
     @field_validator("bundle_public_key")
     @classmethod

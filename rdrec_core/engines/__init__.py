@@ -1,1 +1,33 @@
 """Engines: one Protocol (base.py), a torch reference and an ONNX Runtime implementation."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.util import find_spec
+
+from rdrec_core.bundle import Bundle
+from rdrec_core.engines.base import Engine
+from rdrec_core.errors import EngineError
+from rdrec_core.types import ScoreMode, Strategy
+
+
+def open_engine(
+    bundle: Bundle, *, score_mode: ScoreMode | None = None, strategy: Strategy | None = None, threads: int = 0
+) -> Engine:
+    """The engine that suits the bundle and what is installed: ONNX Runtime with the bundle's graphs, else torch.
+
+    score_mode and strategy None take the bundle's defaults; threads 0 leaves their number to the engine. Raises
+    EngineError where neither can be had, saying what to install, and BundleError for a mode that the bundle lacks.
+    """
+    if find_spec("onnxruntime") is not None and any(name.startswith("onnx/") for name in bundle.manifest.files):
+        onnx = importlib.import_module("rdrec_core.engines.onnx_engine").OnnxEngine
+        engine: Engine = onnx.from_bundle(bundle, score_mode=score_mode, strategy=strategy, threads=threads)
+        return engine
+    if find_spec("torch") is not None:
+        torch = importlib.import_module("rdrec_core.engines.torch_engine").TorchEngine
+        engine = torch.from_bundle(bundle, score_mode=score_mode, strategy=strategy)
+        return engine
+    raise EngineError(
+        f"{bundle.path} cannot be computed here: it has no onnx/ graphs or ONNX Runtime is missing, and torch is not "
+        "installed; pip install 'rdrec[serve]'"
+    )

@@ -1,0 +1,114 @@
+"""The ASGI application: parts behind routes behind the edge. `rdrec-serve` (`server.py`) runs it in a process."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+from rdrec_core.bundle import Bundle
+from rdrec_core.engines import open_engine as open_installed_engine
+from rdrec_core.engines.base import Engine
+from rdrec_core.errors import RDRecError
+from service import routes
+from service.arm import OpenEngine
+from service.edge import Edge
+from service.openapi import install_openapi
+from service.parts import Stores, assemble, open_stores
+from service.problems import ProblemError, problem_response
+from service.security import context_of
+from service.settings import Settings
+from service.tracing import open_tracer
+
+CONSOLE = Path(__file__).parent / "console"
+
+
+def open_engine(bundle: Bundle, settings: Settings) -> Engine:
+    """The fastest engine that is installed."""
+    return open_installed_engine(
+        bundle, score_mode=settings.score_mode, strategy=settings.strategy, threads=settings.engine_threads
+    )
+
+
+def create_app(
+    settings: Settings,
+    *,
+    open_engine: OpenEngine = open_engine,
+    stores: Stores | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    on_failed_start: Callable[[RDRecError], None] | None = None,
+) -> FastAPI:
+    """The application; the bundle is opened and warmed up in the background once it is started.
+
+    on_failed_start hears of a bundle that cannot be served; without it the lifespan itself waits, and fails.
+    """
+    parts = assemble(settings, clock, open_engine, stores or open_stores(settings, clock))
+    tracer = open_tracer(settings.otel_endpoint, version("rdrec"))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async def start() -> None:
+            try:
+                await parts.host.start()
+            except RDRecError as error:
+                if on_failed_start is None:
+                    raise
+                on_failed_start(error)
+
+        starting = asyncio.create_task(start())
+        if on_failed_start is None:
+            await starting
+        yield
+        starting.cancel()
+        await parts.close()
+        if tracer is not None:
+            tracer.close()
+
+    app = FastAPIOffline(title="RDRec", version=version("rdrec"), lifespan=lifespan, redoc_url=None)
+    app.state.parts = parts
+    for router in (routes.ask, routes.write, routes.read, routes.admin, routes.open_to_all):
+        app.include_router(router)
+    app.include_router(routes.model)
+    if settings.console:
+        app.include_router(routes.look)
+        app.mount("/console", StaticFiles(directory=CONSOLE), name="console")
+        app.add_api_route("/", _console, include_in_schema=False)
+    for kind in (RDRecError, ProblemError, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, _problem)
+    install_openapi(app, needs_keys=parts.guard.needs_keys)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-API-Key", "X-Request-ID"],
+            expose_headers=["Retry-After", "Server-Timing", "X-Request-ID"],
+        )
+    app.add_middleware(
+        Edge,
+        settings=settings,
+        metrics=parts.metrics,
+        tracer=tracer,
+        clock=clock,
+        is_draining=lambda: parts.host.is_draining,
+    )
+    return app
+
+
+async def _console() -> FileResponse:
+    return FileResponse(CONSOLE / "index.html", media_type="text/html")
+
+
+async def _problem(request: Request, error: Exception) -> JSONResponse:
+    return problem_response(error, context_of(request).request_id)

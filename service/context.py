@@ -1,0 +1,64 @@
+"""What is known of one HTTP request while it is served: identity, deadline, where its time went, how it was answered.
+
+Made by `edge.py`, filled on the way, read when the access log and the metrics are written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+Phase = Literal["queue", "history", "engine"]
+SCOPE_KEY = "rdrec.context"
+
+
+@dataclass(slots=True)
+class RequestContext:
+    """Mutable on purpose, and private to one request. Times are seconds of `clock`, monotonic."""
+
+    request_id: str
+    clock: Callable[[], float]
+    started_at: float
+    deadline: float = float("inf")
+    endpoint: str = "unmatched"
+    caller: str | None = None
+    """Name of the API key."""
+    timeout_s: float | None = None
+    """As the caller asked for; the endpoint's default where None."""
+    user_hash: str | None = None
+    model_version: str | None = None
+    arm: str | None = None
+    history_source: str | None = None
+    degraded: bool = False
+    cache: Literal["hit", "miss", "joined"] | None = None
+    seconds: dict[Phase, float] = field(default_factory=dict)
+
+    def remaining_s(self) -> float:
+        """Until the deadline; negative past it."""
+        return self.deadline - self.clock()
+
+    def spend(self, phase: Phase, seconds: float) -> None:
+        """Add to a phase's time."""
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
+
+    @contextmanager
+    def timing(self, phase: Phase) -> Iterator[None]:
+        """Add the time of the block to a phase."""
+        started = self.clock()
+        try:
+            yield
+        finally:
+            self.spend(phase, self.clock() - started)
+
+    def part(self) -> RequestContext:
+        """The context of one part of a batch: own timings and outcome, same identity and deadline."""
+        return RequestContext(self.request_id, self.clock, self.clock(), self.deadline, self.endpoint, self.caller)
+
+    def absorb(self, part: RequestContext) -> None:
+        """Add a finished part's times, and what it shares with its siblings."""
+        for phase, seconds in part.seconds.items():
+            self.spend(phase, seconds)
+        self.degraded = self.degraded or part.degraded
+        self.model_version = part.model_version or self.model_version

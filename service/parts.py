@@ -1,0 +1,119 @@
+"""The parts of one running service, put together from the settings. The only place that knows which store is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fastapi import Request
+from prometheus_client.registry import Collector
+
+from service.answer_cache import AnswerCache, SharedCache
+from service.arm import OpenEngine
+from service.history.base import HistoryStore
+from service.history.memory import MemoryHistoryStore
+from service.lifecycle import ModelHost
+from service.observability import Metrics, StateCollector, StateRow, user_hash
+from service.rate_limit import MemoryRateLimiter, RateLimiter
+from service.recommender import Recommender
+from service.security import Guard, context_of
+from service.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What may live outside the process."""
+
+    history: HistoryStore
+    limiter: RateLimiter
+    texts: SharedCache | None = None
+    breaker_state: Callable[[], str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """See the module."""
+
+    settings: Settings
+    metrics: Metrics
+    stores: Stores
+    guard: Guard
+    host: ModelHost
+    cache: AnswerCache
+    recommender: Recommender
+
+    def name_user(self, request: Request, user_id: str | None) -> None:
+        """Let the log know the request's user, hashed."""
+        if user_id is not None:
+            context_of(request).user_hash = user_hash(user_id, self.settings.log_salt.get_secret_value())
+
+    async def close(self) -> None:
+        """Finish what is under way and let go of everything."""
+        await self.recommender.close()
+        await self.host.stop()
+        await self.stores.history.close()
+
+
+def open_stores(settings: Settings, clock: Callable[[], float]) -> Stores:
+    """Redis if a URL is configured, else this process's memory."""
+    limiter = MemoryRateLimiter(clock)
+    if settings.redis_url is None:
+        memory = MemoryHistoryStore(cap=settings.history_cap, max_users=settings.history_max_users)
+        return Stores(memory, limiter)
+    from service.history.redis import RedisHistoryStore
+    from service.redis_gateway import RedisGateway
+    from service.redis_rate_limit import RedisRateLimiter
+    from service.redis_text_cache import RedisTextCache
+
+    gateway = RedisGateway.open(
+        settings.redis_url.get_secret_value(),
+        timeout_s=settings.redis_timeout_ms / 1000,
+        max_connections=settings.redis_pool_size,
+        clock=clock,
+    )
+    prefix = settings.redis_prefix
+    return Stores(
+        RedisHistoryStore(gateway, prefix=prefix, cap=settings.history_cap, ttl_s=settings.history_ttl_s),
+        RedisRateLimiter(gateway, limiter, prefix=prefix),
+        RedisTextCache(gateway, prefix=prefix),
+        lambda: gateway.breaker.state,
+    )
+
+
+def assemble(settings: Settings, clock: Callable[[], float], open_engine: OpenEngine, stores: Stores) -> Parts:
+    """All parts, not started yet."""
+    metrics = Metrics()
+    host = ModelHost(settings, metrics, clock, open_engine)
+    cache = AnswerCache(settings.cache_size, settings.cache_ttl_s, clock)
+    recommender = Recommender(host, stores.history, cache, stores.texts, settings, metrics)
+    parts = Parts(settings, metrics, stores, Guard(settings, stores.limiter), host, cache, recommender)
+    metrics.registry.register(_state_collector(parts))
+    return parts
+
+
+def _state_collector(parts: Parts) -> Collector:
+    def read() -> list[StateRow]:
+        host = parts.host
+        rows: list[StateRow] = [
+            ("rdrec_ready", "Whether new requests should come here", {}, float(not host.unready())),
+            ("rdrec_answer_cache_size", "Answers kept", {}, float(len(parts.cache))),
+            (
+                "rdrec_history_store_available",
+                "Whether the history store is expected to answer",
+                {"store": parts.stores.history.name},
+                float(parts.stores.history.is_available),
+            ),
+        ]
+        if parts.stores.breaker_state is not None:
+            state = parts.stores.breaker_state()
+            rows += [
+                ("rdrec_breaker_state", "1 for the state of the Redis breaker", {"state": name}, float(name == state))
+                for name in ("closed", "half-open", "open")
+            ]
+        for name, arm in host.arms.items():
+            rows.append(("rdrec_queue_depth", "Jobs waiting for the engine", {"arm": name}, float(arm.batcher.depth)))
+            version = {"arm": name, "model_version": arm.version, "score_mode": arm.score_mode.value}
+            rows.append(("rdrec_model_info", "1 for the bundle that is served", version, 1.0))
+        return rows
+
+    return StateCollector(read)

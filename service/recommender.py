@@ -1,0 +1,351 @@
+"""From a request in external ids to an answer: resolves the history, asks the arm, translates back.
+
+Knows neither HTTP nor threads. A history comes from the request, else the store, else the bundle; a store that is out
+of reach costs the newest interactions, not the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rdrec_core.errors import RDRecError, UnknownItemError
+from rdrec_core.ranking import Ranking
+from rdrec_core.types import RankRequest, ScoreRequest, Task, TextRequest
+from service.answer_cache import AnswerCache, SharedCache, SharedDeadline
+from service.arm import Arm
+from service.batch_queue import Kind
+from service.computation import RankWork, ScoreWork
+from service.context import RequestContext
+from service.history.base import HistoryStore, HistoryUnavailableError
+from service.lifecycle import ModelHost
+from service.observability import Metrics, describe_error
+from service.schemas import (
+    Evidence,
+    ExplainAnswer,
+    ExplainRequest,
+    FoundBy,
+    HistoryAnswer,
+    HistoryItem,
+    HistorySource,
+    InteractionAnswer,
+    InteractionRequest,
+    RankingAnswer,
+    RecommendedItem,
+    SequentialRequest,
+    Signals,
+    TopNRequest,
+)
+from service.settings import Settings
+
+log = logging.getLogger("rdrec.service")
+DEFAULT_BEAM_WIDTH = 20
+MAX_EVIDENCE = 5
+MAX_SHADOWS = 32
+"""Shadow computations under way; more requests than that go without one."""
+
+
+_NOTHING = np.empty(0, dtype=np.float32)
+_EMPTY = Ranking(np.empty(0, dtype=np.int64), _NOTHING, _NOTHING, _NOTHING, fused=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedHistory:
+    """Item indices, oldest first, and where they came from."""
+
+    items: tuple[int, ...]
+    source: HistorySource
+    degraded: bool = False
+
+
+class Recommender:
+    """Answers every endpoint; one for the whole process."""
+
+    def __init__(
+        self,
+        host: ModelHost,
+        store: HistoryStore,
+        cache: AnswerCache,
+        shared_cache: SharedCache | None,
+        settings: Settings,
+        metrics: Metrics,
+    ) -> None:
+        self._host = host
+        self._store = store
+        self._cache = cache
+        self._shared_cache = shared_cache
+        self._settings = settings
+        self._metrics = metrics
+        self._shadows: set[asyncio.Task[None]] = set()
+
+    async def sequential(self, request: SequentialRequest, context: RequestContext) -> RankingAnswer:
+        """What the user will want next. Raises UnknownItemError naming the field, and what `Batcher.submit` raises."""
+        with self._host.lease(request.user_id) as arm:
+            answer = await self._sequential(arm, request, context)
+        shadow = self._host.shadow
+        if shadow is not None and len(self._shadows) < MAX_SHADOWS:
+            task = asyncio.create_task(self._shadow(shadow, request, context, answer))
+            self._shadows.add(task)
+            task.add_done_callback(self._shadows.discard)
+        return answer
+
+    async def _sequential(self, arm: Arm, request: SequentialRequest, context: RequestContext) -> RankingAnswer:
+        include = None if request.include is None else _indices(arm, request.include, "include")
+        exclude = _indices(arm, request.exclude or (), "exclude")
+        user = arm.users.user_ids.find(request.user_id) if request.user_id is not None else None
+        history = await self._history(arm, request.user_id, user, request.history, context)
+        if request.exclude_seen:
+            exclude = tuple(dict.fromkeys((*exclude, *history.items)))
+        found_by: FoundBy = arm.strategy
+        if user is None and not history.items:
+            ranking, found_by = arm.ranker.popular(request.n_items, exclude=exclude, include=include), "popularity"
+        else:
+            width = request.beam_width or DEFAULT_BEAM_WIDTH
+            asked = RankRequest(user, history.items, request.n_items, exclude, include, width)
+            work = RankWork(asked, request.fusion)
+            ranking = await self._ask(arm, Kind.RANK, len(history.items), work, context)
+        return _ranking_answer(arm, ranking, found_by, history, context)
+
+    async def topn(self, request: TopNRequest, context: RequestContext) -> RankingAnswer:
+        """The best of the candidates. Raises like `sequential`."""
+        with self._host.lease(request.user_id) as arm:
+            given = None if request.candidates is None else _indices(arm, request.candidates, "candidates")
+            user = arm.users.user_ids.find(request.user_id) if request.user_id is not None else None
+            history = await self._history(arm, request.user_id, user, request.history, context)
+            found_by: FoundBy
+            if user is None and not history.items:
+                ranking, found_by = arm.ranker.popular(request.n_items, include=given), "popularity"
+            else:
+                candidates = given if given is not None else _drawn(arm, history.items, request.n_items)
+                asked = ScoreRequest(user, candidates, history.items)
+                work = ScoreWork(asked, request.n_items, request.fusion)
+                ranking = await self._ask(arm, Kind.SCORE, len(candidates), work, context) if candidates else _EMPTY
+                found_by = "candidates"
+            return _ranking_answer(arm, ranking, found_by, history, context)
+
+    async def explain(self, request: ExplainRequest, context: RequestContext) -> ExplainAnswer:
+        """Why this item for this user. Raises UnknownItemError, and what `Batcher.submit` raises."""
+        with self._host.lease(request.user_id) as arm:
+            item = _index(arm, request.item_id, "item_id")
+            user = arm.users.user_ids.find(request.user_id)
+            history = await self._history(arm, request.user_id, user, None, context)
+            explanation, preference, attributes = await asyncio.gather(
+                self._text(arm, TextRequest(Task.EXPLANATION, user, item), context),
+                self._text(arm, TextRequest(Task.USER_PREFERENCE, user), context),
+                self._text(arm, TextRequest(Task.ITEM_ATTRIBUTES, None, item), context),
+            )
+            evidence = [
+                Evidence(
+                    item_id=arm.catalog.item_ids[e.item_index], title=arm.catalog.title(e.item_index), share=e.share
+                )
+                for e in arm.ranker.evidence(history.items, item, MAX_EVIDENCE)
+            ]
+            _note(arm, history, context)
+            return ExplainAnswer(
+                model_version=arm.version,
+                history_source=history.source,
+                degraded=history.degraded,
+                item_id=request.item_id,
+                title=arm.catalog.title(item),
+                explanation=explanation,
+                user_preference=preference,
+                item_attributes=attributes,
+                evidence=evidence,
+            )
+
+    async def interact(
+        self, request: InteractionRequest, idempotency_key: str | None, context: RequestContext
+    ) -> InteractionAnswer:
+        """Keep an interaction. Raises UnknownItemError, or HistoryUnavailableError if it is not known to be kept."""
+        with self._host.lease(request.user_id) as arm:
+            _index(arm, request.item_id, "item_id")
+            user = arm.users.user_ids.find(request.user_id)
+            base = [] if user is None else self._base_ids(arm, user)
+        with context.timing("history"):
+            recorded = await self._store.append(
+                request.user_id,
+                request.item_id,
+                time.time() if request.timestamp is None else request.timestamp,
+                base=base,
+                idempotency_key=idempotency_key,
+            )
+        context.history_source = self._store.name
+        return InteractionAnswer(recorded=recorded, history_source=self._store.name)
+
+    async def history(self, user_id: str, limit: int, context: RequestContext) -> HistoryAnswer:
+        """What is known of the user, from the store, else from the bundle."""
+        with self._host.lease(user_id) as arm:
+            user = arm.users.user_ids.find(user_id)
+            ids, source, degraded = await self._stored(arm, user_id, user, limit, context)
+            items = [(item_id, arm.find_item(item_id)) for item_id in ids[max(0, len(ids) - limit) :]]
+            context.history_source, context.degraded = source, degraded
+            return HistoryAnswer(
+                user_id=user_id,
+                history_source=source,
+                degraded=degraded,
+                items=[
+                    HistoryItem(item_id=item_id, title=None if index is None else arm.catalog.title(index))
+                    for item_id, index in items
+                ],
+            )
+
+    async def forget(self, user_id: str, context: RequestContext) -> None:
+        """Drop the user's history. Raises HistoryUnavailableError if it is not known to be gone."""
+        with context.timing("history"):
+            await self._store.forget(user_id)
+
+    async def close(self) -> None:
+        """End the shadows."""
+        for task in list(self._shadows):
+            task.cancel()
+
+    def _base_ids(self, arm: Arm, user: int) -> list[str]:
+        items = arm.users.history(user)
+        return [arm.catalog.item_ids[int(index)] for index in items[-self._settings.history_cap :]]
+
+    async def _stored(
+        self, arm: Arm, user_id: str, user: int | None, limit: int, context: RequestContext
+    ) -> tuple[Sequence[str], HistorySource, bool]:
+        degraded = False
+        with context.timing("history"):
+            try:
+                stored = await self._store.recent(user_id, limit)
+            except HistoryUnavailableError:
+                stored, degraded = None, True
+        if stored is not None:
+            return stored, self._store.name, False
+        if user is not None:
+            return self._base_ids(arm, user), "bundle", degraded
+        return (), "none", degraded
+
+    async def _history(
+        self, arm: Arm, user_id: str | None, user: int | None, given: Sequence[str] | None, context: RequestContext
+    ) -> ResolvedHistory:
+        if given is not None:
+            return ResolvedHistory(_indices(arm, given, "history"), "request" if given else "none")
+        if user_id is None:
+            return ResolvedHistory((), "none")
+        ids, source, degraded = await self._stored(arm, user_id, user, self._settings.history_cap, context)
+        found = (arm.find_item(item_id) for item_id in ids)  # an item may have left the catalogue since it was written
+        return ResolvedHistory(tuple(index for index in found if index is not None), source, degraded)
+
+    async def _ask(self, arm: Arm, kind: Kind, length: int, work: RankWork | ScoreWork, context: RequestContext) -> Any:
+        async def compute(deadline: SharedDeadline) -> Any:
+            return await arm.batcher.submit(kind, length, work, deadline.value)
+
+        outcome, context.cache = await self._cache.get((arm.version, arm.name, work), context.deadline, compute)
+        if context.cache != "hit":
+            context.spend("queue", outcome.queue_s)
+            context.spend("engine", outcome.engine_s)
+        return outcome.value
+
+    async def _text(self, arm: Arm, asked: TextRequest, context: RequestContext) -> str | None:
+        """A profile of the bundle, a cached text, or a new one; None where the model has nothing to say."""
+        needs_user = asked.task is not Task.ITEM_ATTRIBUTES
+        if asked.task not in arm.bundle.manifest.text_tasks or (needs_user and asked.user_index is None):
+            return None
+        work = arm.text_request(asked)
+        shared_key = f"{arm.version}:{work.task.name}:{work.user_index}:{work.item_index}:{work.fast}"
+
+        async def compute(deadline: SharedDeadline) -> str:
+            if self._shared_cache is not None and (known := await self._shared_cache.get(shared_key)) is not None:
+                return known
+            outcome = await arm.batcher.submit(Kind.TEXT, 1, work, deadline.value)
+            context.spend("queue", outcome.queue_s)
+            context.spend("engine", outcome.engine_s)
+            self._metrics.words.labels(arm.name).inc(len(outcome.value.split()))
+            if self._shared_cache is not None:
+                await self._shared_cache.put(shared_key, outcome.value, self._settings.shared_cache_ttl_s)
+            return str(outcome.value)
+
+        text, context.cache = await self._cache.get((arm.version, arm.name, work), context.deadline, compute)
+        return text or None
+
+    async def _shadow(
+        self, arm: Arm, request: SequentialRequest, context: RequestContext, answer: RankingAnswer
+    ) -> None:
+        own = context.part()
+        own.deadline = own.clock() + self._settings.timeout_ms / 1000
+        arm.leases += 1
+        try:
+            other = await self._sequential(arm, request, own)
+        except RDRecError as error:
+            self._metrics.shadow_failures.inc()
+            log.info("shadow_failed", extra=describe_error(error))
+            return
+        finally:
+            arm.leases -= 1
+        self._metrics.arm_answers.labels(arm.name, "shadow").observe(own.clock() - own.started_at)
+        if answer.items:
+            named = {item.item_id for item in other.items}
+            self._metrics.shadow_overlap.observe(sum(i.item_id in named for i in answer.items) / len(answer.items))
+
+
+def _index(arm: Arm, item_id: str, field: str) -> int:
+    index = arm.find_item(item_id)
+    if index is None:
+        shown = item_id.encode("utf-8", "replace").decode()
+        raise UnknownItemError(f"item {shown!r} is not in the catalogue of {len(arm.catalog)} items", field=field)
+    return index
+
+
+def _indices(arm: Arm, item_ids: Sequence[str], field: str) -> tuple[int, ...]:
+    """Indices of the ids in order; a repeated candidate or filter counts once, a repeated purchase does not vanish."""
+    found = [arm.find_item(item_id) for item_id in item_ids]
+    for position, index in enumerate(found):
+        if index is None:
+            _index(arm, item_ids[position], f"{field}[{position}]")
+    indices = [index for index in found if index is not None]
+    return tuple(indices if field == "history" else dict.fromkeys(indices))
+
+
+def _drawn(arm: Arm, history: tuple[int, ...], n_items: int) -> tuple[int, ...]:
+    """Candidates for a request without any: the graph's best that the user does not have yet."""
+    width = max(n_items, arm.bundle.manifest.candidate_width)
+    return tuple(arm.ranker.candidates(history, width, exclude=history).tolist())
+
+
+def _note(arm: Arm, history: ResolvedHistory, context: RequestContext) -> None:
+    context.arm, context.model_version = arm.name, arm.version
+    context.history_source, context.degraded = history.source, history.degraded
+
+
+def _ranking_answer(
+    arm: Arm, ranking: Ranking, found_by: FoundBy, history: ResolvedHistory, context: RequestContext
+) -> RankingAnswer:
+    _note(arm, history, context)
+    columns = zip(
+        ranking.item_indices.tolist(),
+        ranking.scores.tolist(),
+        ranking.log_probs.tolist(),
+        ranking.graph_scores.tolist(),
+        strict=True,
+    )
+    return RankingAnswer(
+        model_version=arm.version,
+        history_source=history.source,
+        degraded=history.degraded,
+        items=[
+            RecommendedItem(
+                item_id=arm.catalog.item_ids[index],
+                title=arm.catalog.title(index),
+                rank=place,
+                score=score,
+                signals=Signals(model=_known(model), graph=_known(graph)),
+            )
+            for place, (index, score, model, graph) in enumerate(columns, start=1)
+        ],
+        score_mode=arm.score_mode,
+        strategy=found_by,
+    )
+
+
+def _known(signal: float) -> float | None:
+    return None if math.isnan(signal) else signal

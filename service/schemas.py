@@ -1,0 +1,312 @@
+"""What goes over the wire, with limits and examples. External ids only; knows no model."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, StringConstraints
+
+from rdrec_core.types import ScoreMode, Strategy
+
+MAX_ITEMS_ASKED = 100
+MAX_HISTORY_SENT = 1000
+MAX_CANDIDATES = 1000
+MAX_BATCH = 256
+
+ItemId = Annotated[StrictStr, StringConstraints(min_length=1, max_length=128)]
+UserId = Annotated[StrictStr, StringConstraints(min_length=1, max_length=128)]
+NItems = Annotated[StrictInt, Field(ge=1, le=MAX_ITEMS_ASKED)]
+FoundBy = Strategy | Literal["popularity", "candidates"]
+HistorySource = Literal["request", "redis", "memory", "bundle", "none"]
+
+
+class RequestBody(BaseModel):
+    """Base of every request: unknown fields are refused, so that a misspelt one is noticed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SequentialRequest(RequestBody):
+    """What will this user want next?"""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"user_id": "u0007", "n_items": 5}, {"history": ["i0001", "i0042"]}]}
+    )
+
+    user_id: UserId | None = None
+    history: Annotated[list[ItemId], Field(max_length=MAX_HISTORY_SENT)] | None = Field(
+        default=None, description="Item ids, oldest first; replaces what the service knows of the user."
+    )
+    n_items: NItems = 10
+    exclude_seen: StrictBool = Field(default=True, description="Leave out the items of the history.")
+    include: Annotated[list[ItemId], Field(min_length=1, max_length=MAX_CANDIDATES)] | None = Field(
+        default=None, description="Only these items may be answered."
+    )
+    exclude: Annotated[list[ItemId], Field(max_length=MAX_CANDIDATES)] | None = Field(
+        default=None, description="These items may not be answered."
+    )
+    beam_width: Annotated[StrictInt, Field(ge=1, le=100)] | None = Field(
+        default=None, description="Beams of the search (strategy `beam`); 20 unless given."
+    )
+    fusion: StrictBool = Field(default=True, description="False ranks by the model alone.")
+
+
+class TopNRequest(RequestBody):
+    """Which of these candidates suit this user best?"""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"user_id": "u0007", "candidates": ["i0001", "i0042", "i0100"], "n_items": 2}]}
+    )
+
+    user_id: UserId | None = None
+    history: Annotated[list[ItemId], Field(max_length=MAX_HISTORY_SENT)] | None = Field(
+        default=None, description="Item ids, oldest first; replaces what the service knows of the user."
+    )
+    candidates: Annotated[list[ItemId], Field(min_length=1, max_length=MAX_CANDIDATES)] | None = Field(
+        default=None,
+        description="Drawn by co-purchase and popularity where not given, without the items of the history.",
+    )
+    n_items: NItems = 10
+    fusion: StrictBool = Field(default=True, description="False ranks by the model alone.")
+
+
+class ExplainRequest(RequestBody):
+    """Why this item for this user?"""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"user_id": "u0007", "item_id": "i0042"}]})
+
+    user_id: UserId
+    item_id: ItemId
+
+
+class SequentialPart(SequentialRequest):
+    """A sequential request in a batch."""
+
+    kind: Literal["sequential"]
+
+
+class TopNPart(TopNRequest):
+    """A top-N request in a batch."""
+
+    kind: Literal["topn"]
+
+
+class ExplainPart(ExplainRequest):
+    """An explanation in a batch."""
+
+    kind: Literal["explain"]
+
+
+BatchPart = Annotated[SequentialPart | TopNPart | ExplainPart, Field(discriminator="kind")]
+
+
+class BatchRequest(RequestBody):
+    """Several requests at once; each has its own answer or problem."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "requests": [
+                        {"kind": "sequential", "user_id": "u0007", "n_items": 3},
+                        {"kind": "explain", "user_id": "u0007", "item_id": "i0042"},
+                    ]
+                }
+            ]
+        }
+    )
+
+    requests: Annotated[list[BatchPart], Field(min_length=1, max_length=MAX_BATCH)]
+
+
+class InteractionRequest(RequestBody):
+    """Somebody took an item."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"user_id": "u0007", "item_id": "i0042"}]})
+
+    user_id: UserId
+    item_id: ItemId
+    timestamp: Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False, strict=True)] | None = Field(
+        default=None,
+        description="Seconds since 1970; now unless given. The same user, item and timestamp is one write.",
+    )
+
+
+class BundleRequest(RequestBody):
+    """Serve another bundle."""
+
+    path: Annotated[StrictStr, StringConstraints(min_length=1, max_length=1024)] | None = Field(
+        default=None,
+        description="A folder under the bundle root; the folder that is served now, read again, if absent.",
+    )
+
+
+class Answer(BaseModel):
+    """Base of what is sent."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Signals(Answer):
+    """What the score was made of."""
+
+    model: float | None = Field(description="Log-probability of the item's label; null where the model was not asked.")
+    graph: float | None = Field(
+        description="Co-purchase and popularity score; null where the bundle has no item graph."
+    )
+
+
+class RecommendedItem(Answer):
+    """One place of the list."""
+
+    item_id: str
+    title: str | None
+    rank: int
+    score: float = Field(description="What the list is sorted by; comparable within one answer only.")
+    signals: Signals
+
+
+class Provenance(Answer):
+    """Which model answered, and from which history."""
+
+    model_version: str
+    history_source: HistorySource
+    degraded: bool = Field(description="True when the history store was out of reach and an older history was used.")
+
+
+class RankingAnswer(Provenance):
+    """Items, best first."""
+
+    items: list[RecommendedItem]
+    score_mode: ScoreMode
+    strategy: FoundBy = Field(description="How the items were found; `popularity` for a user of whom nothing is known.")
+
+
+class Evidence(Answer):
+    """An item of the user's history that speaks for the explained one."""
+
+    item_id: str
+    title: str | None
+    share: float = Field(description="Its part of the support that the whole history gives, 0 to 1.")
+
+
+class ExplainAnswer(Provenance):
+    """Texts are null where the model has nothing to say: no text was trained, or the user is unknown to it."""
+
+    item_id: str
+    title: str | None
+    explanation: str | None
+    user_preference: str | None
+    item_attributes: str | None
+    evidence: list[Evidence]
+
+
+class InteractionAnswer(Answer):
+    """The write is kept."""
+
+    recorded: bool = Field(description="False when the same write was recorded before; nothing was added.")
+    history_source: HistorySource
+
+
+class HistoryItem(Answer):
+    """One interaction; the title is null for items that the catalogue does not hold."""
+
+    item_id: str
+    title: str | None
+
+
+class HistoryAnswer(Answer):
+    """Oldest first."""
+
+    user_id: str
+    history_source: HistorySource
+    degraded: bool
+    items: list[HistoryItem]
+
+
+class UsersAnswer(Answer):
+    """Users whom the bundle knows, by the beginning of their id."""
+
+    user_ids: list[str]
+
+
+class ItemsAnswer(Answer):
+    """Items by the beginning of their id or a part of their title."""
+
+    items: list[HistoryItem]
+
+
+class ModelAnswer(Answer):
+    """What is being served."""
+
+    model_version: str
+    name: str
+    created_at: str
+    recipe: dict[str, Any]
+    protocol: str
+    label_scheme: str
+    n_users: int
+    n_items: int
+    score_mode: ScoreMode
+    score_modes: list[ScoreMode]
+    strategy: Strategy
+    candidate_width: int
+    text_tasks: list[str]
+    fusion: dict[str, float] | None
+    metrics: dict[str, float]
+    arms: dict[str, str] = Field(description="Model versions by arm: one, or two during an A/B or shadow run.")
+
+
+class HealthAnswer(Answer):
+    """`reasons` says what is missing for `ready`."""
+
+    status: Literal["ok", "ready", "not ready", "dead"]
+    reasons: list[str] = []
+
+
+class FieldError(Answer):
+    """One wrong field of a request."""
+
+    field: str
+    message: str
+
+
+class ProblemAnswer(Answer):
+    """RFC 9457 problem details."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "urn:rdrec:problem:unknown-item",
+                    "title": "Unknown item",
+                    "status": 404,
+                    "detail": "item 'nope' is not in the catalogue of 240 items",
+                    "request_id": "0f8e1c6a5d3b4a7f",
+                    "field": "history[3]",
+                }
+            ]
+        }
+    )
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str
+    field: str | None = None
+    errors: list[FieldError] | None = None
+
+
+class BatchResult(Answer):
+    """Status 200 with `answer`, or another status with `problem`."""
+
+    status: int
+    answer: RankingAnswer | ExplainAnswer | None = None
+    problem: ProblemAnswer | None = None
+
+
+class BatchAnswer(Answer):
+    """In the order of the requests."""
+
+    results: list[BatchResult]

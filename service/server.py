@@ -1,0 +1,134 @@
+"""`rdrec-serve`: the process around the application: command line, signals, drain, exit status."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+from pydantic import ValidationError
+
+from rdrec_core.bundle import Bundle
+from rdrec_core.errors import RDRecError
+from service.app import create_app
+from service.lifecycle import ModelHost
+from service.observability import configure_logging, describe_error
+from service.settings import Settings, read_settings
+
+log = logging.getLogger("rdrec.service")
+FAILED = 1
+USAGE = 2
+
+
+class Server(uvicorn.Server):
+    """SIGTERM: not ready, then drained, then exit 0. SIGHUP: the bundle folder is read again. A second SIGTERM: now."""
+
+    def __init__(self, config: uvicorn.Config, host: ModelHost, settings: Settings) -> None:
+        super().__init__(config)
+        self._models = host
+        self._settings = settings
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.exit_status = 0
+
+    def fail(self, error: RDRecError) -> None:
+        """End the process: the bundle cannot be served."""
+        log.error("cannot_serve", extra=describe_error(error))
+        self.exit_status = FAILED
+        self.should_exit = True
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle signals while serving, and swallow them: having been asked to stop is no failure."""
+        self._loop = asyncio.get_running_loop()
+        handled = {signal.SIGTERM: self._end, signal.SIGINT: self._end, signal.SIGHUP: self._reload}
+        before = {number: signal.signal(number, handler) for number, handler in handled.items()}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        if self._models.is_draining:
+            self.should_exit = self.force_exit = True
+            return
+        self._on_loop(self._drain)
+
+    def _reload(self, number: int, frame: FrameType | None) -> None:
+        self._on_loop(self._swap)
+
+    def _on_loop(self, work: object) -> None:
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._spawn, work)
+
+    def _spawn(self, work: object) -> None:
+        assert callable(work)
+        task = asyncio.ensure_future(work())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _drain(self) -> None:
+        log.info("draining")
+        self._models.drain()
+        await asyncio.sleep(min(self._settings.drain_notice_s, self._settings.drain_s / 2))
+        self.should_exit = True
+
+    async def _swap(self) -> None:
+        for arm in self._models.arms:
+            try:
+                await self._models.swap(arm=arm)
+            except RDRecError:
+                continue  # logged and counted where it was refused
+
+
+def main() -> None:
+    """Console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Serve until told to stop; the exit status."""
+    parser = argparse.ArgumentParser("rdrec-serve", description="Serve a bundle. Settings: docs/operations.md.")
+    parser.add_argument("--bundle", type=Path, help="folder that `rdrec export` wrote (RDREC_BUNDLE)")
+    parser.add_argument("--host", help="address to listen on (RDREC_HOST), 127.0.0.1 by default")
+    parser.add_argument("--port", type=int, help="port (RDREC_PORT), 8000 by default; 0 takes a free one")
+    parser.add_argument("--tls-certificate", type=Path, help="PEM file (RDREC_TLS_CERTIFICATE)")
+    parser.add_argument("--tls-key", type=Path, help="PEM file (RDREC_TLS_KEY)")
+    try:
+        settings = read_settings(**vars(parser.parse_args(arguments)))
+        Bundle.open(settings.bundle, verify=False)
+    except (ValidationError, RDRecError, OSError) as error:
+        print(f"rdrec-serve: {_readable(error)}", file=sys.stderr)
+        return USAGE
+    configure_logging(settings.log_level)
+    server: Server
+    app = create_app(settings, on_failed_start=lambda error: server.fail(error))
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=max(1, round(settings.drain_s - min(settings.drain_notice_s, settings.drain_s / 2))),
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
+    )
+    server = Server(config, app.state.parts.host, settings)
+    server.run()
+    return server.exit_status if server.started else server.exit_status or FAILED
+
+
+def _readable(error: Exception) -> str:
+    """Names of settings and what would be right; never a value, which may be a secret."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
