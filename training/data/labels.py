@@ -19,7 +19,6 @@ from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_array, diags_array
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 LabelScheme = Literal["sequential", "random", "original", "collaborative"]
@@ -28,6 +27,9 @@ SCHEMES: tuple[LabelScheme, ...] = get_args(LabelScheme)
 IntArray = npt.NDArray[np.int64]
 
 _DIMENSIONS = 48
+_WINDOW = 5
+_TOLERANCE = 1e-2
+"""Of the eigenvalues: an order needs no more."""
 _LEAF = 4
 """Parts of at most this many items are ordered along one line instead of being halved further."""
 
@@ -75,7 +77,7 @@ def collaborative_order(users: npt.NDArray[np.int32], items: npt.NDArray[np.int3
     """The items that occur, so ordered that items bought together stand together.
 
     Recursive halving at the median, along the leading direction of each part, of the spectral embedding of the
-    co-purchase graph (`docs/experiments.md` compares it with other orders).
+    co-purchase graph.
     """
     occurring = np.unique(items).astype(np.int64)
     if len(occurring) <= _LEAF:
@@ -86,25 +88,32 @@ def collaborative_order(users: npt.NDArray[np.int32], items: npt.NDArray[np.int3
 
 
 def spectral_embedding(users: npt.NDArray[np.int32], items: IntArray, n_items: int) -> npt.NDArray[np.float64]:
-    """Unit rows (n_items, d): eigenvectors of the degree-normalised item-item graph, without the trivial first one.
+    """Unit rows (n_items, d): leading eigenvectors, each times its eigenvalue, of the normalised co-purchase graph.
 
-    The graph joins items by the users who bought both: with X the user-item matrix, D_i^-1/2 X' D_u^-1 X D_i^-1/2. It
-    is never formed; memory is that of X and of d vectors.
+    Two purchases of a user that are k <= _WINDOW steps apart join their items with weight 1 / k; the graph is normalised
+    by the degrees of both ends, and the trivial first eigenvector is left out. The graph is applied and never formed:
+    memory is a few vectors of the interactions' length. Interactions are sorted by (user, position).
     """
-    _, compact_users = np.unique(users, return_inverse=True)
-    x = csr_array(
-        (np.ones(len(items), dtype=np.float32), (compact_users, items)), shape=(compact_users.max() + 1, n_items)
+    same_user = [users[k:] == users[:-k] for k in range(1, _WINDOW + 1)]
+
+    def neighbours(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        at_purchase = values.ravel()[items]
+        total = np.zeros(len(items))
+        for k, same in enumerate(same_user, start=1):
+            total[k:] += at_purchase[:-k] * same / k
+            total[:-k] += at_purchase[k:] * same / k
+        return np.bincount(items, weights=total, minlength=n_items)
+
+    degree = np.maximum(neighbours(np.ones(n_items)), 1e-9)
+    scale = 1 / np.sqrt(degree)
+    graph = LinearOperator(
+        (n_items, n_items), matvec=lambda v: scale * neighbours(scale * v.ravel()), dtype=np.float64
     )
-    by_user = 1.0 / np.sqrt(x.sum(axis=1))
-    by_item = 1.0 / np.sqrt(x.sum(axis=0))
-    normalised = csr_array(diags_array(by_user) @ x @ diags_array(by_item))
-    transposed = csr_array(normalised.T)
-    d = min(_DIMENSIONS, n_items - 2)
-    gram = LinearOperator((n_items, n_items), matvec=lambda v: transposed @ (normalised @ v), dtype=np.float64)
     start = np.random.default_rng(0).standard_normal(n_items)  # fixed: the same graph gives the same labels
-    values, vectors = eigsh(gram, k=d + 1, which="LA", v0=start, tol=1e-6)
+    d = min(_DIMENSIONS, n_items - 2)
+    values, vectors = eigsh(graph, k=d + 1, which="LA", v0=start, tol=_TOLERANCE)
     keep = np.argsort(values)[::-1][1:]
-    points = vectors[:, keep] * np.sqrt(np.maximum(values[keep], 0))
+    points = vectors[:, keep] * np.maximum(values[keep], 0)
     lengths = np.linalg.norm(points, axis=1, keepdims=True)
     return points / np.maximum(lengths, 1e-12)
 

@@ -3,10 +3,11 @@
 Each check states what it found. Under protocol `clean` a leak is a violation; under `paper` it is the published way of
 doing it, reported and warned of. Reads a dataset, writes nothing.
 
-A numbering leaks when arithmetic on numbers finds test items. «Largest label + 1» and «last label + 1» are compared with
-the same rules on shuffled labels (nothing to find) and on labels made anew from training interactions by the dataset's own
-scheme (what it may honestly find: `collaborative` labels put neighbours side by side). User numbers can leak likewise:
-the published ones follow a list grouped by item, so that «what the neighbours in number bought» finds test items.
+A numbering leaks when arithmetic on numbers finds test items. «Largest label + 1» and «last label + 1» are compared
+with the same rules on shuffled labels (nothing to find) and on labels made anew from training interactions by the
+dataset's own scheme (what it may honestly find: `collaborative` labels put neighbours side by side). User numbers can
+leak likewise: the published ones follow a list grouped by item, so that «what the neighbours in number bought» finds
+test items.
 """
 
 from __future__ import annotations

@@ -1,0 +1,172 @@
+"""`rdrec prepare` on made-up reviews: records a second and peak memory, worker processes included.
+
+    python benchmarks/prepare.py [--rows 20000000] [--files 4] [--quick]
+
+Writes gzipped Amazon 2018 files of random sentences (users' activity and items' popularity are skewed), runs the command
+as its own process, and samples the memory of its whole process tree: the sum of resident sets, which counts shared pages
+once for each process and so errs on the high side. Appends one JSON line to results/prepare.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parents[1]
+QUICK_ROWS = 200_000
+CHUNK_ROWS = 100_000
+SUBJECTS = ("The wooden box", "My old kettle", "This lamp", "The blue scarf", "Our garden table", "The travel bag")
+VERBS = ("arrived on time and", "kept its colour and", "surprised everybody because it", "was fair for the price and")
+ENDS = (
+    "still looks new after a long winter",
+    "made the kitchen brighter",
+    "fits into the smallest corner of the house",
+    "survived two children and a dog",
+    "was easy to put together without any tools",
+    "reminded us of the one that my grandmother had",
+)
+
+
+def sentences() -> pl.Series:
+    """Every subject with every verb and end, as sentences."""
+    return pl.Series([f"{s} {v} {e}." for s in SUBJECTS for v in VERBS for e in ENDS])
+
+
+def write_reviews(path: Path, rows: int, n_users: int, n_items: int, seed: int) -> None:
+    """Write `rows` records; memory holds one chunk."""
+    rng = np.random.default_rng(seed)
+    pool = sentences()
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        for start in range(0, rows, CHUNK_ROWS):
+            n = min(CHUNK_ROWS, rows - start)
+            # cubes of uniforms: a few users and items are very active, most have a handful
+            users = (n_users * rng.random(n) ** 1.5).astype(np.int64)
+            items = (n_items * rng.random(n) ** 3).astype(np.int64)
+            words = [pool.gather(rng.integers(len(pool), size=n)) for _ in range(3)]
+            frame = pl.DataFrame(
+                {
+                    "overall": rng.integers(1, 6, size=n).astype(np.float64),
+                    "reviewerID": pl.Series(users).cast(pl.String),
+                    "asin": pl.Series(items).cast(pl.String),
+                    "unixReviewTime": rng.integers(1_300_000_000, 1_600_000_000, size=n),
+                }
+            ).with_columns(
+                pl.lit("A") + pl.col("reviewerID").str.zfill(13),
+                pl.lit("B") + pl.col("asin").str.zfill(9),
+                reviewText=pl.concat_str([word.alias(str(i)) for i, word in enumerate(words)], separator=" "),
+            )
+            file.write(frame.write_ndjson().encode())
+
+
+def generate(folder: Path, rows: int, files: int) -> list[Path]:
+    """Write `files` files of `rows` reviews in all."""
+    n_users, n_items = max(rows // 14, 50), max(rows // 130, 50)
+    paths = [folder / f"reviews-{number}.json.gz" for number in range(files)]
+    counts = [rows // files + (number < rows % files) for number in range(files)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(write_reviews, paths, counts, [n_users] * files, [n_items] * files, range(files)))
+    return paths
+
+
+def resident_bytes(root_pid: int) -> int:
+    """Sum of the resident sets of a process and its descendants."""
+    parents: dict[int, list[int]] = {}
+    resident: dict[int, int] = {}
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        pid = int(fields["Pid"])
+        parents.setdefault(int(fields["PPid"]), []).append(pid)
+        resident[pid] = int(fields.get("VmRSS", "0 kB").split()[0]) * 1024
+    total, open_ = 0, [root_pid]
+    while open_:
+        pid = open_.pop()
+        total += resident.get(pid, 0)
+        open_ += parents.get(pid, [])
+    return total
+
+
+def run(paths: list[Path], out: Path, workers: int) -> dict[str, float | int | str]:
+    """Prepare a dataset from `paths`; seconds, peak memory, and the counts of the dataset."""
+    command = [sys.executable, "-m", "training.cli", "prepare", "--out", str(out), "--workers", str(workers)]
+    command += ["--reviews", *map(str, paths)]
+    began = time.perf_counter()
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, resident_bytes(process.pid))
+        time.sleep(0.1)
+    seconds = time.perf_counter() - began
+    if process.returncode:
+        assert process.stderr is not None
+        raise SystemExit(process.stderr.read().decode())
+    info = json.loads((out / "dataset.json").read_text())
+    return {"seconds": seconds, "peak_rss_bytes": peak} | {
+        key: info[key] for key in ("n_users", "n_items", "n_interactions", "n_reviews")
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=20_000_000)
+    parser.add_argument("--files", type=int, default=4)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROWS:,} rows")
+    options = parser.parse_args()
+    rows = QUICK_ROWS if options.quick else options.rows
+    console = Console()
+    folder = Path(tempfile.mkdtemp(prefix="rdrec-prepare-"))
+    try:
+        began = time.perf_counter()
+        paths = generate(folder, rows, options.files)
+        size = sum(path.stat().st_size for path in paths)
+        console.print(f"made up {rows:,} reviews, {size / 1e9:.2f} GB gzipped, in {time.perf_counter() - began:.0f} s")
+        result = run(paths, folder / "dataset", options.workers)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    seconds = float(result["seconds"])
+    record = {
+        "benchmark": "prepare",
+        "rows": rows,
+        "files": options.files,
+        "workers": options.workers,
+        "source_bytes": size,
+        "rows_per_s": rows / seconds,
+        "load_1min": os.getloadavg()[0],
+        **result,
+    }
+    table = Table(title=f"rdrec prepare, {rows:,} reviews in {options.files} files, {options.workers} workers")
+    for column in ("seconds", "rows/s", "peak memory", "users", "items", "interactions", "load"):
+        table.add_column(column, justify="right")
+    table.add_row(
+        f"{seconds:.0f}",
+        f"{record['rows_per_s']:,.0f}",
+        f"{int(result['peak_rss_bytes']) / 1e9:.2f} GB",
+        *(f"{result[key]:,}" for key in ("n_users", "n_items", "n_interactions")),
+        f"{record['load_1min']:.1f}",
+    )
+    console.print(table)
+    results = ROOT / "benchmarks" / "results"
+    results.mkdir(parents=True, exist_ok=True)
+    with (results / "prepare.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+
+
+if __name__ == "__main__":
+    main()
