@@ -1,0 +1,258 @@
+"""What both engines share: checking requests, encoding them, index arrays, batches of similar length, and back.
+
+Subclasses only run arrays through the network. Knows NumPy, neither torch nor ONNX Runtime.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from rdrec_core.decoding.item_trie import ItemTrie
+from rdrec_core.decoding.path_arrays import (
+    Availability,
+    BoolArray,
+    Paths,
+    closed_edges,
+    open_edges,
+    paths_of,
+    stacked,
+    stacked_paths,
+)
+from rdrec_core.encoding import EncodedSource, SourceBatch, SourceEncoder, pad_sources
+from rdrec_core.errors import EngineError, InputError
+from rdrec_core.types import (
+    FloatArray,
+    IntArray,
+    RankedItems,
+    RankRequest,
+    ScoreMode,
+    ScoreRequest,
+    Strategy,
+    Task,
+    TextRequest,
+)
+
+TEXT_ROWS = "onnx/text_rows.npy"
+"""The bundle's text vocabulary; absent where the model was trained without texts."""
+_MAX_SLOTS = 8192
+"""Decoder slots of one candidate batch; bounds memory where requests bring many candidates."""
+
+
+@dataclass(frozen=True, eq=False)
+class BeamArrays:
+    """One beam-search batch. Closed or opened edges as in `beam_search.Eligibility`; n_items (B,)."""
+
+    sources: SourceBatch
+    allowed_by_default: FloatArray
+    state: IntArray
+    offset: IntArray
+    n_items: IntArray
+    beam_width: int
+
+
+@dataclass(frozen=True, eq=False)
+class ExactArrays:
+    """One exact batch over the whole catalogue. Excepted leaves (B, X), N where the list is shorter."""
+
+    sources: SourceBatch
+    allowed_by_default: FloatArray
+    leaf: IntArray
+    n_items: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Eligible:
+    """One request's items: `leaves` are the only ones (listed) or are taken out (not listed); sorted, available."""
+
+    listed: bool
+    leaves: IntArray
+    count: int
+
+
+class TextWriter(Protocol):
+    """Writes texts; `torch_text.TorchTextGenerator` and `onnx_text.OnnxTextGenerator`."""
+
+    def generate(self, requests: Sequence[TextRequest]) -> list[str]:
+        """One text a request, in order."""
+        ...
+
+
+def written_texts(writer: TextWriter | None, requests: Sequence[TextRequest]) -> list[str]:
+    """One text a request. Raises EngineError where there is no writer."""
+    if not requests:
+        return []
+    if writer is None:
+        raise EngineError("this engine writes no texts: the model was trained or exported without them")
+    return writer.generate(requests)
+
+
+class TrieEngine(ABC):
+    """Ranks and scores items for an ItemTrie in one score mode. See `engines.base.Engine` for the promises."""
+
+    def __init__(
+        self,
+        encoder: SourceEncoder,
+        trie: ItemTrie,
+        *,
+        score_mode: ScoreMode,
+        strategy: Strategy,
+        available: BoolArray | None,
+        max_batch: int,
+    ) -> None:
+        """available (N,) by item index, all where None; max_batch: most requests that run at once."""
+        self._encoder = encoder
+        self._score_mode = score_mode
+        self.strategy = strategy
+        self._max_batch = max_batch
+        self._set_trie(trie, available)
+
+    def _set_trie(self, trie: ItemTrie, available: BoolArray | None) -> None:
+        self._trie = trie
+        self._states = trie.states(collapsed=self._score_mode is not ScoreMode.FULL)
+        alive = np.ones(len(trie), dtype=np.bool_) if available is None else np.asarray(available)[trie.order]
+        self._availability = Availability(self._states, alive)
+
+    def set_available(self, available: BoolArray) -> None:
+        """Take items out of every answer, or bring them back: (N,) bool by item index. Scores do not change."""
+        if len(available) != len(self._trie):
+            raise InputError(
+                f"availability is for {len(available)} items, the catalogue has {len(self._trie)}", field="available"
+            )
+        self._availability = Availability(self._states, np.asarray(available)[self._trie.order])
+        self._availability_changed()
+
+    @property
+    def score_mode(self) -> ScoreMode:
+        """The definition of the log-probabilities that this engine returns."""
+        return self._score_mode
+
+    def recommend(self, requests: Sequence[RankRequest]) -> list[RankedItems]:
+        """The best items of each request, min(n_items, number of eligible items) of them, best first."""
+        for request in requests:
+            self._check_rank(request)
+        eligible = [self._eligible(request) for request in requests]
+        sources = [self._encoder.encode(Task.SEQUENTIAL, r.user_index, r.history) for r in requests]
+        results: list[RankedItems | None] = [None] * len(requests)
+        by_width: dict[int, list[int]] = {}
+        for index, request in enumerate(requests):
+            by_width.setdefault(max(request.beam_width, request.n_items), []).append(index)
+        for width, indices in by_width.items():
+            for chunk in _similar_lengths(indices, sources, self._max_batch):
+                scores, leaves = self._rank(
+                    [requests[i] for i in chunk], [eligible[i] for i in chunk], [sources[i] for i in chunk], width
+                )
+                for row, index in enumerate(chunk):
+                    k = min(requests[index].n_items, eligible[index].count)
+                    items = self._trie.order[leaves[row, :k]].astype(np.int64)
+                    results[index] = RankedItems(items, scores[row, :k].astype(np.float32))
+        return [result for result in results if result is not None]
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
+        """Log-probability of each candidate, in the order of the request's candidates."""
+        for request in requests:
+            self._check_score(request)
+        sources = [
+            self._encoder.encode(r.task, r.user_index, r.candidates if r.task is Task.TOPN else r.history)
+            for r in requests
+        ]
+        n_columns = len(self._trie.columns)
+        results: list[FloatArray | None] = [None] * len(requests)
+        for chunk in _similar_lengths(range(len(requests)), sources, self._max_batch):
+            paths = [
+                paths_of(self._states, self._trie.leaf[np.asarray(requests[i].candidates)], n_columns) for i in chunk
+            ]
+            slots = max(len(p.tokens) for p in paths)
+            at_once = max(1, _MAX_SLOTS // slots)
+            for start in range(0, len(chunk), at_once):
+                part = chunk[start : start + at_once]
+                scores = self._score_paths(
+                    pad_sources([sources[i] for i in part]),
+                    stacked_paths(paths[start : start + at_once], n_columns),
+                )
+                for row, index in enumerate(part):
+                    results[index] = scores[row, : len(requests[index].candidates)].astype(np.float32)
+        return [result for result in results if result is not None]
+
+    @abstractmethod
+    def _search(self, batch: BeamArrays) -> tuple[FloatArray, IntArray]:
+        """Scores and leaves (B, at least max n_items), best first."""
+
+    @abstractmethod
+    def _search_exactly(self, batch: ExactArrays) -> tuple[FloatArray, IntArray]:
+        """Scores and leaves (B, n_items), best first."""
+
+    @abstractmethod
+    def _score_paths(self, sources: SourceBatch, paths: Paths) -> FloatArray:
+        """Scores (B, C)."""
+
+    @abstractmethod
+    def _availability_changed(self) -> None:
+        """Take over `self._availability`."""
+
+    def _rank(
+        self, requests: list[RankRequest], eligible: list[_Eligible], sources: list[EncodedSource], beam_width: int
+    ) -> tuple[FloatArray, IntArray]:
+        default = np.array([[0.0 if e.listed else 1.0] for e in eligible], dtype=np.float32)
+        padded = pad_sources(sources)
+        if self.strategy is Strategy.EXACT:
+            leaves = stacked([e.leaves for e in eligible], len(self._trie))
+            n_items = min(max(r.n_items for r in requests), len(self._trie))
+            return self._search_exactly(ExactArrays(padded, default, leaves, n_items))
+        edges = [
+            open_edges(self._states, e.leaves) if e.listed else closed_edges(self._states, self._availability, e.leaves)
+            for e in eligible
+        ]
+        states = [self._states.state_of_edge(e) for e in edges]
+        offsets = [e - self._states.edge_start[s] for e, s in zip(edges, states, strict=True)]
+        wanted = np.array([r.n_items for r in requests], dtype=np.int64)
+        return self._search(BeamArrays(padded, default, stacked(states, -1), stacked(offsets, 0), wanted, beam_width))
+
+    def _eligible(self, request: RankRequest) -> _Eligible:
+        alive = self._availability.leaf_alive
+        excluded = np.unique(self._trie.leaf[np.asarray(request.exclude, dtype=np.int64)]).astype(np.int64)
+        if request.include is None:
+            leaves = excluded[alive[excluded]]
+            return _Eligible(False, leaves, self._availability.count - len(leaves))
+        included = np.unique(self._trie.leaf[np.asarray(request.include, dtype=np.int64)]).astype(np.int64)
+        leaves = np.setdiff1d(included[alive[included]], excluded, assume_unique=True)
+        return _Eligible(True, leaves, len(leaves))
+
+    def _check_rank(self, request: RankRequest) -> None:
+        self._check_items(request.history, "history")
+        self._check_items(request.exclude, "exclude")
+        self._check_items(request.include or (), "include")
+        self._check_user(request.user_index)
+        for name in ("n_items", "beam_width"):
+            if getattr(request, name) < 1:
+                raise InputError(f"{name} is {getattr(request, name)}, it must be at least 1", field=name)
+
+    def _check_score(self, request: ScoreRequest) -> None:
+        self._check_items(request.history, "history")
+        self._check_items(request.candidates, "candidates")
+        self._check_user(request.user_index)
+        if not request.candidates:
+            raise InputError("candidates is empty, at least one is needed", field="candidates")
+        if len(set(request.candidates)) < len(request.candidates):
+            raise InputError("candidates must be distinct", field="candidates")
+        if request.task not in (Task.TOPN, Task.SEQUENTIAL):
+            raise InputError(f"task is {request.task.name}, it must be TOPN or SEQUENTIAL", field="task")
+
+    def _check_items(self, items: Sequence[int], field: str) -> None:
+        if items and not (min(items) >= 0 and max(items) < len(self._trie)):
+            raise InputError(f"{field} holds an index outside the catalogue of {len(self._trie)} items", field=field)
+
+    @staticmethod
+    def _check_user(user_index: int | None) -> None:
+        if user_index is not None and user_index < 0:
+            raise InputError(f"user_index is {user_index}, it must be at least 0 or None", field="user_index")
+
+
+def _similar_lengths(indices: Sequence[int], sources: list[EncodedSource], size: int) -> list[list[int]]:
+    """Chunks of at most `size` requests whose sources are about equally long, so that little is padded."""
+    ordered = sorted(indices, key=lambda index: len(sources[index].token_ids))
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
