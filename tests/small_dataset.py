@@ -22,13 +22,22 @@ def write_small_dataset(out: Path, *, n_users: int = 30, n_items: int = 40, revi
             rows.append((user, item, position, 1000 + position, {1: "test", 2: "val"}.get(left, "train")))
     interactions = pl.DataFrame(rows, schema=INTERACTIONS, orient="row")
     interactions.write_parquet(out / "interactions.parquet")
-    labels = [str(100 + n) for n in range(n_items)]
+    labels = [str(1000 + n) for n in range(n_items)]  # two pieces each
     items = [(i, f"B{i:03d}", labels[i], f"Game {i} with {FEATURES[i % 4]}") for i in range(n_items)]
     pl.DataFrame(items, schema=ITEMS, orient="row").write_parquet(out / "items.parquet")
-    pl.DataFrame([(u, f"u{u}") for u in range(n_users)], schema=USERS, orient="row").write_parquet(out / "users.parquet")
+    pl.DataFrame([(u, f"u{u}") for u in range(n_users)], schema=USERS, orient="row").write_parquet(
+        out / "users.parquet"
+    )
     if reviews:
         texts = [
-            (u, i, f"I love it. Great {FEATURES[i % 4]} for my family.", 5.0, f"great {FEATURES[i % 4]} for my family", s)
+            (
+                u,
+                i,
+                f"I love it. Great {FEATURES[i % 4]} for my family.",
+                5.0,
+                f"great {FEATURES[i % 4]} for my family",
+                s,
+            )
             for u, i, _, _, s in rows
         ]
         pl.DataFrame(texts, schema=REVIEWS, orient="row").write_parquet(out / "reviews.parquet")

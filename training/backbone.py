@@ -53,9 +53,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     """`tokenizer.json` of a folder. Raises InputError where it is missing."""
     file = folder / "tokenizer.json" if folder.is_dir() else folder
     if not file.is_file():
-        raise InputError(
-            f"{file} does not exist; --tokenizer names a folder with tokenizer.json", field="tokenizer"
-        )
+        raise InputError(f"{file} does not exist; --tokenizer names a folder with tokenizer.json", field="tokenizer")
     return Tokenizer.from_file(str(file))
 
 
@@ -78,7 +76,7 @@ def build(config: TrainConfig, dataset: Dataset, tokenizer_folder: Path | None) 
     shape: dict[str, Any] = dict(PRESETS[preset])
     if config.dropout is not None:
         shape["dropout_rate"] = config.dropout
-    t5 = T5Config(vocab_size=tokenizer.get_vocab_size(), **shape)
+    t5 = T5Config(vocab_size=tokenizer.get_vocab_size(), causal_encoder=config.causal_encoder, **shape)
     model = RDRecModel(_model_config(config, t5))
     model.initialise(generator)
     return model, tokenizer
@@ -114,7 +112,7 @@ def _pretrained(
         raise InputError(
             f"backbone {config.backbone!r} uses {theirs.feed_forward_proj}, which is not T5's", field="backbone"
         )
-    fields = set(T5Config.model_fields) - {"is_gated_act", "tie_word_embeddings"}
+    fields = set(T5Config.model_fields) - {"is_gated_act", "tie_word_embeddings", "causal_encoder"}
     shape = {name: getattr(theirs, name) for name in fields}
     if config.dropout is not None:
         shape["dropout_rate"] = config.dropout

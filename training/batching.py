@@ -12,29 +12,34 @@ import numpy as np
 import numpy.typing as npt
 
 from rdrec_core.encoding import RaggedTokens, SourceBatch, SourceEncoder, pad_sources
-from training.examples import TEXT_TASKS, TrainingExample
+from training.examples import TrainingExample
 from training.label_trie import LabelTrie
 
 
 @dataclass(frozen=True)
 class Choices:
-    """The branching tokens of a batch under the trie loss; C of them among the B x K x T target slots.
+    """The branching tokens of a batch under the trie loss: C choices made at U different decoder slots.
 
-    slots (C,): flat indices into (B, K, T); rows (R,): vocabulary rows of the columns; columns (C,): the right column;
-    allowed (C, R).
+    Targets of one group share its first slot, so a group has 1 + F (T - 1) slots: the start, then T - 1 for each target.
+    slots (U,): flat indices into (B, G (1 + F (T - 1))); allowed (U, R): columns that each may choose among; rows (R,):
+    vocabulary rows of the columns. place (C,): index into slots; columns (C,): the right column; owner (C,): flat index
+    into (B, G, F).
     """
 
     slots: npt.NDArray[np.int64]
-    rows: npt.NDArray[np.int64]
-    columns: npt.NDArray[np.int64]
     allowed: npt.NDArray[np.bool_]
+    rows: npt.NDArray[np.int64]
+    place: npt.NDArray[np.int64]
+    columns: npt.NDArray[np.int64]
+    owner: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B sources with up to K targets each of up to T tokens.
+    """B sources with up to G groups of up to F targets, each of up to T tokens; text and the full loss have G = F = 1.
 
-    targets (B, K, T) int64 end in EOS and are padded; weights (B, K) float32, 0 where a source has fewer targets.
+    targets (B, G, F, T) int64 end in EOS (unless it is forced) and are padded; weights (B, G, F) float32, 0 where a
+    target is absent. last_word (B, G): the whole-word id of the last source word that a group sees; None: all see all.
     total_weight: of the whole batch, of which this may be one process's share. choices: None under the full loss.
     """
 
@@ -42,6 +47,7 @@ class Batch:
     targets: npt.NDArray[np.int64]
     weights: npt.NDArray[np.float32]
     total_weight: float
+    last_word: npt.NDArray[np.int64] | None
     choices: Choices | None
 
     def __len__(self) -> int:
@@ -58,55 +64,83 @@ class Batcher:
         """trie: restricts the loss of ranking tasks; None reads every target over the whole vocabulary."""
         self._encoder, self._trie, self._decay = encoder, trie, decay
         self._pad, self._eos = pad_token_id, eos_token_id
-        self._labels = [np.append(labels[i], eos_token_id).astype(np.int64) for i in range(len(labels))]
+        lengths = np.diff(labels.indptr)
+        self._labels = np.full((len(labels), int(lengths.max()) + 1), pad_token_id, dtype=np.int64)
+        item = np.repeat(np.arange(len(labels)), lengths)
+        self._labels[item, np.arange(len(item)) - labels.indptr[item]] = labels.tokens
+        self._labels[np.arange(len(labels)), lengths] = eos_token_id
 
     def batch(self, examples: Sequence[TrainingExample], *, share: slice = slice(None)) -> Batch:
         """Collate. share: the rows that this process computes; weights are counted over all.
 
         Under the trie loss a batch holds ranking examples alone or text examples alone.
         """
-        total = sum(self._decay**k for e in examples for k in range(max(1, len(e.target_items))))
+        total = sum(self._decay**k for e in examples for group in e.targets or [(0,)] for k in range(len(group)))
         # a process without rows computes one that weighs nothing, so that all take part in the step
         mine = examples[share] or examples[:1]
-        counted = 1.0 if examples[share] else 0.0
         source = pad_sources(
             [self._encoder.encode(e.task, e.user_index, e.items, e.template) for e in mine], pad_token_id=self._pad
         )
-        tokens = [self._target_tokens(example) for example in mine]
-        n_targets = max(len(t) for t in tokens)
-        length = max(len(t) for row in tokens for t in row)
-        targets = np.full((len(mine), n_targets, length), self._pad, dtype=np.int64)
-        weights = np.zeros((len(mine), n_targets), dtype=np.float32)
-        for row, its in enumerate(tokens):
-            for k, target in enumerate(its):
-                targets[row, k, : len(target)] = target
-                weights[row, k] = counted * self._decay**k
+        items = self._target_items(mine)
+        present = items >= 0
+        targets = np.where(present[..., None], self._labels[items], self._pad)
+        for row, example in enumerate(mine):
+            if example.text is not None:
+                length = len(example.text) + 1
+                if length > targets.shape[-1]:
+                    more = length - targets.shape[-1]
+                    targets = np.pad(targets, ((0, 0), (0, 0), (0, 0), (0, more)), constant_values=self._pad)
+                targets[row, 0, 0, :length] = np.append(example.text, self._eos)
+                present[row, 0, 0] = True
+        targets = targets[..., : int((targets != self._pad).any(axis=(0, 1, 2)).sum())]
+        weights = (present * self._decay ** np.arange(items.shape[2])).astype(np.float32)
+        if not examples[share]:
+            weights[:] = 0.0
         choices = None
-        if self._trie is not None and mine[0].task not in TEXT_TASKS:
-            targets, choices = self._choose(self._trie, mine, targets)
-        return Batch(source, targets, weights, total, choices)
-
-    def _target_tokens(self, example: TrainingExample) -> list[npt.NDArray[np.int64]]:
-        if example.text is not None:
-            return [np.append(example.text, self._eos)]
-        return [self._labels[item] for item in example.target_items]
+        if self._trie is not None and mine[0].text is None:
+            length, choices = _choices(self._trie, items)
+            targets = targets[..., :length]
+        return Batch(source, targets, weights, total, self._last_words(mine, items.shape[1]), choices)
 
     @staticmethod
-    def _choose(
-        trie: LabelTrie, examples: Sequence[TrainingExample], targets: npt.NDArray[np.int64]
-    ) -> tuple[npt.NDArray[np.int64], Choices]:
-        items = np.full(targets.shape[:2], -1, dtype=np.int64)
+    def _target_items(examples: Sequence[TrainingExample]) -> npt.NDArray[np.int64]:
+        """(B, G, F), -1 where there is none."""
+        n_groups = max((len(e.targets) for e in examples), default=0) or 1
+        width = max((len(group) for e in examples for group in e.targets), default=1)
+        items = np.full((len(examples), n_groups, width), -1, dtype=np.int64)
         for row, example in enumerate(examples):
-            items[row, : len(example.target_items)] = example.target_items
-        nodes = np.where(items[..., None] >= 0, trie.nodes[items], -1)
-        # tokens after the last choice, such as EOS after labels of one length, are forced and not decoded at all
-        length = max(1, int((nodes >= 0).any(axis=(0, 1)).nonzero()[0].max(initial=0)) + 1)
-        nodes = nodes[..., :length]
-        slots = np.flatnonzero(nodes.reshape(-1) >= 0)
-        columns = trie.columns[items, :length].reshape(-1)[slots].astype(np.int64)
-        chosen, place = np.unique(nodes.reshape(-1)[slots], return_inverse=True)
-        allowed = trie.allowed(chosen)[place]
-        return targets[..., :length], Choices(slots, trie.rows, columns, allowed)
+            for g, group in enumerate(example.targets):
+                items[row, g, : len(group)] = group
+        return items
+
+    @staticmethod
+    def _last_words(examples: Sequence[TrainingExample], n_groups: int) -> npt.NDArray[np.int64] | None:
+        """Word 1 of a sequential source is the user, so its first n items end with word n + 1."""
+        if n_groups == 1:
+            return None
+        last = np.ones((len(examples), n_groups), dtype=np.int64)
+        for row, example in enumerate(examples):
+            last[row, : len(example.prefixes)] += example.prefixes
+        return last
+
+
+def _choices(trie: LabelTrie, items: npt.NDArray[np.int64]) -> tuple[int, Choices]:
+    """Target items (B, G, F) -> how many tokens must be decoded, and the choices among them."""
+    nodes = np.where(items[..., None] >= 0, trie.nodes[items], -1)
+    # tokens after the last choice, such as EOS after labels of one length, are forced and not decoded at all
+    length = max(1, int((nodes >= 0).any(axis=(0, 1, 2)).nonzero()[0].max(initial=0)) + 1)
+    source, group, target, depth = np.nonzero(nodes[..., :length] >= 0)
+    _, n_groups, width = items.shape
+    group_slots = 1 + width * (length - 1)
+    within = np.where(depth == 0, 0, target * (length - 1) + depth)
+    slots, first, place = np.unique(
+        (source * n_groups + group) * group_slots + within, return_index=True, return_inverse=True
+    )
+    node = nodes[source, group, target, depth]
+    columns = trie.columns[items[source, group, target], depth].astype(np.int64)
+    chosen, row = np.unique(node[first], return_inverse=True)
+    owner = (source * n_groups + group) * width + target
+    return length, Choices(slots, trie.allowed(chosen)[row], trie.rows, place, columns, owner)
 
 
 def rank_share(rank: int, n_ranks: int) -> slice:

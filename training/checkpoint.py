@@ -66,6 +66,11 @@ class CheckpointInfo(BaseModel):
         """Trained tasks that write text."""
         return [task for task in self.tasks if task not in (Task.SEQUENTIAL, Task.TOPN)]
 
+    @property
+    def topn_task(self) -> Task:
+        """Which source text candidates are scored under: the task's own where it was trained."""
+        return Task.TOPN if Task.TOPN in self.tasks or Task.SEQUENTIAL not in self.tasks else Task.SEQUENTIAL
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -127,6 +132,7 @@ def _replace(path: Path, write: Callable[[Path], None]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     write(temporary)
+    temporary.chmod(0o644)  # safetensors makes files that only their owner can read
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     os.replace(temporary, path)

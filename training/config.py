@@ -76,8 +76,10 @@ class TrainConfig(BaseModel):
     """Other candidates in a top-N source."""
     subsequence: Literal["random", "prefix"] = "random"
     """Whether a sequential history starts at a random item or at the user's first (of the last 20)."""
+    causal_encoder: bool = False
+    """Every prefix of a sequential history is a source of its own, all encoded in one pass (ADR 2); from scratch only."""
     future_targets: int = Field(1, ge=1)
-    """How many of the items that follow a history are targets of the same encoded source."""
+    """How many of the items that follow a history are targets of it."""
     future_decay: float = Field(1.0, gt=0, le=1)
     """Weight of each further target relative to the one before it."""
     unknown_user_rate: float = Field(0.0, ge=0, le=1)
@@ -134,6 +136,8 @@ class TrainConfig(BaseModel):
     def _consistent(self) -> Self:
         if self.loss == "full" and self.future_targets > 1:
             raise ValueError("future_targets above 1 needs loss: trie")
+        if self.causal_encoder and (self.loss == "full" or self.discrete_templates or not self.from_scratch):
+            raise ValueError("causal_encoder needs a scratch:* backbone, loss: trie and discrete_templates: false")
         if self.graph_initialisation and not self.from_scratch:
             raise ValueError("graph_initialisation needs a scratch:* backbone")
         if self.item_words == "whole" and not self.from_scratch:

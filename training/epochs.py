@@ -28,7 +28,7 @@ class EpochPlan:
     """Examples of an epoch by column, and batches as lists of their rows.
 
     ref: user index (ranking) or pool row (text). start, stop: the history is items[start:stop] of the user's training
-    items and the targets follow at stop (sequential); stop is the target's place (top-N).
+    items, and something follows it (sequential); stop is the target's place (top-N).
     """
 
     epoch: int
@@ -93,12 +93,19 @@ class Epochs:
             if task is Task.TOPN:
                 stop = rng.integers(0, length)
             else:
-                stop = rng.integers(1, length)
-                if self._config.subsequence == "random":
-                    start = rng.integers(0, stop)
-                start = np.maximum(start, stop - MAX_HISTORY)
+                start, stop = self._cut(length, rng)
         template = rng.integers(0, len(self._templates[task]), size=count)
         return np.full(count, task, dtype=np.int64), ref, start, stop, template
+
+    def _cut(self, length: Ints, rng: np.random.Generator) -> tuple[Ints, Ints]:
+        """Where histories of users with `length` items start and stop."""
+        anywhere = self._config.subsequence == "random"
+        if self._config.causal_encoder:  # one pass learns what follows every prefix: as long a window as there is
+            start = rng.integers(0, length - 1 if anywhere else np.maximum(length - MAX_HISTORY, 1))
+            return start, np.minimum(start + MAX_HISTORY, length - 1)
+        stop = rng.integers(1, length)
+        start = rng.integers(0, stop) if anywhere else np.zeros_like(stop)
+        return np.maximum(start, stop - MAX_HISTORY), stop
 
     def _walk(self, task: Task, begin: int, count: int) -> Ints:
         """Rows begin..begin+count of the endless sequence of shuffled passes over the task's pool."""
@@ -125,10 +132,13 @@ class Epochs:
         if task is Task.TOPN:
             target = int(items[stop])
             shown = candidates(rng, self._histories, ref, target, self._config.negatives)
-            return TrainingExample(task, user, shown, template, target_items=(target,))
-        history = tuple(items[plan.start[row] : stop].tolist())
-        following = tuple(items[stop : stop + self._config.future_targets].tolist())
-        return TrainingExample(task, user, history, template, target_items=following)
+            return TrainingExample(task, user, shown, template, ((target,),), (len(shown),))
+        start = int(plan.start[row])
+        first = start + 1 if self._config.causal_encoder else stop
+        ends = range(first, stop + 1)
+        targets = tuple(tuple(items[end : end + self._config.future_targets].tolist()) for end in ends)
+        prefixes = tuple(end - start for end in ends)
+        return TrainingExample(task, user, tuple(items[start:stop].tolist()), template, targets, prefixes)
 
 
 def _bucketed(rows: Ints, width: Ints, batch_size: int) -> list[Ints]:

@@ -26,15 +26,17 @@ Ints = npt.NDArray[np.int64]
 class TrainingExample:
     """One source with what should be written for it.
 
-    `items` stand in the prompt, in order. Ranking tasks have `target_items` (more than one: further items of the same
-    history), text tasks `text` (token ids without EOS).
+    `items` stand in the prompt, in order. Ranking tasks have groups of target items, each group seeing the source up to
+    so many of its items (`prefixes`; all of them unless the encoder is causal); several targets of a group are further
+    items of the same history. Text tasks have `text` (token ids without EOS).
     """
 
     task: Task
     user_index: int | None
     items: tuple[int, ...]
     template: Template
-    target_items: tuple[int, ...] = ()
+    targets: tuple[tuple[int, ...], ...] = ()
+    prefixes: tuple[int, ...] = ()
     text: npt.NDArray[np.int32] | None = None
 
 
@@ -153,5 +155,5 @@ def validation_examples(
             items = tuple(histories.of_user(user)[-MAX_HISTORY:].tolist())
         else:
             items = candidates(rng, histories, user, target, negatives)
-        out.append(TrainingExample(task, user, items, template, target_items=(target,)))
+        out.append(TrainingExample(task, user, items, template, ((target,),), (len(items),)))
     return out

@@ -45,7 +45,9 @@ class LabelTrie:
             columns[item, choice_at[state]] = states.edge_column[edge]
             above = states.parent_edge[state]
             item, edge = item[above >= 0], above[above >= 0].astype(np.int64)
-        return cls(trie.columns.astype(np.int64), nodes, columns, states.edge_start.astype(np.int64), states.edge_column)
+        return cls(
+            trie.columns.astype(np.int64), nodes, columns, states.edge_start.astype(np.int64), states.edge_column
+        )
 
     def allowed(self, nodes: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
         """Columns that each of the given branching nodes (K,) allows, as (K, R)."""

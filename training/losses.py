@@ -16,61 +16,78 @@ from training.batching import Batch, Choices
 
 
 def target_nll(model: RDRecModel, batch: Batch, device: torch.device, *, smoothing: float = 0.0) -> Tensor:
-    """Negative log-likelihood of each target, (B, K): mean over tokens (full), or of the item (trie); 0 where absent.
+    """Negative log-likelihood of each target, (B, G, F): mean over tokens (full), or of the item (trie); 0 if absent.
 
-    Several targets of one source attend to the same encoder states: the decoder runs over K x T slots of which each
-    sees those of its own target only.
+    All targets of a source attend to the same encoder states; a group under a causal encoder to those of its prefix.
     """
     source = batch.source
-    encoded, source_mask = model.encode(
-        torch.from_numpy(source.token_ids).to(device),
-        torch.from_numpy(source.whole_word_ids).to(device),
-        torch.from_numpy(source.mask).to(device),
-        torch.from_numpy(source.tasks).to(device),
+    token_ids, whole_word_ids, mask, tasks = (
+        torch.from_numpy(array).to(device)
+        for array in (source.token_ids, source.whole_word_ids, source.mask, source.tasks)
     )
+    encoded, source_mask = model.encode(token_ids, whole_word_ids, mask, tasks)
     targets = torch.from_numpy(batch.targets).to(device)
-    hidden = _decode(model, encoded, source_mask, targets)
     if batch.choices is None:
-        return _full(model, hidden, targets, smoothing)
-    return _restricted(model, hidden, batch.choices, smoothing)
+        first = targets[:, 0, 0]
+        return _full(model, model.decode_targets(encoded, source_mask, first), first, smoothing)[:, None, None]
+    last_word = None if batch.last_word is None else torch.from_numpy(batch.last_word).to(device)
+    if last_word is not None:
+        prompts = source_mask.shape[1] - whole_word_ids.shape[1]
+        seen = F.pad(whole_word_ids, (prompts, 0))[:, None, :] <= last_word[:, :, None]
+        source_mask = source_mask[:, None, :] & seen
+    hidden = _decode_groups(model, encoded, source_mask, targets)
+    return _restricted(model, hidden, batch.choices, smoothing, targets.shape[:3])
 
 
-def _decode(model: RDRecModel, encoded: Tensor, source_mask: Tensor, targets: Tensor) -> Tensor:
-    """Teacher forcing over targets (B, K, T) -> hidden (B, K, T, D)."""
-    n_rows, n_targets, length = targets.shape
-    if n_targets == 1:
-        return model.decode_targets(encoded, source_mask, targets[:, 0])[:, None]
-    start = torch.full_like(targets[:, :, :1], model.config.t5.pad_token_id)
-    slots = torch.cat([start, targets[:, :, :-1]], dim=2).flatten(1)
-    positions = torch.arange(length, device=targets.device).repeat(n_targets)
-    owner = torch.arange(n_targets, device=targets.device).repeat_interleave(length)
-    visible = (owner[:, None] == owner[None, :]) & (positions[None, :] <= positions[:, None])
-    hidden, _ = model.t5.decode(
-        slots, model.t5.cross_key_values(encoded), source_mask, positions=positions, slot_mask=visible[None]
+def _decode_groups(model: RDRecModel, encoded: Tensor, source_mask: Tensor, targets: Tensor) -> Tensor:
+    """Teacher forcing over targets (B, G, F, T), source_mask (B, S) or (B, G, S) -> hidden (B, G (1 + F (T - 1)), D).
+
+    The first slot of a group reads the start token and is shared; each target's further slots see it and their own.
+    """
+    n_rows, n_groups, n_targets, length = targets.shape
+    device = targets.device
+    start = torch.full((n_rows, n_groups, 1), model.config.t5.pad_token_id, dtype=targets.dtype, device=device)
+    tokens = torch.cat([start, targets[..., :-1].flatten(2)], dim=2)
+    width = tokens.shape[2]
+    within = torch.arange(width, device=device)
+    positions = torch.where(within == 0, 0, (within - 1) % max(length - 1, 1) + 1)
+    target = torch.where(within == 0, -1, (within - 1) // max(length - 1, 1))
+    visible = (target[None, :] < 0) | (
+        (target[:, None] == target[None, :]) & (positions[None, :] <= positions[:, None])
     )
-    return hidden.reshape(n_rows, n_targets, length, -1)
+    if source_mask.dim() == 3:
+        source_mask = source_mask.repeat_interleave(width, dim=1)
+    hidden, _ = model.t5.decode(
+        tokens.flatten(1),
+        model.t5.cross_key_values(encoded),
+        source_mask,
+        positions=positions.repeat(n_groups),
+        slot_mask=torch.block_diag(*[visible.float()] * n_groups).bool()[None],
+    )
+    return hidden
 
 
 def _full(model: RDRecModel, hidden: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+    """Mean over each target's tokens: hidden (B, T, D), targets (B, T) -> (B,)."""
     pad = model.config.t5.pad_token_id
     logits = model.t5.logits(hidden).float()
     nll = F.cross_entropy(
-        logits.flatten(0, 2), targets.flatten(), reduction="none", ignore_index=pad, label_smoothing=smoothing
-    ).reshape(targets.shape)
-    return nll.sum(dim=2) / (targets != pad).sum(dim=2).clamp(min=1)
+        logits.transpose(1, 2), targets, reduction="none", ignore_index=pad, label_smoothing=smoothing
+    )
+    return nll.sum(dim=1) / (targets != pad).sum(dim=1).clamp(min=1)
 
 
-def _restricted(model: RDRecModel, hidden: Tensor, choices: Choices, smoothing: float) -> Tensor:
+def _restricted(model: RDRecModel, hidden: Tensor, choices: Choices, smoothing: float, shape: torch.Size) -> Tensor:
+    """Sum over each target's choices: hidden (B, slots, D) -> shape (B, G, F)."""
     device = hidden.device
-    slots = torch.from_numpy(choices.slots).to(device)
-    rows = torch.from_numpy(choices.rows).to(device)
-    logits = model.t5.logits(hidden.flatten(0, 2)[slots], rows).float()
-    allowed = torch.from_numpy(choices.allowed).to(device)
+    slots, rows, allowed, place, columns, owner = (
+        torch.from_numpy(array).to(device)
+        for array in (choices.slots, choices.rows, choices.allowed, choices.place, choices.columns, choices.owner)
+    )
+    logits = model.t5.logits(hidden.flatten(0, 1)[slots], rows).float()
     log_probs = torch.log_softmax(logits.masked_fill(~allowed, -torch.inf), dim=1)
-    nll = -log_probs.gather(1, torch.from_numpy(choices.columns).to(device)[:, None])[:, 0]
+    nll = -log_probs[place, columns]
     if smoothing:
         spread = -log_probs.masked_fill(~allowed, 0.0).sum(dim=1) / allowed.sum(dim=1)
-        nll = (1 - smoothing) * nll + smoothing * spread
-    n_rows, n_targets, length = hidden.shape[:3]
-    flat = torch.zeros(n_rows * n_targets, dtype=nll.dtype, device=device)
-    return flat.index_add(0, slots // length, nll).reshape(n_rows, n_targets)
+        nll = (1 - smoothing) * nll + smoothing * spread[place]
+    return torch.zeros(shape.numel(), dtype=nll.dtype, device=device).index_add(0, owner, nll).reshape(shape)

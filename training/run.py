@@ -51,6 +51,7 @@ class Materials:
     """What the examples of a dataset are made of, under one tokenizer and configuration."""
 
     tokenizer: Tokenizer
+    labels: list[str]
     catalog: CatalogTokens
     encoder: SourceEncoder
     histories: Histories
@@ -61,7 +62,8 @@ class Materials:
 
 def materials(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) -> Materials:
     """Tokenise catalogue and texts once, and set up drawing and batching."""
-    catalog = CatalogTokens.of(tokenizer, dataset.items["label"].to_list())
+    labels = dataset.items["label"].to_list()
+    catalog = CatalogTokens.of(tokenizer, labels)
     encoder = SourceEncoder(tokenizer, catalog.item_words)
     histories = Histories.of(dataset)
 
@@ -86,7 +88,7 @@ def materials(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) -> Ma
             validation[task] = examples
     trie = LabelTrie.of(ItemTrie.build(catalog.labels)) if config.loss == "trie" else None
     batcher = Batcher(encoder, catalog.labels, trie=trie, decay=config.future_decay)
-    return Materials(tokenizer, catalog, encoder, histories, epochs, batcher, validation)
+    return Materials(tokenizer, labels, catalog, encoder, histories, epochs, batcher, validation)
 
 
 def missing_tasks_notice(config: TrainConfig, dataset: Dataset, epochs: Epochs) -> str | None:

@@ -25,7 +25,7 @@ def one_of_each(epochs: Epochs) -> list[TrainingExample]:
     return [found[task] for task in sorted(found)]
 
 
-def show_batch(console: Console, tokenizer: Tokenizer, batcher: Batcher, examples: list[TrainingExample]) -> None:
+def print_batch(console: Console, tokenizer: Tokenizer, batcher: Batcher, examples: list[TrainingExample]) -> None:
     """Print prompt ids, source text, whole-word ids and target of every row."""
     batch = batcher.batch(examples)
     table = Table("task", "prompt id", "source text", "whole-word ids", "target", show_lines=True)
@@ -33,7 +33,11 @@ def show_batch(console: Console, tokenizer: Tokenizer, batcher: Batcher, example
         mask = batch.source.mask[row]
         words = " ".join(map(str, batch.source.whole_word_ids[row][mask]))
         source = tokenizer.decode(batch.source.token_ids[row][mask].tolist())
-        targets = [tokenizer.decode(ids[ids != 0].tolist()) for ids in batch.targets[row] if np.any(ids)]
+        targets = [
+            tokenizer.decode(ids[ids != 0].tolist())
+            for ids in batch.targets[row].reshape(-1, batch.targets.shape[-1])
+            if np.any(ids)
+        ]
         table.add_row(
             example.task.name.lower(), str(batch.source.tasks[row]), _short(source), _short(words), "\n".join(targets)
         )

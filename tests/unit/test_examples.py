@@ -39,7 +39,9 @@ def small(**fields: object) -> TrainConfig:
     return load_config("paper", None, {"batch_size": 8, "negatives": 9, **fields})
 
 
-@pytest.mark.parametrize(("n_items", "taken", "count"), [(500, [3, 3, 7, 499], 20), (30, [0, 1, 2, 29], 20), (6, [5], 99)])
+@pytest.mark.parametrize(
+    ("n_items", "taken", "count"), [(500, [3, 3, 7, 499], 20), (30, [0, 1, 2, 29], 20), (6, [5], 99)]
+)
 def test_negatives_are_distinct_and_never_taken(n_items: int, taken: list[int], count: int) -> None:
     seen: Counter[int] = Counter()
     rng = np.random.default_rng(0)
@@ -69,20 +71,22 @@ def test_sequential_examples_are_training_subsequences_with_what_follows_them(da
         start = training.index(example.items[0])
         stop = start + len(example.items)
         assert tuple(training[start:stop]) == example.items
-        assert example.target_items == (training[stop],)
+        assert example.targets == ((training[stop],),)
         starts.add(start)
     assert len(starts) > 2
 
 
 def test_prefixes_begin_at_the_first_item_and_may_have_several_targets(dataset: Dataset) -> None:
-    config = load_config("scratch", None, {"tasks": "sequential", "future_targets": 3, "unknown_user_rate": 0.0})
+    config = load_config(
+        "scratch", None, {"tasks": "sequential", "future_targets": 3, "unknown_user_rate": 0.0, "causal_encoder": False}
+    )
     lengths = set()
     for example in all_examples(epochs_of(dataset, config)):
         assert example.user_index is not None
         training = tuple(Histories.of(dataset).of_user(example.user_index).tolist())
         assert training[: len(example.items)] == example.items
-        assert training[len(example.items) :][:3] == example.target_items
-        lengths.add(len(example.target_items))
+        assert training[len(example.items) :][:3] == example.targets[0]
+        lengths.add(len(example.targets[0]))
     assert lengths == {1, 2, 3}
 
 
@@ -93,8 +97,8 @@ def test_topn_shows_the_target_among_items_without_training_interaction(dataset:
         assert example.user_index is not None
         training = set(histories.of_user(example.user_index).tolist())
         assert len(set(example.items)) == 10
-        assert set(example.items) & training == set(example.target_items)
-        places[example.items.index(example.target_items[0])] += 1
+        assert set(example.items) & training == set(example.targets[0])
+        places[example.items.index(example.targets[0][0])] += 1
         if example.user_index == 0:
             shown.append(frozenset(example.items))
     assert set(places) == set(range(10))
@@ -134,7 +138,7 @@ def test_templates_are_all_used_in_training_and_bare_in_validation(dataset: Data
     for example in validation_examples(Task.TOPN, Histories.of(dataset), None, negatives=9, limit=5, seed=0):
         assert example.template == bare_template(Task.TOPN)
         assert example.user_index is not None
-        assert example.target_items == (int(dataset.targets("val")[example.user_index]),)
+        assert example.targets == ((int(dataset.targets("val")[example.user_index]),),)
 
 
 def test_unknown_users_are_drawn_at_their_rate(dataset: Dataset) -> None:

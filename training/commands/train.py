@@ -55,7 +55,7 @@ def train(
     """Train RDRec on a dataset folder; a killed run goes on with --resume."""
     from rich.console import Console
 
-    from training.config import load_config
+    from training.config import Ratio, TrainConfig, load_config
     from training.data.dataset import Dataset
     from training.run import materials, train
     from training.trainer import Outcome
@@ -74,14 +74,16 @@ def train(
     console = Console()
     if show_batch:
         from training.backbone import build
-        from training.show_batch import one_of_each
-        from training.show_batch import show_batch as show
+        from training.show_batch import one_of_each, print_batch
 
-        # a five-task batch mixes ranking and text rows, which only the full loss takes in one batch
-        shown = run.model_copy(update={"loss": "full", "future_targets": 1})
+        # every task that the dataset can feed, mixed in one batch, which only the full loss takes
+        every = tuple(TrainConfig.model_fields["tasks"].default)
+        shown = run.model_copy(
+            update={"loss": "full", "future_targets": 1, "causal_encoder": False, "ratio": Ratio(), "tasks": every}
+        )
         _, words = build(shown, data, tokenizer)
         parts = materials(shown, data, words)
-        show(console, words, parts.batcher, one_of_each(parts.epochs))
+        print_batch(console, words, parts.batcher, one_of_each(parts.epochs))
         return
     if out is None:
         raise InputError("--out is missing: name the checkpoint folder to write", field="out")

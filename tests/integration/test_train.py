@@ -1,0 +1,252 @@
+"""`rdrec train` from outside: resumed runs, kills, interrupts, pretrained folders, several processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import T5Config, T5ForConditionalGeneration
+
+from rdrec_core.errors import CheckpointError, InputError
+from rdrec_core.types import Task
+from tests.small_dataset import write_small_dataset
+from training.checkpoint import load_checkpoint, read_state
+from training.cli import main
+from training.config import TrainConfig, load_config
+from training.data.dataset import Dataset
+from training.run import train
+from training.trainer import Outcome
+from training.vocabulary import train_vocabulary, training_texts
+
+SMALL = {"batch_size": 16, "negatives": 9, "backbone": "scratch:tiny", "vocabulary_size": 300}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return write_small_dataset(tmp_path_factory.mktemp("data") / "small")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # bit-for-bit comparisons need the same order of additions
+    yield
+    torch.set_num_threads(before)
+
+
+def small(recipe: str = "paper", **fields: Any) -> TrainConfig:
+    return load_config(recipe, None, SMALL | fields)
+
+
+def ticking(stop_at: int | None = None) -> Callable[[], float]:
+    """A clock that moves a second a look; at `stop_at` looks it raises, as a crash would."""
+    looks = 0
+
+    def clock() -> float:
+        nonlocal looks
+        looks += 1
+        if looks == stop_at:
+            raise KeyboardInterrupt
+        return float(looks)
+
+    return clock
+
+
+@pytest.mark.parametrize("recipe", ["paper", "scratch"])
+def test_a_crashed_run_resumes_to_the_same_weights_bit_for_bit(dataset: Dataset, tmp_path: Path, recipe: str) -> None:
+    config = small(recipe, epochs=2, checkpoint_min=0.1, schedule="cosine")
+    train(config, dataset, tmp_path / "whole", clock=ticking())
+    with pytest.raises(KeyboardInterrupt):
+        train(config, dataset, tmp_path / "crashed", clock=ticking(stop_at=130))
+    crashed_at = read_state(tmp_path / "crashed")[1]["position"]
+    assert crashed_at["batch"] > 0  # in the middle of an epoch
+    train(config, dataset, tmp_path / "crashed", resume=True, clock=ticking())
+    for name in ("weights.safetensors", "trainer.safetensors"):
+        whole, resumed = load_file(tmp_path / "whole" / name), load_file(tmp_path / "crashed" / name)
+        assert whole.keys() == resumed.keys()
+        for key in whole:
+            assert torch.equal(whole[key], resumed[key]), key
+    lines = [
+        [{k: v for k, v in json.loads(line).items() if k != "elapsed_s"} for line in path.read_text().splitlines()]
+        for path in (tmp_path / "whole" / "metrics.jsonl", tmp_path / "crashed" / "metrics.jsonl")
+    ]
+    assert lines[0] == lines[1]
+    assert len(lines[0]) == 2
+
+
+def test_training_learns_and_the_checkpoint_says_what_it_is(dataset: Dataset, tmp_path: Path) -> None:
+    config = small("scratch", epochs=4)
+    assert train(config, dataset, tmp_path / "out") is Outcome.EPOCHS
+    lines = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
+    for task in ("explanation", "sequential", "user_preference", "item_attributes"):
+        assert lines[-1]["train_loss"][task] < lines[0]["train_loss"][task]
+    assert lines[-1]["validation_loss"]["item_attributes"] < lines[0]["validation_loss"]["item_attributes"]
+    loaded = load_checkpoint(tmp_path / "out")
+    assert loaded.info.config == config
+    assert loaded.info.n_items == 40
+    assert not loaded.model.training
+    assert loaded.info.validation_loss == lines[loaded.info.epoch - 1]["validation_loss"]
+    assert loaded.dataset().info == dataset.info
+    assert (tmp_path / "out/curves.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_checkpoint_refuses_a_dataset_with_other_labels(dataset: Dataset, tmp_path: Path) -> None:
+    train(small(epochs=1, tasks="sequential"), dataset, tmp_path / "out")
+    other = write_small_dataset(tmp_path / "other", n_items=41)
+    with pytest.raises(CheckpointError, match="other items or labels"):
+        load_checkpoint(tmp_path / "out").dataset(other.path)
+
+
+def test_it_stops_after_epochs_without_gain_and_keeps_the_best(dataset: Dataset, tmp_path: Path) -> None:
+    # a learning rate that ruins the model: the first epoch stays the best
+    config = small(epochs=9, patience=2, learning_rate=0.5, tasks="sequential")
+    assert train(config, dataset, tmp_path / "out") is Outcome.NO_GAIN
+    losses = [json.loads(line)["validation_loss"]["sequential"] for line in (tmp_path / "out/metrics.jsonl").open()]
+    best = load_checkpoint(tmp_path / "out").info.epoch
+    assert best == losses.index(min(losses)) + 1
+    assert len(losses) == best + 2
+
+
+def test_the_time_budget_ends_the_run_with_the_learning_rate_at_its_end(dataset: Dataset, tmp_path: Path) -> None:
+    config = small("scratch", time_budget_min=1.0, epochs=50)
+    assert train(config, dataset, tmp_path / "out", clock=ticking()) is Outcome.BUDGET
+    last = json.loads((tmp_path / "out/metrics.jsonl").read_text().splitlines()[-1])
+    assert last["learning_rate"] < 0.02 * config.learning_rate
+
+
+def test_resuming_with_another_setting_names_it(dataset: Dataset, tmp_path: Path) -> None:
+    train(small(epochs=1, tasks="sequential"), dataset, tmp_path / "out")
+    with pytest.raises(CheckpointError, match="batch_size=16, not 8"):
+        train(small(epochs=2, tasks="sequential", batch_size=8), dataset, tmp_path / "out", resume=True)
+    with pytest.raises(CheckpointError, match="--resume"):
+        train(small(epochs=1), dataset, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"epochs": 0}, "epochs"), ({"ratio": "1:2"}, "ratio"), ({"lerning_rate": 1}, "lerning_rate"),
+        ({"backbone": "scratch:huge"}, "backbone"), ({"tasks": "topn,sing"}, "tasks"),
+    ],
+)  # fmt: skip
+def test_wrong_settings_are_named(dataset: Dataset, tmp_path: Path, fields: dict[str, Any], named: str) -> None:
+    with pytest.raises(InputError) as caught:
+        train(small(**fields), dataset, tmp_path / "out")
+    assert named in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_hugging_face_folder_is_a_backbone(dataset: Dataset, tmp_path: Path) -> None:
+    tokenizer = train_vocabulary(training_texts(dataset), size=300)
+    theirs = T5ForConditionalGeneration(
+        T5Config(
+            vocab_size=tokenizer.get_vocab_size(), d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4,
+            feed_forward_proj="gated-gelu", tie_word_embeddings=False, decoder_start_token_id=0,
+        )
+    )  # fmt: skip
+    theirs.save_pretrained(tmp_path / "t5")
+    tokenizer.save(str(tmp_path / "t5/tokenizer.json"))
+    config = small(backbone=str(tmp_path / "t5"), epochs=1, learning_rate=1e-9)
+    train(config, dataset, tmp_path / "out")
+    ours = load_checkpoint(tmp_path / "out").model
+    # a step of 1e-9 leaves the pretrained weights where they were
+    assert torch.allclose(ours.t5.shared.weight, theirs.shared.weight, atol=1e-5)
+    assert torch.allclose(
+        ours.t5.decoder[1].ff.gate.weight, theirs.decoder.block[1].layer[2].DenseReluDense.wi_1.weight, atol=1e-5
+    )
+    assert ours.t5.lm_head is not None
+    assert torch.allclose(ours.t5.lm_head.weight, theirs.lm_head.weight, atol=1e-5)
+
+
+def command(dataset: Dataset, out: Path, *more: str) -> list[str]:
+    settings = [f"--set={name}={value}" for name, value in SMALL.items()]
+    return [sys.executable, "-m", "training.cli", "train", str(dataset.path), "--out", str(out), *settings, *more]
+
+
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def wait_for(path: Path, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None, "the run ended too soon"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_kill_9_leaves_a_folder_that_resumes_to_the_same_end(dataset: Dataset, tmp_path: Path) -> None:
+    settings = ["--recipe=paper", "--epochs=3", "--tasks=sequential,topn", "--set=passes=4"]
+    subprocess.run(command(dataset, tmp_path / "whole", *settings), check=True, env=ONE_THREAD, capture_output=True)
+    process = subprocess.Popen(
+        command(dataset, tmp_path / "killed", *settings), env=ONE_THREAD, stdout=subprocess.DEVNULL
+    )
+    wait_for(tmp_path / "killed/trainer.safetensors", process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    again = command(dataset, tmp_path / "killed", *settings, "--resume")
+    subprocess.run(again, check=True, env=ONE_THREAD, capture_output=True)
+    whole, resumed = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "killed"))
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_sigint_saves_and_exits_130(dataset: Dataset, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command(dataset, tmp_path / "out", "--recipe=scratch", "--epochs=100000", "--set=patience=100000"),
+        env=ONE_THREAD, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    wait_for(tmp_path / "out/trainer.safetensors", process)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"--resume" in output
+    assert read_state(tmp_path / "out")[1]["position"]["step"] > 0
+
+
+def test_two_processes_follow_the_loss_curve_of_one(dataset: Dataset, tmp_path: Path) -> None:
+    settings = ["--recipe=scratch", "--epochs=2", "--set=dropout=0.0", "--set=unknown_user_rate=0.5"]
+    subprocess.run(command(dataset, tmp_path / "one", *settings), check=True, env=ONE_THREAD, capture_output=True)
+    two = command(dataset, tmp_path / "two", *settings)
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node=2",
+        "--master-port=29631",
+        "-m",
+        *two[2:],
+    ]
+    subprocess.run(launch, check=True, env=ONE_THREAD, capture_output=True, timeout=240)
+    curves = [
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    ]
+    assert len(curves[0]) == len(curves[1]) == 2
+    for one, both in zip(*curves, strict=True):
+        assert one["step"] == both["step"]
+        for kind in ("train_loss", "validation_loss"):
+            assert one[kind] == pytest.approx(both[kind], rel=1e-3)
+
+
+def test_show_batch_prints_all_five_tasks(dataset: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(dataset.path), "--show-batch", "--set", "negatives=4"]) == 0
+    printed = capsys.readouterr().out
+    for task in Task:
+        assert task.name.lower()[:8] in printed
+    assert "item_10" in printed
+
+
+def test_a_dataset_without_reviews_says_what_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = write_small_dataset(tmp_path / "plain", reviews=False)
+    arguments = ["train", str(plain.path), "--out", str(tmp_path / "out"), "--recipe", "paper", "--epochs", "1"]
+    assert main([*arguments, "--backbone", "scratch:tiny", "--set", "negatives=9"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "no reviews: training sequential, topn alone" in printed
+    assert load_checkpoint(tmp_path / "out").info.tasks == [Task.SEQUENTIAL, Task.TOPN]

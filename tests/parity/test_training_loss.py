@@ -1,0 +1,168 @@
+"""The loss of a training batch against Hugging Face's T5, computed by hand from the raw words."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import T5ForConditionalGeneration
+
+from rdrec_core.types import Task
+from tests.hugging_face import hugging_face_twin
+from tests.small_dataset import write_small_dataset
+from training.backbone import build
+from training.config import load_config
+from training.data.dataset import Dataset
+from training.examples import TrainingExample
+from training.losses import target_nll
+from training.run import Materials, materials
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return write_small_dataset(tmp_path_factory.mktemp("data") / "small")
+
+
+def by_hand(
+    ours: object, hf: T5ForConditionalGeneration, parts: Materials, example: TrainingExample, target: list[int]
+) -> torch.Tensor:
+    """Log-probabilities (T, V) of Hugging Face's model along the target, from the source text."""
+    text = " ".join(
+        " ".join(f"item_{label}" for label in (parts.labels[i] for i in example.items)) if word == "{items}"
+        else f"user_{0 if example.user_index is None else example.user_index + 1}" if word == "{user}" else word
+        for word in example.template
+    )  # fmt: skip
+    ids, whole, count = [], [], 0
+    for word in text.split(" "):
+        named = word.startswith(("user_", "item_"))
+        count += named
+        tokens = parts.tokenizer.encode(word, add_special_tokens=False).ids
+        ids += tokens
+        whole += [count if named else 0] * len(tokens)
+    ids.append(1)
+    whole.append(0)
+    words = hf.shared(torch.tensor([ids])) + ours.whole_words(torch.tensor([whole]))
+    embeds = torch.cat([ours.prompts[int(example.task)][None], words], dim=1)
+    logits = hf(inputs_embeds=embeds, decoder_input_ids=torch.tensor([[0, *target[:-1]]])).logits[0]
+    return torch.log_softmax(logits, dim=-1)
+
+
+def target_tokens(parts: Materials, example: TrainingExample, item: int | None) -> list[int]:
+    if item is None:
+        assert example.text is not None
+        return [*example.text.tolist(), 1]
+    return [*parts.catalog.labels[item].tolist(), 1]
+
+
+def some_examples(parts: Materials, per_task: int = 4) -> list[TrainingExample]:
+    plan = parts.epochs.plan(0)
+    found: dict[Task, list[TrainingExample]] = {}
+    for number in range(len(plan.batches)):
+        for example in parts.epochs.examples(plan, number):
+            found.setdefault(example.task, []).append(example)
+    return [example for examples in found.values() for example in examples[:per_task]]
+
+
+def test_paper_loss_of_a_five_task_batch(dataset: Dataset) -> None:
+    config = load_config("paper", None, {"backbone": "scratch:tiny", "negatives": 9})
+    model, tokenizer = build(config, dataset, None)
+    model.eval()
+    hf = hugging_face_twin(model)
+    parts = materials(config, dataset, tokenizer)
+    examples = some_examples(parts)
+    assert {example.task for example in examples} == set(Task)
+    batch = parts.batcher.batch(examples)
+    nll = target_nll(model, batch, CPU)
+    for row, example in enumerate(examples):
+        target = target_tokens(parts, example, example.targets[0][0] if example.targets else None)
+        log_probs = by_hand(model, hf, parts, example, target)
+        expected = -log_probs[torch.arange(len(target)), torch.tensor(target)].mean()
+        assert nll[row, 0, 0].item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("item_words", ["pieces", "whole"])
+def test_trie_loss_of_several_targets_is_the_softmax_over_allowed_children(dataset: Dataset, item_words: str) -> None:
+    config = load_config(
+        "scratch",
+        None,
+        {
+            "future_targets": 3,
+            "item_words": item_words,
+            "unknown_user_rate": 0.5,
+            "tasks": "sequential",
+            "causal_encoder": False,
+        },
+    )
+    model, tokenizer = build(config, dataset, None)
+    model.eval()
+    hf = hugging_face_twin(model)
+    parts = materials(config, dataset, tokenizer)
+    examples = some_examples(parts, per_task=40)
+    assert {len(example.targets[0]) for example in examples} == {1, 2, 3}
+    batch = parts.batcher.batch(examples)
+    nll = target_nll(model, batch, CPU)
+    labels = [[*parts.catalog.labels[i].tolist(), 1] for i in range(dataset.info.n_items)]
+    for row, example in enumerate(examples):
+        for k, item in enumerate(example.targets[0]):
+            log_probs = by_hand(model, hf, parts, example, labels[item])
+            expected = 0.0
+            for depth, token in enumerate(labels[item]):
+                allowed = sorted({label[depth] for label in labels if label[:depth] == labels[item][:depth]})
+                within = torch.log_softmax(log_probs[depth, allowed], dim=0)
+                expected -= within[allowed.index(token)].item()
+            assert nll[row, 0, k].item() == pytest.approx(expected, abs=1e-5)
+        assert batch.weights[row, 0].tolist() == [1.0] * len(example.targets[0]) + [0.0] * (
+            batch.weights.shape[2] - len(example.targets[0])
+        )
+
+
+def test_trie_probabilities_of_all_items_sum_to_one(dataset: Dataset) -> None:
+    config = load_config("scratch", None, {"tasks": "sequential"})
+    model, tokenizer = build(config, dataset, None)
+    parts = materials(config, dataset, tokenizer)
+    template = parts.epochs.examples(parts.epochs.plan(0), 0)[0].template
+    everything = tuple(range(dataset.info.n_items))
+    example = TrainingExample(Task.SEQUENTIAL, 3, (1, 2, 5), template, (everything,), (3,))
+    nll = target_nll(model.eval(), parts.batcher.batch([example]), CPU)
+    assert torch.exp(-nll).sum().item() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_shares_of_a_batch_add_up_to_the_whole(dataset: Dataset) -> None:
+    config = load_config("scratch", None, {"tasks": "sequential", "future_targets": 3, "future_decay": 0.5})
+    model, tokenizer = build(config, dataset, None)
+    parts = materials(config, dataset, tokenizer)
+    examples = some_examples(parts, per_task=5)
+
+    def mean_loss(share: slice) -> float:
+        batch = parts.batcher.batch(examples, share=share)
+        weights = torch.from_numpy(batch.weights)
+        return ((target_nll(model.eval(), batch, CPU) * weights).sum() / batch.total_weight).item()
+
+    parts_of_three = [mean_loss(slice(rank, None, 3)) for rank in range(3)]
+    assert sum(parts_of_three) == pytest.approx(mean_loss(slice(None)), abs=1e-6)
+    assert mean_loss(slice(9, None)) == 0.0  # a process without rows
+    decay = sum(0.5**k for example in examples for group in example.targets for k in range(len(group)))
+    assert parts.batcher.batch(examples).total_weight == pytest.approx(decay)
+    assert np.isfinite(decay)
+
+
+@pytest.mark.parametrize("future_targets", [1, 3])
+def test_a_causal_encoder_learns_every_prefix_as_if_it_were_alone(dataset: Dataset, future_targets: int) -> None:
+    config = load_config("scratch", None, {"tasks": "sequential", "future_targets": future_targets})
+    model, tokenizer = build(config, dataset, None)
+    model.eval()
+    parts = materials(config, dataset, tokenizer)
+    examples = some_examples(parts, per_task=60)
+    nll = target_nll(model, parts.batcher.batch(examples), CPU)
+    assert max(len(example.targets) for example in examples) > 3
+    for row, example in enumerate(examples):
+        assert example.prefixes == tuple(range(1, len(example.items) + 1))
+        for g, (group, prefix) in enumerate(zip(example.targets, example.prefixes, strict=True)):
+            for k, item in enumerate(group):
+                alone = TrainingExample(
+                    example.task, example.user_index, example.items[:prefix], example.template, ((item,),), (prefix,)
+                )
+                expected = target_nll(model, parts.batcher.batch([alone]), CPU)
+                assert nll[row, g, k].item() == pytest.approx(expected.item(), abs=1e-5)
