@@ -1,7 +1,7 @@
 """The bundle: the only thing that passes from training to service. Written whole or not at all, verified before use.
 
     manifest.json            Manifest, with the SHA-256 and size of every other file
-    manifest.sig             optional Ed25519 signature of manifest.json
+    manifest.sig             optional Ed25519 signature of manifest.json (signing.py)
     model.json weights.safetensors tokenizer.json
     arrays/<group>/<name>.npy    items, users, item_words, labels, trie, graph, ...; memory-mapped on reading
     onnx/*.onnx              search, scoring and text graphs

@@ -16,10 +16,11 @@ from typing import Any
 
 from rdrec_core.bundle import Bundle
 from rdrec_core.errors import BundleError, RDRecError
+from rdrec_core.signing import verify_signature
 from service.arm import Arm, OpenEngine
 from service.batcher import EngineDownError
 from service.observability import ArmObserver, Metrics, describe_error
-from service.settings import Settings
+from service.settings import Settings, public_key_bytes
 
 log = logging.getLogger("rdrec.service")
 RESTART_PAUSES_S = (0.0, 0.5, 1.0, 2.0, 5.0)
@@ -169,10 +170,9 @@ class ModelHost:
         return arm
 
     def _verified(self, path: Path) -> Bundle:
-        bundle = Bundle.open(path)
-        assert bundle.catalog is not None
-        assert bundle.users is not None
-        return bundle
+        if self._settings.bundle_public_key is not None:
+            verify_signature(path, public_key_bytes(self._settings.bundle_public_key))
+        return Bundle.open(path)
 
     async def _retire(self, arm: Arm) -> None:
         while arm.leases:

@@ -26,6 +26,7 @@ COMMANDS = {
     "evaluate": "Measure a checkpoint or a bundle.",
     "fuse": "Fit the weights of the fused ranking on validation data.",
     "export": "Turn a checkpoint into a servable bundle.",
+    "sign": "Sign a bundle with an Ed25519 key.",
     "report": "Compare runs on one HTML page.",
     "batch": "Score all users offline.",
     "profile": "Show where the time goes.",
