@@ -11,20 +11,23 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from training.rationale.rewriting import first_to_third, item_predicate, user_predicate
+from training.rationale.rewriting import first_to_third, item_predicate, praised_feature, user_predicate
 from training.rationale.teacher import Answer, Question
 
-RULE_VERSION = 1
+RULE_VERSION = 2
 MAX_WORDS = 20
 """Training targets are cut at 20 tokens, so longer clauses would be lost anyway."""
+_FEATURE_STRENGTH = 1.0
+"""A named feature beats what was done with the item, not a plain "I love"."""
 
 _SENTENCE = re.compile(r"(?<=[.!?…])\s+|[.!?]{2,}|\s[-–—]+\s|[;\n]+|\s*[:;][-']?[)D(]+\s*")
 # A comma or conjunction ends a clause only where a new subject or predicate begins; "soft, warm and light" stays whole.
 _CLAUSE = re.compile(
-    r",?\s+(?:but|because|so that|although|though|which|while|and|so|since)\s+"
-    r"(?=(?:i|i'm|i've|we|it|it's|they|this|these|he|she|my|our|the)\b)"
+    r",\s+(?:and|so|while|which)\s+(?=(?:this|these|my|our|the)\b)"
+    r"|,?\s+(?:because|so that|though|which|while|and|so|since)\s+(?=(?:i|i'm|i've|we|it|it's|they|he|she)\b)"
     r"|,\s+(?=(?:i|i'm|i've|we|it|it's|they|this|these|he|she|my|our)\b)"
-    r"|,?\s+(?:but|because|although)\s+"
+    r"|,\s+and\s+(?-i:(?=[A-Z]))"
+    r"|,?\s+(?:but|because|although|yet)\s+"
     r"|,\s+(?=(?:very |so |really )?(?:easy|great|perfect|ideal) (?:to|for)\b)",
     re.IGNORECASE,
 )
@@ -55,17 +58,32 @@ def extract(review: str) -> dict[str, str]:
     """
     preferences: list[tuple[float, str]] = []
     attributes: list[tuple[float, str]] = []
+    features: list[str] = []
     for place, clause in enumerate(_clauses(review)):
         lateness = 0.05 * min(place, 20)  # reviewers lead with what matters to them
-        if (user := user_predicate(clause)) is not None:
+        if feature := praised_feature(clause):
+            features.append(feature)
+        elif (user := user_predicate(clause)) is not None:
             preferences.append((user[0] - lateness, _shorten(user[1])))
         elif (item := item_predicate(clause)) is not None:
             attributes.append((item[0] - lateness, _shorten(item[1])))
+    preferences += [(_FEATURE_STRENGTH, f"The user likes the {feature}") for feature in features[:1]]
     preference = max(preferences, default=(0.0, ""))[1]
-    attribute = max(attributes, default=(0.0, ""))[1]
+    attribute = _with_feature(max(attributes, default=(0.0, ""))[1], features)
     if attribute and not preference and not re.search(r"\b(?:not|never|no)\b|n't\b", attribute):
-        preference = f"The user wants an item that {attribute.removeprefix('The item ')}"
+        subject, link = ("The item's", "whose") if attribute.startswith("The item's") else ("The item", "that")
+        preference = f"The user wants an item {link} {attribute[len(subject) + 1 :]}"
     return {"user_preference": _finish(preference), "item_attributes": _finish(attribute)}
+
+
+def _with_feature(attribute: str, features: list[str]) -> str:
+    """The best statement about the item and the first feature that pleased, in one sentence while it stays short."""
+    if not features:
+        return attribute
+    if not attribute or attribute.startswith("The item's"):
+        return f"The item stands out for its {features[0]}"
+    both = f"{attribute} and stands out for its {features[0]}"
+    return both if len(both.split()) <= MAX_WORDS and features[0] not in attribute else attribute
 
 
 def _clauses(review: str) -> Iterator[str]:
@@ -73,7 +91,7 @@ def _clauses(review: str) -> Iterator[str]:
         for clause in _CLAUSE.split(sentence or ""):
             text = clause.strip(" \t.,!?…\"'()*~")
             if text:
-                yield text
+                yield text.lower() if text.isupper() else text
 
 
 def _shorten(sentence: str) -> str:

@@ -16,7 +16,7 @@ def _words(text: str) -> frozenset[str]:
 _STRONG = _words(
     "love loves loved like likes liked enjoy enjoys enjoyed prefer prefers preferred want wants wanted need needs "
     "needed adore adores adored hate hates hated dislike dislikes disliked collect collects wish wished appreciate "
-    "appreciated recommend"
+    "appreciated recommend miss missed"
 )
 _DEEDS = _words(
     "bought buy buying gave give giving got get getting use used using ordered order purchased purchase chose choose "
@@ -29,7 +29,7 @@ _PAST = _words(
 _MODAL = _words("can could will would should may might must cannot can't couldn't won't wouldn't shouldn't didn't")
 _ADVERB = re.compile(
     r"^(?:really|just|always|also|only|absolutely|truly|totally|never|ever|often|usually|still|personally|actually|"
-    r"recently|originally|finally|especially|simply|even|now|mostly|both|all|first|had been|have been|\w+ly)\s+",
+    r"recently|originally|finally|especially|simply|even|now|mostly|both|all|first|\w+ly)\s+",
     re.IGNORECASE,
 )
 _SUBJECTLESS = re.compile(
@@ -52,15 +52,19 @@ _COPULA = r"is|are|was|were|isn't|aren't|wasn't|weren't|'s"
 _DOES = (
     "looks?|looked|works?|worked|has|have|had|comes?|came|makes?|made|arrived|arrives?|fits?|tastes?|smells?|feels?|holds?|"
     "keeps?|offers?|includes?|goes|plays?|lasts?|teaches|saves?|lets?|allows?|gives?|takes?|needs?|requires?|provides?|"
-    "features?|runs?|rewards?|brings?|doesn't|don't|didn't|won't|can|would|could|will"
+    "features?|runs?|rewards?|brings?|doesn't|don't|didn't|won't|can|would|could|will|do|does|did"
 )
 _ITEM = re.compile(
-    r"^(?:it|this|these|they|that|(?:the|this|these|that)\s+(?:[\w'$.&-]+\s+){0,3}?[\w'-]+)"
-    rf"(?P<verb>\s+(?:{_COPULA}|{_DOES})|'s|'re)\s+(?P<rest>\S.*)$",
+    r"^(?P<subject>it|this|these|they|that|(?:this|these|that)\s+[\w'-]+|the\s+(?:[\w'$.&-]+\s+){0,3}?[\w'-]+)"
+    rf"(?P<verb>\s+(?-i:{_COPULA}|{_DOES})|'s|'re)\s+(?P<rest>\S.*)$",
+    re.IGNORECASE,
+)
+_THE_ITEM_ITSELF = re.compile(
+    r"^(?:the\s+)?(?:[\w'-]+\s+)?(?:item|product|card|cards|gift|game|toy|book|puzzle|set|kit|one|thing|doll|box)$",
     re.IGNORECASE,
 )
 _PERSON_SUBJECT = re.compile(
-    rf"^(?:the|this|these|that)\s+(?:[\w'-]+\s+)*?(?:{_KIN}|receivers?|recipients?|person|people|guy|lady|seller|man|woman|staff)\b",
+    rf"^(?:the|this|these|that)\s+(?:(?!{_COPULA})[\w'-]+\s+){{0,2}}?(?:{_KIN}|receivers?|recipients?|person|people|guy|lady|seller|man|woman|staff)\b",
     re.IGNORECASE,
 )
 _PRONOUN = re.compile(r"^(?:it|this|these|they|that)\b", re.IGNORECASE)
@@ -84,6 +88,36 @@ _MASS = _words(
     "quality value price food service packaging selection fun delivery shipping taste flavor flavour variety design "
     "customer fit fabric material coverage size gameplay artwork art replay"
 )
+# A feature that is named because it pleased: "won me over with the soft scents", "the clever twists stood out".
+_A_FEATURE = (
+    r"(?P<feature>(?:[\w'-]+\s+){0,5}?[\w'-]+(?:\s+and\s+(?!praised|admired)(?:the\s+)?(?:[\w'-]+\s+){0,3}?[\w'-]+)?)"
+)
+_IMPRESSION = (
+    re.compile(
+        r"\b(?:won (?:me|us|them|everybody|everyone) over with|gave (?:me|us|them)|stands? out for|stood out for|"
+        r"thanks to|"
+        r"(?:came|comes|delivered|delivers|scores?|shines?) with|love about (?:it|this) (?:is|are)|"
+        rf"(?:admired|praised|liked best|appreciated)) (?:the|its|a) {_A_FEATURE}"
+        r"(?=$|,| (?:in|just|here|there|again|and (?:it|we|they|i|praised|admired)\b))",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        r"^what (?:i|we) (?:really )?(?:love|like|enjoy)d? (?:most|best)?.*\b(?:is|are|was|were) "
+        rf"(?:the |its )?{_A_FEATURE}$",
+        re.IGNORECASE,
+    ),
+    re.compile(
+        rf"^(?:the|its) {_A_FEATURE}(?: (?:in|of|from) .{{1,60}}?)? (?:(?:stood|stands?) out|impressed|impresses|"
+        r"delighted|won (?:me|us)|(?:made|makes)\b.*\b(?:happy|favou?rite|smile|special|worth it))\b",
+        re.IGNORECASE,
+    ),
+)
+_AS_A = re.compile(r"^as (?P<kind>an? [^,]+)$", re.IGNORECASE)
+_FINITE = re.compile(
+    r"\b(?:is|are|was|were|has|had|have|made|makes|impressed|stood|came|comes|loved?|loves|liked|likes|worked|works|"
+    r"looked|looks|came|gave|arrived|delivered|brought|said|bought|do|did|does|can|will|would)\b",
+    re.IGNORECASE,
+)
 _ITEM_NOUN = re.compile(r"\b(?:it|this one|this|these|them)$", re.IGNORECASE)
 _PERSON = (
     (r"\bI am\b|\bI'm\b", "they are"),
@@ -93,9 +127,9 @@ _PERSON = (
     (r"\bI'll\b|\bwe'll\b", "they will"),
     (r"\bwe're\b", "they are"),
     (r"\bmyself\b|\bourselves\b", "themselves"),
-    (r"\bmine\b|\bours\b", "theirs"),
+    (r"(?-i:\bmine\b|\bours\b)", "theirs"),  # "Copper Mine" and "the US" are names
     (r"\bmy\b|\bour\b", "their"),
-    (r"\bme\b|\bus\b", "them"),
+    (r"(?-i:\bme\b|\bus\b)", "them"),
     (r"\bi\b|\bwe\b", "they"),
 )
 
@@ -128,9 +162,19 @@ def user_predicate(clause: str) -> tuple[float, str] | None:
         if not tail:
             return None
         weight = (
-            "like" if re.search(r"\b(?:looking for|fan of|happy|glad|into|love|like|need|want)\b", rest, re.I) else verb
+            "like"
+            if re.search(r"\b(?:look for|looking for|fan of|happy|glad|into|love|like|need|want)\b", rest, re.I)
+            else verb
         )
         return _strength(weight, tail), f"The user {lead.lower()}{_third(verb)} {_name_item(tail)}"
+    return None
+
+
+def praised_feature(clause: str) -> str | None:
+    """The feature that a clause names as what pleased, without its article."""
+    for pattern in _IMPRESSION:
+        if match := pattern.search(clause):
+            return re.sub(r"\b(?:the|its)\s+", "", _plain(match["feature"]), flags=re.IGNORECASE)
     return None
 
 
@@ -138,14 +182,23 @@ def item_predicate(clause: str) -> tuple[float, str] | None:
     """(strength, "The item ...") when the clause says what the item is, has or does; else None."""
     if _PERSON_SUBJECT.match(clause):
         return None
+    if match := _AS_A.match(clause):
+        return 0.5 + _substance(match["kind"]), f"The item is {_plain(match['kind'])}"
     if match := _ITEM.match(clause):
         verb = _singular(match["verb"].strip().lower())
-        subject = 0.5 if _PRONOUN.match(clause) else 0.2
-        return subject + _substance(match["rest"]), f"The item {verb} {_plain(match['rest'])}"
+        if _PRONOUN.match(clause):
+            return 0.5 + _substance(match["rest"]), f"The item {verb} {_plain(match['rest'])}"
+        part = re.sub(r"^the\s+", "", match["subject"], flags=re.IGNORECASE)
+        if _THE_ITEM_ITSELF.match(match["subject"]):
+            return 0.4 + _substance(match["rest"]), f"The item {verb} {_plain(match['rest'])}"
+        was = match["verb"].strip().lower()  # a part may be plural: its verb stays as it is
+        return 0.2 + _substance(match["rest"]), f"The item's {part} {was} {_plain(match['rest'])}"
     if match := _BARE_VERB.match(clause):
         return 0.3 + _substance(match["rest"]), f"The item {_singular(match['verb'].lower())} {_plain(match['rest'])}"
-    if match := _FRAGMENT.match(clause):
-        degree = re.sub(r"\b(?:a|an|the|such|just)\b", "", match["degree"], flags=re.IGNORECASE).lower().split()
+    if (match := _FRAGMENT.match(clause)) and not _FINITE.search(
+        re.split(r"\b(?:that|which|who|and|when|if|because|as)\b", match["body"])[0]
+    ):
+        degree = re.sub(r"\b(?:a|an|the|such|just|always)\b", "", match["degree"], flags=re.IGNORECASE).lower().split()
         body = _plain(match["body"])
         words = re.findall(r"[\w'-]+", body.lower())
         rest = words[1:]
