@@ -93,8 +93,12 @@ def test_an_unparsed_answer_is_asked_strictly_once(tmp_path: Path) -> None:
     )
     tally = run(["good", "bad", "bad but mends"], teacher, tmp_path / "j")
     assert teacher.asked == {
-        ("good", False): 1, ("bad", False): 1, ("bad", True): 1, ("bad but mends", False): 1, ("bad but mends", True): 1,
-    }  # fmt: skip
+        ("good", False): 1,
+        ("bad", False): 1,
+        ("bad", True): 1,
+        ("bad but mends", False): 1,
+        ("bad but mends", True): 1,
+    }
     assert (tally.asked, tally.reasked) == (5, 2)
     again = Scripted()
     run(["bad"], again, tmp_path / "j")
