@@ -100,6 +100,10 @@ class SourceEncoder:
         self._eos = eos_token_id
         self._word = lru_cache(maxsize=200_000)(self._encode_word)
 
+    def with_item_words(self, item_words: RaggedTokens) -> SourceEncoder:
+        """The same encoder for another catalogue."""
+        return SourceEncoder(self._tokenizer, item_words, eos_token_id=self._eos)
+
     def _encode_word(self, word: str) -> TokenArray:
         return np.asarray(self._tokenizer.encode(word, add_special_tokens=False).ids, dtype=np.int32)
 

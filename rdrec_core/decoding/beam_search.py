@@ -44,6 +44,15 @@ class _Beams:
 
 
 @dataclass(frozen=True)
+class _Slots:
+    """The decoder so far: the encoded source, keys and values of all slots, and the slots' positions (B, P)."""
+
+    memory: Any
+    past: Any
+    positions: Tensor
+
+
+@dataclass(frozen=True)
 class _Expanded:
     """All edges of all beams of a step, (B, W, F) flattened to (B, W * F); closed ones score -inf."""
 
@@ -81,28 +90,43 @@ class BeamSearch:
             ancestors=ops.full_index([batch, 1, root_length], 1) == 1,
         )
         past_positions = ops.expand(ops.unsqueeze(root_positions, 0), [batch, root_length])
-        pool_scores = ops.full([batch, beam_width], NEVER)
-        pool_leaves = ops.full_index([batch, beam_width], 0)
-        for level in range(trie.n_levels):
-            edges = self._expand(beams, eligibility, level)
-            leaf_scores, leaf_chosen = self._best(edges.leaf, beam_width)
-            inner_scores, inner_chosen = self._best(edges.inner, beam_width)
-            if self._full:
-                leaf_scores = self._among_best(leaf_scores, inner_scores, beam_width)
-            _, target = self._edge_target(beams, leaf_chosen, edges.fanout)
-            pool_scores, kept = ops.topk(ops.concat([pool_scores, leaf_scores], 1), beam_width)
-            pool_leaves = ops.take_along(ops.concat([pool_leaves, -1 - target], 1), kept)
-            if level == trie.n_levels - 1:
-                break
-            hopeful = inner_scores > ops.take_along(pool_scores, n_items - 1)
-            width = ops.count_columns(hopeful)
-            if ops.is_zero(width):
-                break
+        pool = (ops.full([batch, beam_width], NEVER), ops.full_index([batch, beam_width], 0))
+        slots = _Slots(memory, past, past_positions)
+        return self._from(0, beams, slots, pool, eligibility, n_items, beam_width)
+
+    def _from(
+        self,
+        level: int,
+        beams: _Beams,
+        slots: _Slots,
+        pool: tuple[Tensor, Tensor],
+        eligibility: Eligibility,
+        n_items: Tensor,
+        beam_width: Size,
+    ) -> tuple[Tensor, Tensor]:
+        """The final pool: scores and leaves (B, W), from beams that stand on states of `level`."""
+        ops, trie = self._ops, self._trie
+        edges = self._expand(beams, eligibility, level)
+        leaf_scores, leaf_chosen = self._best(edges.leaf, beam_width)
+        inner_scores, inner_chosen = self._best(edges.inner, beam_width)
+        if self._full:
+            leaf_scores = self._among_best(leaf_scores, inner_scores, beam_width)
+        _, target = self._edge_target(beams, leaf_chosen, edges.fanout)
+        pool_scores, kept = ops.topk(ops.concat([pool[0], leaf_scores], 1), beam_width)
+        pool = (pool_scores, ops.take_along(ops.concat([pool[1], -1 - target], 1), kept))
+        if level == trie.n_levels - 1:
+            return pool
+        hopeful = inner_scores > ops.take_along(pool_scores, n_items - 1)
+        width = ops.count_columns(hopeful)
+
+        def go_on() -> tuple[Tensor, Tensor]:
             score = ops.head(ops.where(hopeful, inner_scores, NEVER), width, 1)
             parent, target = self._edge_target(beams, ops.head(inner_chosen, width, 1), edges.inner_fanout)
             state = ops.where(score > NEVER, target, 0)
-            beams, past, past_positions = self._advance(beams, score, parent, state, memory, past, past_positions)
-        return pool_scores, pool_leaves
+            advanced, new_slots = self._advance(beams, score, parent, state, slots)
+            return self._from(level + 1, advanced, new_slots, pool, eligibility, n_items, beam_width)
+
+        return ops.unless_zero(width, go_on, pool)
 
     def _expand(self, beams: _Beams, eligibility: Eligibility, level: int) -> _Expanded:
         ops, trie = self._ops, self._trie
@@ -165,19 +189,12 @@ class BeamSearch:
         return ops.where(scores >= least, scores, NEVER)
 
     def _advance(
-        self,
-        beams: _Beams,
-        score: Tensor,
-        parent: Tensor,
-        state: Tensor,
-        memory: Any,
-        past: Any,
-        past_positions: Tensor,
-    ) -> tuple[_Beams, Any, Tensor]:
+        self, beams: _Beams, score: Tensor, parent: Tensor, state: Tensor, slots: _Slots
+    ) -> tuple[_Beams, _Slots]:
         """Give every beam its new slots, M = trie.chain of them a beam, and run the decoder over them."""
         ops, trie = self._ops, self._trie
         batch, width, chain = ops.size(state, 0), ops.size(state, 1), trie.chain
-        n_past = ops.size(past_positions, 1)
+        n_past = ops.size(slots.positions, 1)
         n_new = width * chain
         inherited = ops.take_rows(beams.ancestors, parent)
         step = ops.reshape(ops.arange(chain), [1, 1, chain])
@@ -191,7 +208,7 @@ class BeamSearch:
         slot_mask = ops.concat(
             [ops.reshape(seen, [batch, n_new, n_past]), ops.expand(ops.unsqueeze(chained, 0), [batch, n_new, n_new])], 2
         )
-        hidden, past = self._network.decode(token, position, slot_mask, memory, past, past_positions)
+        hidden, past = self._network.decode(token, position, slot_mask, slots.memory, slots.past, slots.positions)
 
         length = ops.take(trie.length, state)
         own = ops.unsqueeze(ops.unsqueeze(ops.arange(width), 1) == column // chain, 0)
@@ -199,4 +216,4 @@ class BeamSearch:
         if chain > 1:
             hidden = ops.take_rows(hidden, ops.unsqueeze(ops.arange(width), 0) * chain + length - 1)
         advanced = _Beams(state, score, hidden, ops.concat([inherited, own], 2))
-        return advanced, past, ops.concat([past_positions, position], 1)
+        return advanced, _Slots(slots.memory, past, ops.concat([slots.positions, position], 1))

@@ -2,9 +2,9 @@
 
 Items are sorted by their label's tokens, so the leaves below any node are one range [lo, hi) and "how many items are
 left below this node" is a difference of prefix sums. A *state* is a node that a search stops at. Collapsed states are
-the branching nodes only: a run of forced tokens is part of the edge, for it adds nothing to a score that is normalised over
-the allowed children. Token states are all inner nodes: a score over the whole vocabulary needs each of them.
-Knows tokens and item indices, neither the model nor requests.
+the branching nodes only: a run of forced tokens is part of the edge, for it adds nothing to a score that is
+normalised over the allowed children. Token states are all inner nodes: a score over the whole vocabulary needs each
+of them. Knows tokens and item indices, neither the model nor requests.
 """
 
 from __future__ import annotations
@@ -115,6 +115,26 @@ class ItemTrie:
                 )
             self._states[collapsed] = _build_states(self._rows, collapsed=collapsed)
         return self._states[collapsed]
+
+    def label(self, item: int) -> list[int]:
+        """Vocabulary ids of an item's label, EOS included. Only for a trie that was built from labels."""
+        rows = self._labels()
+        leaf = self.leaf[item]
+        return [int(t) for t in rows.columns[rows.matrix[: rows.lengths[leaf], leaf]]]
+
+    def next_tokens(self, prefix: list[int]) -> list[int]:
+        """Vocabulary ids that may follow a prefix of labels; by a scan of all labels, for checks."""
+        rows = self._labels()
+        here = np.ones(len(self), dtype=np.bool_)
+        for row, token in zip(rows.matrix, prefix, strict=False):
+            here &= row == np.searchsorted(rows.columns, token)
+        here &= rows.lengths > len(prefix)
+        return [int(t) for t in rows.columns[np.unique(rows.matrix[len(prefix), here])]]
+
+    def _labels(self) -> _SortedLabels:
+        if self._rows is None:
+            raise InputError("this trie was loaded as arrays, without its labels", field="trie")
+        return self._rows
 
     def arrays(self, *, collapsed: bool) -> Arrays:
         """Everything that a search at one granularity needs, for `BundleWriter.add_arrays`."""

@@ -1,13 +1,13 @@
 """The tensor operations and the network that a search is written with: one search, two ways to run it.
 
 `TorchOps`/`TorchNetwork` execute at once; `OnnxOps`/`OnnxNetwork` record the same calls as nodes of a graph. A tensor
-is whatever the implementation takes (torch.Tensor or a graph value); both understand + - * // % < <= >= == & and unary ~.
+is whatever the implementation takes (torch.Tensor or a graph value) and understands + - * // % < <= >= == & and ~.
 B batch, W beam, Q new slots, P past slots, T columns of the trie, V vocabulary, D width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -68,13 +68,14 @@ class TensorOps(Protocol):
         """Over the last axis, which stays with size 1; x must hold a finite number in each row."""
         ...
 
-    def as_float(self, x: Tensor) -> Tensor: ...
     def count_columns(self, mask: Tensor) -> Size:
         """For boolean (B, W) rows that are True up to some column: the longest such run."""
         ...
 
-    def is_zero(self, n: Size) -> bool:
-        """Whether a size is known to be 0 now; False while a graph is being recorded."""
+    def unless_zero(
+        self, n: Size, then: Callable[[], tuple[Tensor, Tensor]], otherwise: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """then() if n > 0 when this runs, else `otherwise`."""
         ...
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -78,14 +78,13 @@ class TorchOps:
     def logsumexp(self, x: Tensor) -> Tensor:
         return torch.logsumexp(x, dim=-1, keepdim=True)
 
-    def as_float(self, x: Tensor) -> Tensor:
-        return x.float()
-
     def count_columns(self, mask: Tensor) -> int:
         return int(mask.sum(-1).max())
 
-    def is_zero(self, n: int) -> bool:
-        return n == 0
+    def unless_zero(
+        self, n: int, then: Callable[[], tuple[Tensor, Tensor]], otherwise: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        return then() if n > 0 else otherwise
 
 
 Memory = tuple[list[KeyValue], Tensor]

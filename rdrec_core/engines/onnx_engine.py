@@ -1,0 +1,264 @@
+"""The serving engine: ranking and text graphs run by ONNX Runtime. Imports NumPy and onnxruntime, never torch.
+
+The trie's arrays are graph inputs and stay where the provider wants them; availability and the catalogue change by
+giving the next run other arrays. Requests are turned into arrays by `TrieEngine`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+from tokenizers import Tokenizer
+
+from rdrec_core.bundle import Bundle
+from rdrec_core.decoding.item_trie import ItemTrie
+from rdrec_core.decoding.onnx_text import OnnxTextGenerator
+from rdrec_core.decoding.path_arrays import BoolArray, Paths, paths_of
+from rdrec_core.encoding import RaggedTokens, SourceBatch, SourceEncoder
+from rdrec_core.engines.trie_engine import TEXT_ROWS, BeamArrays, ExactArrays, TextWriter, TrieEngine, written_texts
+from rdrec_core.errors import BundleError, EngineError, InputError
+from rdrec_core.types import FloatArray, IntArray, ScoreMode, Strategy, TextRequest
+
+Feed = Mapping[str, npt.NDArray[Any]]
+_TRIE_ARRAYS = ("edge_start", "inner_edges", "edge_column", "edge_target", "position", "length")
+
+
+def default_providers() -> list[str]:
+    """CUDA where onnxruntime-gpu finds it, then the CPU."""
+    wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
+    return [name for name in wanted if name in ort.get_available_providers()]
+
+
+def session_options(threads: int) -> ort.SessionOptions:
+    """Options of every session: `threads` for one operator, operators one after the other."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    return options
+
+
+class _RankingGraph:
+    """One session, what it may be fed, and the values that stay bound between runs."""
+
+    def __init__(self, path: Path, options: ort.SessionOptions, providers: Sequence[str]) -> None:
+        if not path.is_file():
+            raise BundleError(f"{path} is missing: the bundle was exported without this score mode or strategy")
+        self._session = ort.InferenceSession(str(path), options, providers=list(providers))
+        self._device = "cuda" if self._session.get_providers()[0].startswith("CUDA") else "cpu"
+        self._inputs = {value.name for value in self._session.get_inputs()}
+        self._outputs = [value.name for value in self._session.get_outputs()]
+        meta = self._session.get_modelmeta().custom_metadata_map
+        self.levels, self.chain = int(meta["levels"]), int(meta["chain"])
+        self._kept: dict[str, ort.OrtValue] = {}
+
+    def keep(self, feed: Feed) -> None:
+        """Bind arrays for all following runs, on the provider's device."""
+        for name, array in feed.items():
+            if name in self._inputs:
+                self._kept[name] = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._device)
+
+    def run(self, feed: Feed) -> list[npt.NDArray[Any]]:
+        """Outputs in the graph's order. Raises EngineError where the runtime fails."""
+        binding = self._session.io_binding()
+        for name, array in feed.items():
+            binding.bind_cpu_input(name, np.ascontiguousarray(array))
+        for name, value in self._kept.items():
+            binding.bind_ortvalue_input(name, value)
+        for name in self._outputs:
+            binding.bind_output(name)
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:  # onnxruntime's own errors share no base class but Exception
+            raise EngineError(f"the ranking graph failed: {error}") from error
+        return [value.numpy() for value in binding.get_outputs()]
+
+
+class OnnxEngine(TrieEngine):
+    """Runs the graphs that `export_search_graphs` put into a folder. All three score modes."""
+
+    def __init__(
+        self,
+        folder: Path,
+        encoder: SourceEncoder,
+        trie: ItemTrie,
+        *,
+        score_mode: ScoreMode = ScoreMode.TRIE,
+        strategy: Strategy = Strategy.BEAM,
+        available: BoolArray | None = None,
+        text: TextWriter | None = None,
+        threads: int = 0,
+        providers: Sequence[str] | None = None,
+        max_batch: int = 16,
+    ) -> None:
+        """threads: for one operator, 0 for one a core. available (N,) by item index. Raises BundleError."""
+        self._folder = folder
+        self._text = text
+        self._options = session_options(threads)
+        self._providers = list(providers) if providers is not None else default_providers()
+        self._graphs: dict[str, _RankingGraph] = {}
+        super().__init__(
+            encoder, trie, score_mode=score_mode, strategy=strategy, available=available, max_batch=max_batch
+        )
+        self._graph(strategy.value)
+        self._graph("score")
+
+    @classmethod
+    def from_bundle(
+        cls,
+        bundle: Bundle,
+        *,
+        score_mode: ScoreMode | None = None,
+        strategy: Strategy | None = None,
+        threads: int = 0,
+        providers: Sequence[str] | None = None,
+    ) -> OnnxEngine:
+        """Everything from a bundle; its first score mode and its strategy by default. Raises BundleError."""
+        mode = score_mode or bundle.manifest.score_modes[0]
+        if mode not in bundle.manifest.score_modes:
+            has = ", ".join(bundle.manifest.score_modes)
+            raise BundleError(f"{bundle.path} has no graphs for score mode {mode}; it has {has}")
+        tokenizer = Tokenizer.from_file(str(bundle.file("tokenizer.json")))
+        encoder = SourceEncoder(tokenizer, bundle.tokens("item_words"))
+        folder = bundle.path / "onnx"
+        text = None
+        if bundle.has(TEXT_ROWS):
+            text = OnnxTextGenerator(
+                folder, encoder, tokenizer,
+                int8=bundle.has("onnx/text_step.int8.onnx") and mode is ScoreMode.TRIE_INT8,
+                options=session_options(threads), providers=providers or default_providers(),
+            )  # fmt: skip
+        return cls(
+            folder, encoder, bundled_trie(bundle, mode),
+            score_mode=mode, strategy=strategy or bundle.manifest.strategy, available=bundle.catalog.available,
+            text=text, threads=threads, providers=providers,
+        )  # fmt: skip
+
+    def generate_text(self, requests: Sequence[TextRequest]) -> list[str]:
+        """One text a request. Raises EngineError where the bundle holds no text graphs."""
+        return written_texts(self._text, requests)
+
+    def set_catalogue(self, trie: ItemTrie, item_words: RaggedTokens, available: BoolArray | None = None) -> None:
+        """Take another catalogue, with the graphs that are loaded: items may have been added or retired.
+
+        Raises InputError, with nothing changed, where the new trie needs more levels or longer edges than the graphs
+        were exported for.
+        """
+        states = trie.states(collapsed=self._score_mode is not ScoreMode.FULL)
+        for graph in self._graphs.values():
+            _check_fits(graph, states.n_levels, states.tokens.shape[1])
+        self._encoder = self._encoder.with_item_words(item_words)
+        self._set_trie(trie, available)
+
+    def _set_trie(self, trie: ItemTrie, available: BoolArray | None) -> None:
+        super()._set_trie(trie, available)
+        self.__dict__.pop("_whole_catalogue", None)
+        for graph in self._graphs.values():
+            graph.keep(self._trie_feed(graph))
+
+    def _availability_changed(self) -> None:
+        for graph in self._graphs.values():
+            graph.keep(self._availability_feed())
+
+    def _availability_feed(self) -> Feed:
+        return {"trie.edge_alive": self._availability.edge_alive, "leaf_alive": self._availability.leaf_alive}
+
+    def _graph(self, name: str) -> _RankingGraph:
+        if name not in self._graphs:
+            path = self._folder / f"{self._score_mode}.{name}.onnx"
+            graph = _RankingGraph(path, self._options, self._providers)
+            _check_fits(graph, self._states.n_levels, self._states.tokens.shape[1])
+            graph.keep(self._trie_feed(graph))
+            if name == Strategy.EXACT.value:
+                graph.keep({f"paths.{k}": v for k, v in self._whole_catalogue.items()})
+            self._graphs[name] = graph
+        return self._graphs[name]
+
+    @cached_property
+    def _whole_catalogue(self) -> Feed:
+        paths = paths_of(self._states, np.arange(len(self._trie)), len(self._trie.columns))
+        return {name: getattr(paths, name)[None] for name in Paths.__dataclass_fields__}
+
+    def _trie_feed(self, graph: _RankingGraph) -> Feed:
+        states = self._states
+        spare = graph.levels - states.n_levels
+
+        def sizes(array: npt.NDArray[np.int32]) -> IntArray:
+            """One a level; at least 1, so that no operator sees an empty axis."""
+            return np.maximum(np.append(array, np.ones(spare, dtype=np.int32)), 1).astype(np.int64)
+
+        chain = np.zeros((states.n_states, graph.chain), dtype=np.int32)
+        chain[:, : states.tokens.shape[1]] = states.tokens
+        return {
+            **{f"trie.{name}": getattr(states, name) for name in _TRIE_ARRAYS},
+            "trie.columns": self._trie.columns,
+            "trie.tokens": chain,
+            "trie.root_tokens": states.root_tokens.astype(np.int64),
+            "trie.fanout": sizes(states.fanout),
+            "trie.inner_fanout": sizes(states.inner_fanout),
+            "trie.widest": np.array([states.fanout.max()], dtype=np.int64),
+            **self._availability_feed(),
+        }
+
+    def _search(self, batch: BeamArrays) -> tuple[FloatArray, IntArray]:
+        scores, leaves = self._graph(Strategy.BEAM.value).run(
+            {
+                **_source_feed(batch.sources),
+                "allowed_by_default": batch.allowed_by_default,
+                "state": batch.state,
+                "offset": batch.offset,
+                "n_items": batch.n_items[:, None],
+                "beam_width": np.array([batch.beam_width], dtype=np.int64),
+            }
+        )
+        return scores, leaves
+
+    def _search_exactly(self, batch: ExactArrays) -> tuple[FloatArray, IntArray]:
+        scores, leaves = self._graph(Strategy.EXACT.value).run(
+            {
+                **_source_feed(batch.sources),
+                "allowed_by_default": batch.allowed_by_default,
+                "exceptions": batch.leaf,
+                "n_items": np.array([batch.n_items], dtype=np.int64),
+            }
+        )
+        return scores, leaves
+
+    def _score_paths(self, sources: SourceBatch, paths: Paths) -> FloatArray:
+        feed = {f"paths.{name}": getattr(paths, name) for name in Paths.__dataclass_fields__}
+        (scores,) = self._graph("score").run({**_source_feed(sources), **feed})
+        return scores
+
+
+def bundled_trie(bundle: Bundle, mode: ScoreMode) -> ItemTrie:
+    """The bundle's trie arrays for a score mode, memory-mapped; built from the labels where the bundle has none."""
+    collapsed = mode is not ScoreMode.FULL
+    arrays = bundle.arrays(trie_group(collapsed=collapsed))
+    return ItemTrie.from_arrays(arrays, collapsed=collapsed) if arrays else ItemTrie.build(bundle.tokens("labels"))
+
+
+def trie_group(*, collapsed: bool) -> str:
+    """The bundle's array group of the trie at one granularity."""
+    return "trie" if collapsed else "token_trie"
+
+
+def _source_feed(sources: SourceBatch) -> Feed:
+    return {
+        "token_ids": sources.token_ids, "whole_word_ids": sources.whole_word_ids,
+        "mask": sources.mask, "tasks": sources.tasks,
+    }  # fmt: skip
+
+
+def _check_fits(graph: _RankingGraph, levels: int, chain: int) -> None:
+    if levels > graph.levels or chain > graph.chain:
+        raise InputError(
+            f"the trie has {levels} levels and edges of {chain} tokens, the graph takes {graph.levels} and "
+            f"{graph.chain}; export again",
+            field="trie",
+        )
