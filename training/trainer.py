@@ -131,7 +131,8 @@ class Trainer:
                     f"the run to resume had {name}={theirs.get(name)!r}, not {ours[name]!r}; pass the same, or start anew"
                 )
         self.position = Position(**saved["position"])
-        self._sums.copy_(torch.tensor(self.position.sums, dtype=torch.float64))
+        if self._group.is_first:  # the saved sums are those of all processes
+            self._sums.copy_(torch.tensor(self.position.sums, dtype=torch.float64))
         names = [name for name, _ in self._model.named_parameters()]
         self._model.load_state_dict({name: tensors[f"model.{name}"] for name in self._model.state_dict()})
         state = {

@@ -106,13 +106,12 @@ def test_a_checkpoint_refuses_a_dataset_with_other_labels(dataset: Dataset, tmp_
 
 
 def test_it_stops_after_epochs_without_gain_and_keeps_the_best(dataset: Dataset, tmp_path: Path) -> None:
-    # a learning rate that ruins the model: the first epoch stays the best
-    config = small(epochs=9, patience=2, learning_rate=0.5, tasks="sequential")
+    # steps too small to change anything: the first epoch stays the best
+    config = small(epochs=9, patience=2, learning_rate=1e-30, tasks="sequential")
     assert train(config, dataset, tmp_path / "out") is Outcome.NO_GAIN
     losses = [json.loads(line)["validation_loss"]["sequential"] for line in (tmp_path / "out/metrics.jsonl").open()]
-    best = load_checkpoint(tmp_path / "out").info.epoch
-    assert best == losses.index(min(losses)) + 1
-    assert len(losses) == best + 2
+    assert load_checkpoint(tmp_path / "out").info.epoch == 1
+    assert len(losses) == 3
 
 
 def test_the_time_budget_ends_the_run_with_the_learning_rate_at_its_end(dataset: Dataset, tmp_path: Path) -> None:
@@ -211,7 +210,8 @@ def test_sigint_saves_and_exits_130(dataset: Dataset, tmp_path: Path) -> None:
 
 
 def test_two_processes_follow_the_loss_curve_of_one(dataset: Dataset, tmp_path: Path) -> None:
-    settings = ["--recipe=scratch", "--epochs=2", "--set=dropout=0.0", "--set=unknown_user_rate=0.5"]
+    # without dropout, whose masks differ by process; few and small steps, since Adam enlarges rounding errors
+    settings = ["--recipe=scratch", "--epochs=2", "--set=dropout=0.0", "--set=passes=1", "--learning-rate=0.0003"]
     subprocess.run(command(dataset, tmp_path / "one", *settings), check=True, env=ONE_THREAD, capture_output=True)
     two = command(dataset, tmp_path / "two", *settings)
     launch = [
@@ -233,6 +233,7 @@ def test_two_processes_follow_the_loss_curve_of_one(dataset: Dataset, tmp_path: 
         assert one["step"] == both["step"]
         for kind in ("train_loss", "validation_loss"):
             assert one[kind] == pytest.approx(both[kind], rel=1e-3)
+    assert curves[0][1]["train_loss"]["explanation"] < 0.98 * curves[0][0]["train_loss"]["explanation"]
 
 
 def test_show_batch_prints_all_five_tasks(dataset: Dataset, capsys: pytest.CaptureFixture[str]) -> None:
