@@ -71,6 +71,7 @@ def create_app(
             await starting
         yield
         starting.cancel()
+        await asyncio.wait({starting})
         await parts.close()
         if tracer is not None:
             tracer.close()

@@ -16,7 +16,7 @@ import numpy as np
 
 from rdrec_core.bundle import Bundle
 from rdrec_core.engines.base import Engine
-from rdrec_core.errors import BundleError, RDRecError
+from rdrec_core.errors import BundleError, EngineError, RDRecError
 from rdrec_core.item_graph import ItemGraph
 from rdrec_core.ranking import Ranker
 from rdrec_core.types import RankRequest, ScoreMode, ScoreRequest, Strategy, TextRequest
@@ -108,7 +108,12 @@ class Arm:
         return self.catalog.titles.blob[:_SEARCHED_TITLE_BYTES].tobytes()
 
     def _open_ranker(self) -> Ranker:
-        engine = self._open_engine(self.bundle, self._settings)
+        try:
+            engine = self._open_engine(self.bundle, self._settings)
+        except RDRecError:
+            raise
+        except Exception as error:  # whatever a runtime raises for a graph or a device it does not like
+            raise EngineError(f"{self.bundle.path}: the engine cannot be opened ({type(error).__name__})") from error
         ranker = Ranker.of_bundle(self.bundle, engine)
         if ranker.graph is None:  # popularity alone still answers users of whom nothing is known
             counts = np.bincount(np.asarray(self.users.items), minlength=len(self.catalog)).astype(np.float32)

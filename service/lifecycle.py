@@ -41,6 +41,7 @@ class ModelHost:
         self._swapping = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._restarting: set[str] = set()
+        self._retiring: set[Arm] = set()
         self._draining = False
         self._dead: str | None = None
         self._root = (settings.bundle_root or settings.bundle.resolve().parent).resolve()
@@ -57,7 +58,7 @@ class ModelHost:
         self._draining = True
         for task in list(self._tasks):
             task.cancel()
-        for arm in self._arms.values():
+        for arm in {*self._arms.values(), *self._retiring}:
             await arm.stop()
 
     def drain(self) -> None:
@@ -95,7 +96,9 @@ class ModelHost:
             reasons.append("draining")
         if "a" not in self._arms:
             reasons.append("warming up")
-        reasons += [f"engine {n} is down" for n, arm in self._arms.items() if not arm.batcher.is_alive]
+        for name, arm in self._arms.items():
+            if name in self._restarting or not arm.batcher.is_alive:
+                reasons.append(f"engine {name} is being restarted")
         return reasons + self.dead()
 
     def dead(self) -> list[str]:
@@ -170,14 +173,19 @@ class ModelHost:
         return arm
 
     def _verified(self, path: Path) -> Bundle:
-        if self._settings.bundle_public_key is not None:
-            verify_signature(path, public_key_bytes(self._settings.bundle_public_key))
-        return Bundle.open(path)
+        try:
+            if self._settings.bundle_public_key is not None:
+                verify_signature(path, public_key_bytes(self._settings.bundle_public_key))
+            return Bundle.open(path)
+        except OSError as error:
+            raise BundleError(f"the bundle cannot be read: {error.strerror}") from error
 
     async def _retire(self, arm: Arm) -> None:
+        self._retiring.add(arm)
         while arm.leases:
             await asyncio.sleep(0.05)
         await arm.stop()
+        self._retiring.discard(arm)
 
     def _engine_died(self, arm: Arm, cause: str) -> None:
         log.error("engine_died", extra={"arm": arm.name, "cause": cause})

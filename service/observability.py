@@ -137,7 +137,7 @@ def describe_error(error: BaseException) -> dict[str, Any]:
         "where": [f"{f.filename.rpartition('/')[2]}:{f.lineno} {f.name}" for f in frames],
     }
     if isinstance(error, RDRecError):
-        described["message"] = str(error)
+        described["reason"] = str(error)
     if error.__cause__ is not None:
         described["cause"] = describe_error(error.__cause__)
     return described

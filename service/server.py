@@ -17,7 +17,8 @@ from pydantic import ValidationError
 
 from rdrec_core.bundle import Bundle
 from rdrec_core.errors import RDRecError
-from service.app import create_app
+from service.app import create_app, open_engine
+from service.arm import OpenEngine
 from service.lifecycle import ModelHost
 from service.observability import configure_logging, describe_error
 from service.settings import Settings, read_settings
@@ -94,8 +95,8 @@ def main() -> None:
     sys.exit(run(sys.argv[1:]))
 
 
-def run(arguments: list[str]) -> int:
-    """Serve until told to stop; the exit status."""
+def run(arguments: list[str], *, open_engine: OpenEngine = open_engine) -> int:
+    """Serve until told to stop; the exit status: 0, 1 where the bundle cannot be served, 2 for wrong settings."""
     parser = argparse.ArgumentParser("rdrec-serve", description="Serve a bundle. Settings: docs/operations.md.")
     parser.add_argument("--bundle", type=Path, help="folder that `rdrec export` wrote (RDREC_BUNDLE)")
     parser.add_argument("--host", help="address to listen on (RDREC_HOST), 127.0.0.1 by default")
@@ -110,7 +111,7 @@ def run(arguments: list[str]) -> int:
         return USAGE
     configure_logging(settings.log_level)
     server: Server
-    app = create_app(settings, on_failed_start=lambda error: server.fail(error))
+    app = create_app(settings, open_engine=open_engine, on_failed_start=lambda error: server.fail(error))
     config = uvicorn.Config(
         app,
         host=settings.host,

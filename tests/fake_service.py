@@ -34,7 +34,7 @@ def base_history(user: int) -> list[int]:
 
 
 def write_bundle(folder: Path, *, name: str = "fake", created_at: str = "2026-01-01T00:00:00Z", **changes: Any) -> Path:
-    """Item n is followed by item n + 1 in the graph; lower numbers are more popular. `changes` alter the description."""
+    """Item n is followed by item n + 1 in the graph; low numbers are popular. `changes` alter the description."""
     users = Users(
         StringTable.from_strings(user_id(n) for n in range(N_USERS)),
         np.arange(0, 5 * N_USERS + 1, 5, dtype=np.int64),

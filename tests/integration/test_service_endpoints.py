@@ -1,0 +1,391 @@
+"""Every endpoint through the whole application, on a fake model whose answers can be computed by hand."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.app import create_app
+from service.history.base import HistoryUnavailableError
+from service.history.memory import MemoryHistoryStore
+from service.parts import Stores
+from service.rate_limit import MemoryRateLimiter
+from tests.fake_service import N_ITEMS, FakeEngine, fake_settings, item_id, open_fake, user_id, write_bundle
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_bundle(tmp_path_factory.mktemp("bundles") / "first")
+
+
+@pytest.fixture
+def client(bundle: Path) -> Iterator[TestClient]:
+    with TestClient(create_app(fake_settings(bundle), open_engine=open_fake)) as client:
+        yield client
+
+
+def ids(answer: dict[str, Any]) -> list[str]:
+    return [item["item_id"] for item in answer["items"]]
+
+
+def problem(response: Any) -> tuple[int, str, str | None]:
+    assert response.headers["content-type"] == "application/problem+json"
+    content = response.json()
+    assert content["status"] == response.status_code
+    assert content["request_id"] == response.headers["x-request-id"]
+    assert content["title"]
+    assert content["detail"]
+    return response.status_code, content["type"].removeprefix("urn:rdrec:problem:"), content.get("field")
+
+
+def test_sequential_of_a_known_user_reads_the_bundle(client: TestClient) -> None:
+    answer = client.post("/recommend/sequential", json={"user_id": user_id(3), "n_items": 3}).json()
+    assert ids(answer) == ["i0008", "i0009", "i0010"]  # after the last item, 7, the next ones
+    assert answer["history_source"] == "bundle"
+    assert answer["degraded"] is False
+    assert answer["score_mode"] == "trie"
+    assert answer["strategy"] == "beam"
+    first = answer["items"][0]
+    assert (first["rank"], first["title"], first["score"]) == (1, "Toy 8", -0.5)
+    assert first["signals"]["model"] == -0.5
+    assert first["signals"]["graph"] > answer["items"][1]["signals"]["graph"]
+
+
+def test_sequential_of_an_unknown_user_with_a_history_is_the_models(client: TestClient) -> None:
+    body = {"user_id": "stranger", "history": ["i0002", "i0030"], "n_items": 2}
+    answer = client.post("/recommend/sequential", json=body).json()
+    assert ids(answer) == ["i0031", "i0032"]
+    assert answer["history_source"] == "request"
+
+
+@pytest.mark.parametrize("body", [{"user_id": "stranger"}, {}, {"user_id": "stranger", "history": []}])
+def test_somebody_of_whom_nothing_is_known_gets_the_popular_items(client: TestClient, body: dict[str, Any]) -> None:
+    answer = client.post("/recommend/sequential", json={**body, "n_items": 4}).json()
+    assert ids(answer) == ["i0000", "i0001", "i0002", "i0003"]
+    assert (answer["history_source"], answer["degraded"], answer["strategy"]) == ("none", False, "popularity")
+    assert answer["items"][0]["signals"]["model"] is None
+
+
+def test_filters_hold_and_k_eligible_items_give_k(client: TestClient) -> None:
+    body = {"user_id": user_id(3), "include": ["i0007", "i0009", "i0008", "i0030"], "exclude": ["i0030"], "n_items": 10}
+    assert ids(client.post("/recommend/sequential", json=body).json()) == ["i0008", "i0009"]
+    body["exclude_seen"] = False
+    assert set(ids(client.post("/recommend/sequential", json=body).json())) == {"i0007", "i0008", "i0009"}
+    everything = client.post("/recommend/sequential", json={"user_id": user_id(3), "n_items": 100}).json()
+    assert len(everything["items"]) == N_ITEMS - 5
+
+
+def test_filters_hold_for_popular_items_too(client: TestClient) -> None:
+    body = {"include": ["i0009", "i0002", "i0001"], "exclude": ["i0001"]}
+    assert ids(client.post("/recommend/sequential", json=body).json()) == ["i0002", "i0009"]
+
+
+def test_topn_ranks_given_candidates_in_chunks_of_the_trained_width(bundle: Path) -> None:
+    engine = FakeEngine()
+    with TestClient(create_app(fake_settings(bundle), open_engine=lambda b, s: engine)) as client:
+        engine.calls.clear()
+        candidates = [item_id(n) for n in range(9, 34)]
+        body = {"user_id": user_id(3), "candidates": [*candidates, "i0010"], "n_items": 3}
+        answer = client.post("/recommend/topn", json=body).json()
+    assert ids(answer) == ["i0009", "i0010", "i0011"]
+    assert engine.calls == [("score", 3)]  # 25 distinct candidates, 10 at a time
+
+
+def test_topn_without_candidates_draws_unseen_ones(client: TestClient) -> None:
+    answer = client.post("/recommend/topn", json={"user_id": user_id(3), "n_items": 5}).json()
+    assert len(answer["items"]) == 5
+    assert not set(ids(answer)) & {item_id(n) for n in range(3, 8)}
+    assert ids(answer)[0] == "i0008"
+
+
+def test_topn_of_a_stranger_ranks_candidates_by_popularity(client: TestClient) -> None:
+    body = {"candidates": ["i0030", "i0004", "i0020"], "n_items": 2}
+    answer = client.post("/recommend/topn", json=body).json()
+    assert ids(answer) == ["i0004", "i0020"]
+    assert answer["history_source"] == "none"
+
+
+def test_explain_gives_texts_and_the_items_that_speak_for_it(client: TestClient) -> None:
+    answer = client.post("/explain", json={"user_id": user_id(3), "item_id": "i0008"}).json()
+    assert answer["explanation"] == "explanation of user 3 and item 8"
+    assert answer["user_preference"] == "user_preference of user 3 and item None"
+    assert answer["item_attributes"] == "item_attributes of user None and item 8"
+    assert answer["evidence"] == [{"item_id": "i0007", "title": "Toy 7", "share": 1.0}]
+
+
+def test_explain_to_a_stranger_still_gives_attributes_and_evidence(client: TestClient) -> None:
+    client.post("/interactions", json={"user_id": "stranger", "item_id": "i0007"})
+    answer = client.post("/explain", json={"user_id": "stranger", "item_id": "i0008"}).json()
+    assert (answer["explanation"], answer["user_preference"]) == (None, None)
+    assert answer["item_attributes"] == "item_attributes of user None and item 8"
+    assert [e["item_id"] for e in answer["evidence"]] == ["i0007"]
+
+
+def test_a_model_without_texts_explains_by_evidence_alone(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "mute", text_tasks=[])
+    with TestClient(create_app(fake_settings(bundle), open_engine=open_fake)) as client:
+        answer = client.post("/explain", json={"user_id": user_id(3), "item_id": "i0008"}).json()
+    assert [answer[k] for k in ("explanation", "user_preference", "item_attributes")] == [None] * 3
+    assert answer["evidence"]
+
+
+def test_an_interaction_changes_the_next_answer(client: TestClient) -> None:
+    asked = {"user_id": user_id(3), "n_items": 1}
+    assert ids(client.post("/recommend/sequential", json=asked).json()) == ["i0008"]
+    written = client.post("/interactions", json={"user_id": user_id(3), "item_id": "i0020", "timestamp": 5})
+    assert (written.status_code, written.json()) == (201, {"recorded": True, "history_source": "memory"})
+    answer = client.post("/recommend/sequential", json=asked).json()
+    assert (ids(answer), answer["history_source"]) == (["i0021"], "memory")
+    again = client.post("/interactions", json={"user_id": user_id(3), "item_id": "i0020", "timestamp": 5.0})
+    assert again.json()["recorded"] is False
+
+
+def test_an_idempotency_key_makes_a_repetition_harmless(client: TestClient) -> None:
+    body = {"user_id": "u", "item_id": "i0001"}
+    answers = [client.post("/interactions", json=body, headers={"Idempotency-Key": "k"}).json() for _ in range(2)]
+    assert [a["recorded"] for a in answers] == [True, False]
+    assert ids(client.get("/users/u/history").json()) == ["i0001"]
+
+
+def test_history_is_read_written_and_forgotten(client: TestClient) -> None:
+    path = f"/users/{user_id(0)}/history"
+    assert ids(client.get(path).json()) == [item_id(n) for n in range(5)]
+    assert ids(client.get(path, params={"limit": 2}).json()) == ["i0003", "i0004"]
+    assert client.delete(path).status_code == 204
+    after = client.get(path).json()
+    assert (after["items"], after["history_source"]) == ([], "memory")
+    assert client.get("/users/stranger/history").json()["history_source"] == "none"
+
+
+def test_a_batch_answers_each_part_or_says_why_not(client: TestClient) -> None:
+    parts = [
+        {"kind": "sequential", "user_id": user_id(3), "n_items": 1},
+        {"kind": "topn", "user_id": user_id(3), "candidates": ["nope"]},
+        {"kind": "explain", "user_id": user_id(3), "item_id": "i0008"},
+    ]
+    results = client.post("/recommend/batch", json={"requests": parts}).json()["results"]
+    assert [r["status"] for r in results] == [200, 404, 200]
+    assert ids(results[0]["answer"]) == ["i0008"]
+    assert results[1]["answer"] is None
+    assert results[1]["problem"]["field"] == "candidates[0]"
+    assert results[2]["answer"]["explanation"] == "explanation of user 3 and item 8"
+
+
+def test_a_batch_of_256_is_answered_though_the_queue_is_smaller(bundle: Path) -> None:
+    settings = fake_settings(bundle, queue_size=32, batch_size=8)
+    parts = [{"kind": "sequential", "history": [item_id(n % N_ITEMS), item_id(n // N_ITEMS)]} for n in range(256)]
+    with TestClient(create_app(settings, open_engine=open_fake)) as client:
+        results = client.post("/recommend/batch", json={"requests": parts}).json()["results"]
+        assert [r["status"] for r in results] == [200] * 256
+        assert problem(client.post("/recommend/batch", json={"requests": [*parts, parts[0]]}))[0] == 422
+
+
+def test_the_model_and_the_lookups(client: TestClient) -> None:
+    model = client.get("/v1/model").json()
+    assert model["model_version"].startswith("fake-")
+    assert model["arms"] == {"a": model["model_version"]}
+    assert client.get("/users", params={"query": "u000", "limit": 2}).json() == {"user_ids": ["u0000", "u0001"]}
+    found = client.get("/items", params={"query": "TOY 3"}).json()["items"]
+    assert [item["item_id"] for item in found] == [item_id(3), *(item_id(n) for n in range(31, 40))]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "expected"),
+    [
+        ("/recommend/sequential", {"history": ["i0001", "nope"]}, (404, "unknown-item", "history[1]")),
+        ("/recommend/sequential", {"exclude": ["nope"]}, (404, "unknown-item", "exclude[0]")),
+        ("/recommend/sequential", {"include": []}, (422, "invalid-request", "include")),
+        ("/recommend/sequential", {"n_items": 101}, (422, "invalid-request", "n_items")),
+        ("/recommend/sequential", {"n_items": "3"}, (422, "invalid-request", "n_items")),
+        ("/recommend/sequential", {"n_items": True}, (422, "invalid-request", "n_items")),
+        ("/recommend/sequential", {"exclude_seen": 1}, (422, "invalid-request", "exclude_seen")),
+        ("/recommend/sequential", {"beam_width": 0}, (422, "invalid-request", "beam_width")),
+        ("/recommend/sequential", {"user": "u"}, (422, "invalid-request", "user")),
+        ("/recommend/sequential", {"history": ["i0001", 3]}, (422, "invalid-request", "history[1]")),
+        ("/recommend/sequential", {"history": ["i0001"] * 1001}, (422, "invalid-request", "history")),
+        ("/recommend/sequential", {"user_id": "u" * 129}, (422, "invalid-request", "user_id")),
+        ("/recommend/sequential", [], (422, "invalid-request", "body")),
+        ("/recommend/topn", {"candidates": []}, (422, "invalid-request", "candidates")),
+        ("/recommend/topn", {"candidates": ["i0001"] * 1001}, (422, "invalid-request", "candidates")),
+        ("/explain", {"user_id": "u"}, (422, "invalid-request", "item_id")),
+        ("/explain", {"user_id": "u", "item_id": "nope"}, (404, "unknown-item", "item_id")),
+        ("/interactions", {"user_id": "u", "item_id": "nope"}, (404, "unknown-item", "item_id")),
+        ("/interactions", {"user_id": "u", "item_id": "i0001", "timestamp": -1}, (422, "invalid-request", "timestamp")),
+        (
+            "/recommend/batch",
+            {"requests": [{"kind": "topn"}, {"kind": "sequential", "n_items": 0}]},
+            (422, "invalid-request", "requests[1].n_items"),
+        ),
+        ("/nowhere", {}, (404, "not-found", None)),
+        ("/health/live", {}, (405, "method-not-allowed", None)),
+    ],
+)
+def test_a_wrong_request_is_a_problem_that_names_its_field(
+    client: TestClient, path: str, body: Any, expected: tuple[int, str, str | None]
+) -> None:
+    assert problem(client.post(path, json=body)) == expected
+
+
+@pytest.mark.parametrize("value", ["0", "-5", "1.5", "soon", "60001", "٣", "9" * 400])
+def test_a_wrong_timeout_header_is_a_problem(client: TestClient, value: str) -> None:
+    headers = {b"X-Request-Timeout-Ms": value.encode()}
+    response = client.post("/recommend/sequential", json={}, headers=headers)  # type: ignore[arg-type]
+    assert problem(response) == (422, "invalid-request", "X-Request-Timeout-Ms")
+
+
+def test_every_answer_carries_its_identity_and_its_timings(client: TestClient) -> None:
+    answer = client.post("/recommend/sequential", json={"user_id": user_id(1)}, headers={"X-Request-ID": "abc-1"})
+    assert answer.headers["x-request-id"] == "abc-1"
+    assert [part.split(";")[0] for part in answer.headers["server-timing"].split(", ")] == [
+        "history", "queue", "engine", "total",
+    ]  # fmt: skip
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"] == "no-store"
+    made = client.get("/health/live", headers={"X-Request-ID": "not ok!"}).headers["x-request-id"]
+    assert made != "not ok!"
+    assert len(made) == 16
+
+
+def test_metrics_count_what_happened(client: TestClient) -> None:
+    for _ in range(2):
+        client.post("/recommend/sequential", json={"user_id": user_id(1)})
+    client.post("/recommend/sequential", json={"n_items": 0})
+    text = client.get("/metrics").text
+    for line in (
+        'rdrec_request_seconds_count{endpoint="/recommend/sequential",status="200"} 2.0',
+        'rdrec_request_seconds_count{endpoint="/recommend/sequential",status="422"} 1.0',
+        'rdrec_answers_total{endpoint="/recommend/sequential",history_source="bundle"} 2.0',
+        'rdrec_answer_cache_total{outcome="hit"} 1.0',
+        'rdrec_answer_cache_total{outcome="miss"} 1.0',
+        'rdrec_queue_depth{arm="a"} 0.0',
+        "rdrec_ready 1.0",
+    ):
+        assert line in text
+
+
+def test_docs_and_console_come_without_a_network(client: TestClient) -> None:
+    page = client.get("/docs")
+    assert page.status_code == 200
+    assert "https://" not in page.text
+    assert client.get("/static-offline-docs/swagger-ui-bundle.js").status_code == 200
+    console = client.get("/")
+    assert "script-src 'self';" in console.headers["content-security-policy"]
+    assert problem(client.get("/console/nothing.js"))[0] == 404
+
+
+class BrokenStore(MemoryHistoryStore):
+    async def recent(self, user_id: str, limit: int) -> list[str]:
+        raise HistoryUnavailableError("the store is away", retry_after_s=2.2)
+
+    async def append(self, *args: Any, **kwargs: Any) -> bool:
+        raise HistoryUnavailableError("the store is away", retry_after_s=2.2)
+
+    async def forget(self, user_id: str) -> None:
+        raise HistoryUnavailableError("the store is away", retry_after_s=2.2)
+
+
+def test_without_the_store_answers_are_degraded_and_writes_refused(bundle: Path) -> None:
+    stores = Stores(BrokenStore(), MemoryRateLimiter(lambda: 0.0))
+    with TestClient(create_app(fake_settings(bundle), open_engine=open_fake, stores=stores)) as client:
+        answer = client.post("/recommend/sequential", json={"user_id": user_id(3), "n_items": 1}).json()
+        assert (ids(answer), answer["history_source"], answer["degraded"]) == (["i0008"], "bundle", True)
+        stranger = client.post("/recommend/sequential", json={"user_id": "stranger"}).json()
+        assert (stranger["history_source"], stranger["degraded"]) == ("none", True)
+        assert client.get(f"/users/{user_id(3)}/history").json()["degraded"] is True
+        for write in (
+            client.post("/interactions", json={"user_id": "u", "item_id": "i0001"}),
+            client.delete("/users/u/history"),
+        ):
+            assert problem(write) == (503, "history-unavailable", None)
+            assert write.headers["retry-after"] == "3"
+        assert "rdrec_degraded_answers_total" in client.get("/metrics").text
+
+
+def key(secret: str, name: str, *scopes: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "sha256": hashlib.sha256(secret.encode()).hexdigest(), "scopes": scopes, **more}
+
+
+def test_keys_open_what_their_scopes_say(bundle: Path) -> None:
+    keys = [
+        key("old", "shop", "recommend", "write"),
+        key("new", "shop", "recommend", "write"),
+        key("root", "ops", "admin"),
+    ]
+    settings = fake_settings(bundle, api_keys=keys)
+    with TestClient(create_app(settings, open_engine=open_fake)) as client:
+        ask = {"method": "POST", "url": "/recommend/sequential", "json": {}}
+        refused = client.request(**ask)  # type: ignore[arg-type]
+        assert problem(refused) == (401, "unauthenticated", None)
+        assert refused.headers["www-authenticate"] == "Bearer"
+        for headers, status in (
+            ({"Authorization": "Bearer old"}, 200),
+            ({"Authorization": "bearer new"}, 200),
+            ({"X-API-Key": "new"}, 200),
+            ({"X-API-Key": "wrong"}, 401),
+            ({"Authorization": "Basic old"}, 401),
+            ({"Authorization": "Bearer root"}, 403),
+        ):
+            assert client.request(**ask, headers=headers).status_code == status, headers  # type: ignore[arg-type]
+        assert client.post("/admin/bundle", json={}, headers={"X-API-Key": "old"}).status_code == 403
+        assert client.post("/admin/bundle", json={}, headers={"X-API-Key": "root"}).status_code == 200
+        assert client.get("/health/ready").status_code == 200
+        assert "security" in client.get("/openapi.json").json()["paths"]["/explain"]["post"]
+
+
+def test_a_key_has_its_rate_and_a_batch_costs_its_parts(bundle: Path) -> None:
+    now = [0.0]
+    stores = Stores(MemoryHistoryStore(), MemoryRateLimiter(lambda: now[0]))
+    settings = fake_settings(bundle, api_keys=[key("k", "shop", "recommend", rate_per_s=2, burst=4)])
+    with TestClient(create_app(settings, open_engine=open_fake, stores=stores), headers={"X-API-Key": "k"}) as client:
+        part = {"kind": "sequential", "n_items": 1}
+        assert client.post("/recommend/batch", json={"requests": [part] * 3}).status_code == 200
+        assert client.post("/recommend/sequential", json={}).status_code == 200
+        limited = client.post("/recommend/sequential", json={})
+        assert problem(limited) == (429, "rate-limited", None)
+        assert limited.headers["retry-after"] == "1"
+        now[0] = 0.5
+        assert client.post("/recommend/sequential", json={}).status_code == 200
+
+
+def test_nobody_is_an_administrator_without_keys(client: TestClient) -> None:
+    assert problem(client.post("/admin/bundle", json={})) == (403, "forbidden", None)
+
+
+def test_other_hosts_and_origins_are_refused(bundle: Path) -> None:
+    settings = fake_settings(
+        bundle, allowed_hosts=["shop.example", "*.inner.example"], cors_origins=["https://a.example"]
+    )
+    with TestClient(create_app(settings, open_engine=open_fake)) as client:
+        for host, status in (
+            ("shop.example", 200), ("SHOP.example:80", 200), ("x.inner.example", 200), ("inner.example", 400),
+            ("evil.example", 400), ("shop.example.evil", 400),
+        ):  # fmt: skip
+            assert client.get("/v1/model", headers={"Host": host}).status_code == status, host
+        assert problem(client.get("/v1/model", headers={"Host": "evil"}))[1] == "unknown-host"
+        assert client.get("/health/ready", headers={"Host": "10.0.0.1"}).status_code == 200
+        for origin, allowed in (("https://a.example", "https://a.example"), ("https://b.example", None)):
+            answer = client.get("/v1/model", headers={"Host": "shop.example", "Origin": origin})
+            assert answer.headers.get("access-control-allow-origin") == allowed
+
+
+def test_no_origin_is_allowed_by_default(client: TestClient) -> None:
+    assert "access-control-allow-origin" not in client.get("/v1/model", headers={"Origin": "https://a.example"}).headers
+
+
+def test_the_console_and_its_lookups_can_be_turned_off(bundle: Path) -> None:
+    with TestClient(create_app(fake_settings(bundle, console=False), open_engine=open_fake)) as client:
+        assert [client.get(path).status_code for path in ("/", "/users", "/items", "/console/index.html")] == [404] * 4
+        assert client.get("/v1/model").status_code == 200
+
+
+def test_the_application_imports_neither_torch_nor_transformers() -> None:
+    code = "import sys, service.server; print([m for m in ('torch', 'transformers', 'polars') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,369 @@
+"""What an on-call engineer fears, in one process: the engine fails, dies, hangs; bundles are swapped under load."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import shutil
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from rdrec_core.bundle import Bundle
+from rdrec_core.signing import make_key, sign_bundle
+from service.app import create_app
+from service.settings import Settings
+from tests.fake_service import FakeEngine, Gate, fake_settings, item_id, open_fake, user_id, write_bundle
+from tests.integration.test_service_endpoints import key
+
+ADMIN = {"X-API-Key": "root"}
+KEYS = [key("root", "ops", "recommend", "write", "admin")]
+
+
+@asynccontextmanager
+async def running(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://t", headers=ADMIN, timeout=30) as client:
+            yield client
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_bundle(tmp_path / "bundles" / "first")
+
+
+def ask(client: httpx.AsyncClient, n: int, **more: Any) -> Any:
+    """A request that no other shares."""
+    history = [item_id(n % 40), item_id(n // 40 % 40)]
+    return client.post("/recommend/sequential", json={"history": history, "n_items": 3, "fusion": False}, **more)
+
+
+def slug(response: httpx.Response) -> str:
+    return str(response.json()["type"]).removeprefix("urn:rdrec:problem:")
+
+
+async def until_ready(client: httpx.AsyncClient) -> None:
+    async with asyncio.timeout(20):
+        while (await client.get("/health/ready")).status_code != 200:
+            await asyncio.sleep(0.01)
+
+
+class Faults:
+    """What the engine does next; `opened` counts engines."""
+
+    def __init__(self) -> None:
+        self.opened = 0
+        self.fault: BaseException | None = None
+        self.poison: int | None = None
+        self.refuse_to_open = False
+
+    def open(self, bundle: Bundle, settings: Settings) -> FakeEngine:
+        self.opened += 1
+        if self.refuse_to_open:
+            raise OSError("no such device")
+        return FakeEngine(self.before)
+
+    def before(self, what: str, requests: Sequence[Any]) -> None:
+        if self.fault is not None:
+            raise self.fault
+        if self.poison is not None and any(self.poison in r.history for r in requests if hasattr(r, "history")):
+            raise ValueError("poison: sk-secret-value")
+
+
+async def test_an_engine_exception_is_a_503_and_passes(bundle: Path) -> None:
+    faults = Faults()
+    async with running(create_app(fake_settings(bundle, api_keys=KEYS), open_engine=faults.open)) as client:
+        faults.fault = RuntimeError("CUDA out of memory at /srv/secret")
+        failed = await ask(client, 1)
+        assert (failed.status_code, slug(failed)) == (503, "engine-failed")
+        assert "secret" not in failed.text
+        assert int(failed.headers["retry-after"]) >= 1
+        faults.fault = None
+        assert (await ask(client, 1)).status_code == 200
+
+
+async def test_a_poison_request_fails_alone_in_a_full_batch(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    faults = Faults()
+    faults.poison = 39
+    async with running(create_app(fake_settings(bundle, api_keys=KEYS), open_engine=faults.open)) as client:
+        answers = await asyncio.gather(*(ask(client, n) for n in range(40)))
+    assert Counter(a.status_code for a in answers) == {200: 39, 503: 1}
+    assert answers[39].status_code == 503
+    assert "sk-secret" not in answers[39].text + caplog.text
+
+
+async def test_a_killed_engine_thread_answers_all_turns_not_ready_and_is_restarted(bundle: Path) -> None:
+    faults = Faults()
+    async with running(create_app(fake_settings(bundle, api_keys=KEYS), open_engine=faults.open)) as client:
+        faults.fault = SystemExit()
+        answers = await asyncio.gather(*(ask(client, n) for n in range(30)))
+        assert {a.status_code for a in answers} == {503}
+        assert {slug(a) for a in answers} == {"engine-down"}
+        assert (await client.get("/health/ready")).status_code == 503
+        assert (await client.get("/health/live")).status_code == 200
+        faults.fault = None
+        await until_ready(client)
+        assert (await ask(client, 1)).status_code == 200
+        assert faults.opened >= 2
+        assert "rdrec_engine_restarts_total 1.0" in (await client.get("/metrics")).text
+
+
+async def test_an_engine_that_cannot_be_restarted_makes_the_process_ask_for_its_end(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.lifecycle.RESTART_PAUSES_S", (0.0, 0.0))
+    faults = Faults()
+    async with running(create_app(fake_settings(bundle, api_keys=KEYS), open_engine=faults.open)) as client:
+        faults.fault, faults.refuse_to_open = SystemExit(), True
+        assert (await ask(client, 1)).status_code == 503
+        async with asyncio.timeout(10):
+            while (await client.get("/health/live")).status_code != 503:
+                await asyncio.sleep(0.01)
+        assert (await client.get("/health/live")).json()["reasons"] == ["engine a could not be restarted"]
+        assert faults.opened == 3
+
+
+async def test_a_stalled_engine_makes_the_process_ask_for_its_end(bundle: Path) -> None:
+    gate = Gate()
+    engine = FakeEngine()
+    app = create_app(fake_settings(bundle, stall_s=0.05), open_engine=lambda b, s: engine)
+    async with running(app) as client:
+        engine._before = gate
+        stuck = asyncio.create_task(ask(client, 1))
+        await asyncio.to_thread(gate.entered.wait, 10)
+        async with asyncio.timeout(10):
+            while (await client.get("/health/live")).status_code != 503:
+                await asyncio.sleep(0.01)
+        gate.opened.set()
+        assert (await stuck).status_code == 200
+        assert (await client.get("/health/live")).status_code == 200
+
+
+async def test_overload_is_a_429_with_the_time_to_wait_and_all_accepted_are_answered(bundle: Path) -> None:
+    gate = Gate()
+    engine = FakeEngine()
+    app = create_app(fake_settings(bundle, queue_size=10, batch_size=4), open_engine=lambda b, s: engine)
+    async with running(app) as client:
+        engine._before = gate
+        asked = [asyncio.create_task(ask(client, n, headers={"X-Request-Timeout-Ms": "20000"})) for n in range(40)]
+        await asyncio.to_thread(gate.entered.wait, 10)
+        while sum(task.done() for task in asked) < 20:
+            await asyncio.sleep(0.01)
+        gate.opened.set()
+        answers = await asyncio.gather(*asked)
+    statuses = Counter(a.status_code for a in answers)
+    assert set(statuses) == {200, 429}
+    assert 10 <= statuses[200] <= 20
+    refused = next(a for a in answers if a.status_code == 429)
+    assert slug(refused) == "overloaded"
+    assert int(refused.headers["retry-after"]) >= 1
+
+
+async def test_a_deadline_is_a_504_and_never_reaches_the_engine(bundle: Path) -> None:
+    gate = Gate()
+    engine = FakeEngine()
+    async with running(create_app(fake_settings(bundle), open_engine=lambda b, s: engine)) as client:
+        engine._before = gate
+        blocker = asyncio.create_task(ask(client, 1))
+        await asyncio.to_thread(gate.entered.wait, 10)
+        engine.calls.clear()
+        late = await ask(client, 2, headers={"X-Request-Timeout-Ms": "20"})
+        assert (late.status_code, slug(late)) == (504, "deadline-exceeded")
+        gate.opened.set()
+        assert (await blocker).status_code == 200
+        assert engine.calls == []
+
+
+async def test_identical_requests_run_once(bundle: Path) -> None:
+    gate = Gate()
+    engine = FakeEngine()
+    async with running(create_app(fake_settings(bundle), open_engine=lambda b, s: engine)) as client:
+        engine._before = gate
+        engine.calls.clear()
+        asked = [asyncio.create_task(ask(client, 7)) for _ in range(20)]
+        await asyncio.to_thread(gate.entered.wait, 10)
+        await asyncio.sleep(0.05)
+        gate.opened.set()
+        answers = await asyncio.gather(*asked)
+        assert {a.status_code for a in answers} == {200}
+        assert len({a.text for a in answers}) == 1
+        assert engine.calls == [("recommend", 1)]
+
+
+async def test_a_write_makes_the_cached_answer_unreachable(bundle: Path) -> None:
+    async with running(create_app(fake_settings(bundle), open_engine=open_fake)) as client:
+        body = {"user_id": user_id(3), "n_items": 1}
+        before = (await client.post("/recommend/sequential", json=body)).json()
+        assert (await client.post("/recommend/sequential", json=body)).json() == before
+        await client.post("/interactions", json={"user_id": user_id(3), "item_id": "i0020"})
+        assert (await client.post("/recommend/sequential", json=body)).json()["items"] != before["items"]
+
+
+async def test_twenty_swaps_under_load_answer_everything_from_one_model_or_the_other(bundle: Path) -> None:
+    other = write_bundle(bundle.parent / "second", name="other", candidate_width=7)
+    versions = {Bundle.open(path).manifest.model_version for path in (bundle, other)}
+
+    def open_marked(opened: Bundle, settings: Settings) -> FakeEngine:
+        return FakeEngine(seconds=0.002)
+
+    app = create_app(fake_settings(bundle, api_keys=KEYS, queue_size=1000), open_engine=open_marked)
+    async with running(app) as client:
+        stop = asyncio.Event()
+        seen: Counter[str] = Counter()
+
+        async def load(worker: int) -> None:
+            n = worker * 1000
+            while not stop.is_set():
+                n += 1
+                answer = await ask(client, n, headers={"X-Request-Timeout-Ms": "20000"})
+                assert answer.status_code == 200, answer.text
+                content = answer.json()
+                assert len(content["items"]) == 3
+                seen[content["model_version"]] += 1
+
+        workers = [asyncio.create_task(load(n)) for n in range(8)]
+        for swap in range(20):
+            path = ("second", "first")[swap % 2]
+            done = await client.post("/admin/bundle", json={"path": path})
+            assert done.status_code == 200, done.text
+            newest = done.json()["model_version"]
+            assert (await ask(client, 10_000 + swap)).json()["model_version"] == newest
+        stop.set()
+        await asyncio.gather(*workers)
+        assert set(seen) == versions
+        assert 'rdrec_bundle_swaps_total{outcome="done"} 20.0' in (await client.get("/metrics")).text
+    alive = [t.name for t in threading.enumerate() if t.name == "rdrec-engine"]
+    assert alive == []
+
+
+def _alter(folder: Path) -> None:
+    file = folder / "arrays" / "items" / "labels.npy"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+def _lose(folder: Path) -> None:
+    (folder / "arrays" / "users" / "indptr.npy").unlink()
+
+
+def _newer(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "schema_version": 99}))
+
+
+@pytest.mark.parametrize(
+    ("harm", "named"),
+    [(_alter, "labels.npy"), (_lose, "indptr.npy"), (_newer, "schema_version 99"), (shutil.rmtree, "manifest")],
+)
+async def test_a_corrupted_bundle_is_refused_and_the_old_one_goes_on(bundle: Path, harm: Any, named: str) -> None:
+    bad = write_bundle(bundle.parent / "bad", name="bad")
+    harm(bad)
+    async with running(create_app(fake_settings(bundle, api_keys=KEYS), open_engine=open_fake)) as client:
+        refused = await client.post("/admin/bundle", json={"path": "bad"})
+        assert (refused.status_code, slug(refused)) == (409, "bundle-refused")
+        assert named in refused.json()["detail"]
+        assert (await client.get("/health/ready")).status_code == 200
+        assert (await ask(client, 1)).json()["model_version"].startswith("fake-")
+
+
+@pytest.mark.parametrize("path", ["/etc", "../..", "..", ".", "first/../../x", "\x00", "a" * 1000])
+async def test_a_bundle_outside_the_root_is_refused(bundle: Path, path: str) -> None:
+    async with running(create_app(fake_settings(bundle, api_keys=KEYS), open_engine=open_fake)) as client:
+        refused = await client.post("/admin/bundle", json={"path": path})
+        assert (refused.status_code, slug(refused)) == (409, "bundle-refused")
+
+
+async def test_a_bundle_that_fails_its_warm_up_is_refused(bundle: Path) -> None:
+    write_bundle(bundle.parent / "second", name="other")
+
+    def open_choosy(opened: Bundle, settings: Settings) -> FakeEngine:
+        def fail(what: str, requests: Sequence[Any]) -> None:
+            if what == "text":
+                raise RuntimeError
+
+        return FakeEngine(fail if opened.manifest.name == "other" else None)
+
+    async with running(create_app(fake_settings(bundle, api_keys=KEYS), open_engine=open_choosy)) as client:
+        refused = await client.post("/admin/bundle", json={"path": "second"})
+        assert refused.status_code == 409
+        assert "warm-up" in refused.json()["detail"]
+        assert (await ask(client, 1)).status_code == 200
+
+
+async def test_with_a_key_configured_only_signed_bundles_are_served(bundle: Path) -> None:
+    private, public = make_key()
+    sign_bundle(bundle, private)
+    unsigned = write_bundle(bundle.parent / "second", name="other")
+    settings = fake_settings(bundle, api_keys=KEYS, bundle_public_key=public.hex())
+    async with running(create_app(settings, open_engine=open_fake)) as client:
+        assert "manifest.sig" in (await client.post("/admin/bundle", json={"path": "second"})).json()["detail"]
+        sign_bundle(unsigned, make_key()[0])
+        assert "signature" in (await client.post("/admin/bundle", json={"path": "second"})).json()["detail"]
+        sign_bundle(unsigned, private)
+        assert (await client.post("/admin/bundle", json={"path": "second"})).status_code == 200
+
+
+async def test_an_ab_split_keeps_each_user_on_one_arm_in_the_stated_share(bundle: Path) -> None:
+    other = write_bundle(bundle.parent / "second", name="other")
+    settings = fake_settings(bundle, second_bundle=other, second_share=0.25)
+    async with running(create_app(settings, open_engine=open_fake)) as client:
+        arms: Counter[str] = Counter()
+        for n in range(200):
+            body = {"user_id": f"visitor {n}", "history": ["i0001"], "n_items": 1}
+            names = {
+                (await client.post("/recommend/sequential", json=body)).json()["model_version"].split("-")[0]
+                for _ in range(2)
+            }
+            assert len(names) == 1
+            arms.update(names)
+        assert 25 <= arms["other"] <= 75
+        text = (await client.get("/metrics")).text
+        assert 'rdrec_arm_seconds_count{arm="b",endpoint="/recommend/sequential"}' in text
+
+
+async def test_a_shadow_computes_unseen_and_its_faults_stay_with_it(bundle: Path) -> None:
+    other = write_bundle(bundle.parent / "second", name="other")
+    faults = Faults()
+
+    def open_by_name(opened: Bundle, settings: Settings) -> FakeEngine:
+        return faults.open(opened, settings) if opened.manifest.name == "other" else FakeEngine()
+
+    settings = fake_settings(bundle, second_bundle=other, second_mode="shadow")
+    async with running(create_app(settings, open_engine=open_by_name)) as client:
+
+        async def metric(name: str) -> float:
+            lines = (await client.get("/metrics")).text.splitlines()
+            return float(next(line for line in lines if line.startswith(name + " ")).split()[1])
+
+        assert (await ask(client, 1)).json()["model_version"].startswith("fake-")
+        async with asyncio.timeout(10):
+            while await metric("rdrec_shadow_overlap_count") < 1:
+                await asyncio.sleep(0.01)
+        assert await metric("rdrec_shadow_overlap_sum") == 1.0
+        faults.fault = RuntimeError()
+        assert (await ask(client, 2)).status_code == 200
+        async with asyncio.timeout(10):
+            while await metric("rdrec_shadow_failures_total") < 1:
+                await asyncio.sleep(0.01)
+
+
+async def test_logs_hold_hashes_and_no_user_ids(bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = fake_settings(bundle, access_log=True)
+    with caplog.at_level(logging.INFO):
+        async with running(create_app(settings, open_engine=open_fake)) as client:
+            await client.post("/recommend/sequential", json={"user_id": "alice@example.org"})
+            await client.get("/users/alice@example.org/history")
+    records = [r for r in caplog.records if r.name == "rdrec.access"]
+    assert [r.endpoint for r in records] == ["/recommend/sequential", "/users/{user_id}/history"]  # type: ignore[attr-defined]
+    assert len({r.user for r in records}) == 1  # type: ignore[attr-defined]
+    assert all("alice" not in str(vars(r)) for r in records)

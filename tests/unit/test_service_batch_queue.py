@@ -1,0 +1,182 @@
+"""The batching policy on a clock that the test moves."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.batch_queue import BatchQueue, Job, Kind, QueueFullError, length_band
+
+
+def job(kind: Kind = Kind.RANK, *, at: float = 0.0, deadline: float = 100.0, length: int = 5) -> Job:
+    return Job(kind, length, object(), deadline, at, lambda value: None)
+
+
+def queue_of(*jobs: Job, size: int = 100, batch_size: int = 4, wait_s: float = 0.01) -> BatchQueue:
+    queue = BatchQueue(size=size, batch_size=batch_size, wait_s=wait_s)
+    for each in jobs:
+        queue.offer(each, each.enqueued_at)
+    return queue
+
+
+def test_a_lone_job_does_not_wait() -> None:
+    first = job(at=5.0)
+    decision = queue_of(first).take(5.0)
+    assert decision.batch == [first]
+    assert first.started_at == 5.0
+
+
+def test_jobs_of_one_kind_and_band_go_together_up_to_the_batch_size_in_order() -> None:
+    jobs = [job(at=n) for n in range(6)]
+    queue = queue_of(*jobs)
+    assert queue.take(10.0).batch == jobs[:4]
+    assert queue.depth == 2
+    assert queue.take(10.0).batch == jobs[4:]
+    assert queue.take(10.0).batch == []
+    assert queue.depth == 0
+
+
+def test_kinds_and_length_bands_do_not_mix_and_the_oldest_group_comes_first() -> None:
+    score, short, long, late_score = job(Kind.SCORE, at=2), job(at=1), job(at=0, length=500), job(Kind.SCORE, at=3)
+    queue = queue_of(score, short, long, late_score)
+    assert [queue.take(9.0).batch for _ in range(3)] == [[long], [short], [score, late_score]]
+
+
+def test_after_a_batch_of_several_an_unfilled_batch_waits_for_company_but_not_longer() -> None:
+    queue = queue_of(job(at=0), job(at=0), wait_s=0.5)
+    queue.take(0.0)
+    queue.finished(Kind.RANK, 2, 1.0, 1.0)
+    late = job(at=1.1)
+    queue.offer(late, 1.1)
+    decision = queue.take(1.1)
+    assert (decision.batch, decision.wake_at) == ([], 1.5)
+    assert queue.take(1.5).batch == [late]
+
+
+def test_a_full_batch_does_not_wait_for_company() -> None:
+    queue = queue_of(job(at=0), job(at=0), batch_size=2, wait_s=0.5)
+    queue.take(0.0)
+    queue.finished(Kind.RANK, 2, 1.0, 1.0)
+    pair = [job(at=1.0), job(at=1.0)]
+    for each in pair:
+        queue.offer(each, 1.0)
+    assert queue.take(1.0).batch == pair
+
+
+def test_a_lone_job_long_after_a_big_batch_does_not_wait() -> None:
+    queue = queue_of(job(at=0), job(at=0), wait_s=0.5)
+    queue.take(0.0)
+    queue.finished(Kind.RANK, 2, 1.0, 1.0)
+    late = job(at=60.0)
+    queue.offer(late, 60.0)
+    assert queue.take(60.0).batch == [late]
+
+
+def test_a_job_past_its_deadline_never_enters_a_batch() -> None:
+    dead, alive = job(at=0, deadline=1.0), job(at=0, deadline=3.0)
+    decision = queue_of(dead, alive).take(1.0)
+    assert decision.expired == [dead]
+    assert decision.batch == [alive]
+
+
+def test_only_expired_jobs_leave_the_queue_empty() -> None:
+    dead = job(deadline=1.0)
+    queue = queue_of(dead)
+    decision = queue.take(2.0)
+    assert (decision.expired, decision.batch, decision.wake_at, queue.depth) == ([dead], [], None, 0)
+
+
+def test_a_cancelled_job_frees_its_place_at_once() -> None:
+    first, second = job(at=0), job(at=1)
+    queue = queue_of(first, second, size=2)
+    with pytest.raises(QueueFullError):
+        queue.offer(job(at=2), 2.0)
+    queue.cancel(first)
+    queue.cancel(first)
+    assert queue.depth == 1
+    queue.offer(third := job(at=2), 2.0)
+    assert queue.take(3.0).batch == [second, third]
+
+
+def test_cancelling_a_running_job_changes_no_count() -> None:
+    running = job()
+    queue = queue_of(running)
+    queue.take(0.0)
+    queue.cancel(running)
+    assert queue.depth == 0
+
+
+def test_retry_after_is_the_measured_time_to_drain() -> None:
+    queue = queue_of(*(job() for _ in range(10)), size=10, batch_size=4)
+    queue.take(0.0)
+    queue.finished(Kind.RANK, 4, 2.0, 2.0)  # half a second each
+    for _ in range(4):
+        queue.offer(job(at=2.0), 2.0)
+    with pytest.raises(QueueFullError) as error:
+        queue.offer(job(at=2.0), 2.0)
+    assert error.value.retry_after_s == pytest.approx(5.0)
+
+
+def test_the_running_batch_counts_into_the_time_ahead() -> None:
+    queue = queue_of(*(job() for _ in range(4)), batch_size=4)
+    queue.take(0.0)
+    queue.finished(Kind.RANK, 4, 2.0, 2.0)
+    for _ in range(4):
+        queue.offer(job(at=2.0), 2.0)
+    queue.take(2.0)
+    assert queue.seconds_ahead(2.5) == pytest.approx(1.5)
+
+
+def test_a_job_that_could_not_be_answered_in_time_is_turned_away_unless_nothing_waits() -> None:
+    queue = queue_of(job())
+    queue.take(0.0)
+    queue.finished(Kind.RANK, 1, 2.0, 2.0)
+    queue.offer(job(at=2.0, deadline=3.0), 2.0)  # nothing waits: tried in spite of the estimate
+    with pytest.raises(QueueFullError) as error:
+        queue.offer(job(at=2.0, deadline=5.0), 2.0)
+    assert error.value.retry_after_s == pytest.approx(1.0)
+    queue.offer(job(at=2.0, deadline=6.5), 2.0)
+    assert queue.depth == 2
+
+
+def test_clear_returns_what_waits_and_forgets_it() -> None:
+    first, second = job(), job(Kind.TEXT)
+    queue = queue_of(first, second)
+    queue.cancel(first)
+    assert list(queue.clear()) == [second]
+    assert queue.depth == 0
+    assert queue.take(1.0).batch == []
+
+
+@given(st.integers(1, 100_000))
+def test_a_band_spans_at_most_a_factor_of_four(length: int) -> None:
+    assert length_band(4 * length) == length_band(length) + 1
+    assert length_band(length) <= length_band(length + 1)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(list(Kind)), st.integers(1, 60), st.floats(0, 2), st.booleans()), max_size=40),
+    st.integers(1, 5),
+)
+def test_every_job_leaves_exactly_once(rows: list[tuple[Kind, int, float, bool]], batch_size: int) -> None:
+    queue = BatchQueue(size=100, batch_size=batch_size, wait_s=0.0)
+    jobs = []
+    for kind, length, deadline, cancel in rows:
+        queue.offer(each := job(kind, deadline=deadline, length=length), 0.0)
+        jobs.append(each)
+        if cancel:
+            queue.cancel(each)
+    left: list[Job] = []
+    while True:
+        decision = queue.take(1.0)
+        assert len(decision.batch) <= batch_size
+        assert len({(j.kind, length_band(j.length)) for j in decision.batch}) <= 1
+        assert all(j.deadline <= 1.0 for j in decision.expired)
+        assert all(j.deadline > 1.0 for j in decision.batch)
+        left += [*decision.batch, *decision.expired]
+        if not decision.batch:
+            break
+    kept = [each for each, row in zip(jobs, rows, strict=True) if not row[3]]
+    assert sorted(map(id, left)) == sorted(map(id, kept))
+    assert queue.depth == 0

@@ -1,0 +1,228 @@
+"""The engine thread: whatever happens to it, every job that was accepted is resolved."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from rdrec_core.errors import EngineError, InputError
+from service.batch_queue import BatchQueue, Kind, QueueFullError
+from service.batcher import Batcher, DeadlineError, EngineDownError
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.batches: list[tuple[Kind, int]] = []
+        self.expired = 0
+
+    def batch_done(self, kind: Kind, jobs: int, seconds: float) -> None:
+        self.batches.append((kind, jobs))
+
+    def left_queue(self, kind: Kind, waited_s: float, *, expired: bool) -> None:
+        self.expired += expired
+
+
+class World:
+    """A batcher over a runner that doubles numbers, and the means to disturb it."""
+
+    def __init__(self, *, size: int = 100, batch_size: int = 8) -> None:
+        self.recorder = Recorder()
+        self.deaths: list[str] = []
+        self.seen: list[list[Any]] = []
+        self.gate: threading.Event | None = None
+        self.entered = threading.Event()
+        self.disturb: Callable[[Sequence[Any]], None] = lambda works: None
+        queue = BatchQueue(size=size, batch_size=batch_size, wait_s=0.0)
+        self.batcher = Batcher(queue, time.monotonic, self.recorder, self.deaths.append)
+
+    def run(self, kind: Kind, works: Sequence[Any]) -> Sequence[Any]:
+        self.seen.append(list(works))
+        self.entered.set()
+        if self.gate is not None:
+            assert self.gate.wait(10)
+        self.disturb(works)
+        return [2 * work for work in works]
+
+    async def ask(self, work: Any, *, kind: Kind = Kind.RANK, timeout_s: float = 10.0) -> Any:
+        return (await self.batcher.submit(kind, 1, work, time.monotonic() + timeout_s)).value
+
+    async def busy(self) -> asyncio.Task[Any]:
+        """Hold the engine in a batch of its own."""
+        self.gate = threading.Event()
+        self.entered.clear()
+        blocker = asyncio.create_task(self.ask(0))
+        await asyncio.to_thread(self.entered.wait, 10)
+        return blocker
+
+    def release(self) -> None:
+        assert self.gate is not None
+        self.gate.set()
+
+
+@asynccontextmanager
+async def world(**limits: int) -> AsyncIterator[World]:
+    made = World(**limits)
+    made.batcher.start(made.run)
+    yield made
+    if made.gate is not None:
+        made.gate.set()
+    await made.batcher.stop()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def test_jobs_that_arrive_while_the_engine_is_busy_share_a_batch() -> None:
+    async with world() as w:
+        blocker = await w.busy()
+        asked = [asyncio.create_task(w.ask(n)) for n in range(1, 6)]
+        await until(lambda: w.batcher.depth == 5)
+        w.release()
+        assert await asyncio.gather(blocker, *asked) == [0, 2, 4, 6, 8, 10]
+        assert w.seen == [[0], [1, 2, 3, 4, 5]]
+        assert w.recorder.batches == [(Kind.RANK, 1), (Kind.RANK, 5)]
+
+
+async def test_a_poison_job_fails_alone_and_its_batch_mates_are_answered() -> None:
+    async with world() as w:
+
+        def poison(works: Sequence[Any]) -> None:
+            if 3 in works:
+                raise ValueError("secret")
+
+        w.disturb = poison
+        blocker = await w.busy()
+        asked = [asyncio.create_task(w.ask(n)) for n in range(1, 6)]
+        await until(lambda: w.batcher.depth == 5)
+        w.release()
+        await blocker
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert [a for a in answers if not isinstance(a, Exception)] == [2, 4, 8, 10]
+        assert isinstance(answers[2], EngineError)
+        assert "secret" not in str(answers[2])
+        assert isinstance(answers[2].__cause__, ValueError)
+        assert await w.ask(7) == 14
+
+
+async def test_an_input_error_reaches_its_own_caller_as_it_is() -> None:
+    async with world() as w:
+        error = InputError("index 99 is outside the catalogue", field="history")
+
+        def refuse(works: Sequence[Any]) -> None:
+            raise error
+
+        w.disturb = refuse
+        with pytest.raises(InputError) as raised:
+            await w.ask(1)
+        assert raised.value is error
+
+
+async def test_a_runner_that_returns_too_few_results_is_an_engine_error() -> None:
+    async with world() as w:
+        w.run = lambda kind, works: []  # type: ignore[method-assign]
+        await w.batcher.stop()
+        w.batcher.start(w.run)
+        with pytest.raises(EngineError, match="0 results for 1"):
+            await w.ask(1)
+
+
+async def test_a_death_resolves_running_and_waiting_jobs_and_is_reported_once() -> None:
+    async with world() as w:
+
+        def die(works: Sequence[Any]) -> None:
+            raise SystemExit
+
+        w.disturb = die
+        blocker = await w.busy()
+        asked = [asyncio.create_task(w.ask(n)) for n in range(3)]
+        await until(lambda: w.batcher.depth == 3)
+        w.release()
+        answers = await asyncio.gather(blocker, *asked, return_exceptions=True)
+        assert [type(a) for a in answers] == [EngineDownError] * 4
+        await until(lambda: len(w.deaths) == 1)
+        assert "SystemExit" in w.deaths[0]
+        assert not w.batcher.is_alive
+        with pytest.raises(EngineDownError):
+            await w.ask(1)
+        w.disturb = lambda works: None
+        w.batcher.start(w.run)
+        assert await w.ask(4) == 8
+        assert len(w.deaths) == 1
+
+
+async def test_past_the_deadline_in_the_queue_costs_the_engine_nothing() -> None:
+    async with world() as w:
+        blocker = await w.busy()
+        with pytest.raises(DeadlineError):
+            await w.ask(5, timeout_s=0.02)
+        w.release()
+        await blocker
+        assert await w.ask(6) == 12
+        assert w.seen == [[0], [6]]
+
+
+async def test_past_the_deadline_in_the_engine_the_caller_is_told_and_the_engine_goes_on() -> None:
+    async with world() as w:
+        w.gate = threading.Event()
+        with pytest.raises(DeadlineError):
+            await w.ask(5, timeout_s=0.05)
+        w.release()
+        assert await w.ask(6) == 12
+
+
+async def test_cancelling_the_caller_frees_the_place() -> None:
+    async with world(size=1) as w:
+        blocker = await w.busy()
+        waiting = asyncio.create_task(w.ask(1))
+        await until(lambda: w.batcher.depth == 1)
+        with pytest.raises(QueueFullError):
+            await w.ask(2)
+        waiting.cancel()
+        await until(lambda: w.batcher.depth == 0)
+        third = asyncio.create_task(w.ask(3))
+        await until(lambda: w.batcher.depth == 1)
+        w.release()
+        assert await asyncio.gather(blocker, third) == [0, 6]
+        assert w.seen == [[0], [3]]
+
+
+async def test_stop_finishes_what_was_accepted_and_takes_no_more() -> None:
+    w = World()
+    w.batcher.start(w.run)
+    blocker = await w.busy()
+    asked = [asyncio.create_task(w.ask(n)) for n in range(4)]
+    await until(lambda: w.batcher.depth == 4)
+    stopping = asyncio.create_task(w.batcher.stop())
+    await asyncio.sleep(0)
+    with pytest.raises(EngineDownError):
+        await w.ask(9)
+    w.release()
+    await stopping
+    assert await asyncio.gather(blocker, *asked) == [0, 0, 2, 4, 6]
+    assert w.deaths == []
+
+
+async def test_stop_leaves_a_hanging_engine_behind() -> None:
+    async with world() as w:
+        blocker = await w.busy()
+        await w.batcher.stop(within_s=0.01)
+        assert w.batcher.busy_for_s() > 0
+        w.release()
+        assert await blocker == 0
+
+
+async def test_an_outcome_says_where_the_time_went() -> None:
+    async with world() as w:
+        outcome = await w.batcher.submit(Kind.RANK, 1, 1, time.monotonic() + 10)
+        assert outcome.value == 2
+        assert outcome.queue_s >= 0
+        assert outcome.engine_s > 0
