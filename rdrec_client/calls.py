@@ -17,12 +17,14 @@ from rdrec_client.models import (
     Explain,
     Explanation,
     History,
+    Items,
     Model,
     Problem,
     Ranking,
     Recorded,
     Sequential,
     TopN,
+    Users,
 )
 from rdrec_client.retrying import read_retry_after
 
@@ -79,6 +81,16 @@ def forget(user_id: str) -> Call[BaseModel]:
     return Call("DELETE", _history_path(user_id), None)
 
 
+def find_users(query: str, limit: int | None) -> Call[Users]:
+    """GET /users."""
+    return Call("GET", "/users", Users, query=_look_up(query, limit))
+
+
+def find_items(query: str, limit: int | None) -> Call[Items]:
+    """GET /items."""
+    return Call("GET", "/items", Items, query=_look_up(query, limit))
+
+
 def model() -> Call[Model]:
     """GET /v1/model."""
     return Call("GET", "/v1/model", Model)
@@ -98,8 +110,9 @@ def answer_of(call: Call[A], response: httpx.Response) -> A | None:
     except ValidationError as error:
         problem = _of_another_server(response)
         if response.is_success:
+            where = ".".join(str(part) for part in error.errors()[0]["loc"]) or "body"
             raise UnreadableAnswerError(
-                f"{call.method} {call.path} was answered by {response.status_code} and a body of another kind"
+                f"{call.method} {call.path}: the {response.status_code} answer is not as expected at {where}"
             ) from error
     raise ProblemError(problem, retry_after_s=read_retry_after(response.headers))
 
@@ -118,6 +131,10 @@ def _of_another_server(response: httpx.Response) -> Problem:
 def _alone(request: Sequential | TopN | Explain) -> dict[str, Any]:
     """Body of a request outside a batch, where its path says its kind."""
     return {name: value for name, value in request.body().items() if name != "kind"}
+
+
+def _look_up(query: str, limit: int | None) -> dict[str, str | int]:
+    return {"query": query} | ({} if limit is None else {"limit": limit})
 
 
 def _history_path(user_id: str) -> str:

@@ -19,6 +19,7 @@ from rdrec_client.models import (
     Explain,
     Explanation,
     History,
+    HistoryItem,
     Model,
     Ranking,
     Recorded,
@@ -165,6 +166,14 @@ class RDRecClient(_Base):
         """Drop the user's history; the bundle's base history does not come back either."""
         self._try(calls.forget(user_id))
 
+    def find_users(self, query: str = "", *, limit: int | None = None) -> tuple[str, ...]:
+        """Users of the bundle whose id begins with `query`."""
+        return self._send(calls.find_users(query, limit)).user_ids
+
+    def find_items(self, query: str = "", *, limit: int | None = None) -> tuple[HistoryItem, ...]:
+        """Items whose id begins with `query` or whose title holds it."""
+        return self._send(calls.find_items(query, limit)).items
+
     def model(self) -> Model:
         """What is being served."""
         return self._send(calls.model())
@@ -292,6 +301,14 @@ class AsyncRDRecClient(_Base):
     async def forget(self, user_id: str) -> None:
         """Drop the user's history; the bundle's base history does not come back either."""
         await self._try(calls.forget(user_id))
+
+    async def find_users(self, query: str = "", *, limit: int | None = None) -> tuple[str, ...]:
+        """Users of the bundle whose id begins with `query`."""
+        return (await self._send(calls.find_users(query, limit))).user_ids
+
+    async def find_items(self, query: str = "", *, limit: int | None = None) -> tuple[HistoryItem, ...]:
+        """Items whose id begins with `query` or whose title holds it."""
+        return (await self._send(calls.find_items(query, limit))).items
 
     async def model(self) -> Model:
         """What is being served."""

@@ -95,7 +95,8 @@ class Evidence(_Answer):
 
     item_id: str
     title: str | None = None
-    strength: float
+    share: float
+    """Its part of the support that the whole history gives, 0 to 1."""
 
 
 class Explanation(_Provenance):
@@ -130,6 +131,18 @@ class History(_Answer):
     user_id: str
     history_source: HistorySource
     degraded: bool
+    items: tuple[HistoryItem, ...]
+
+
+class Users(_Answer):
+    """Users of the bundle."""
+
+    user_ids: tuple[str, ...]
+
+
+class Items(_Answer):
+    """Items of the catalogue."""
+
     items: tuple[HistoryItem, ...]
 
 

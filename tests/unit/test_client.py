@@ -179,7 +179,7 @@ async def test_no_answer_at_all(ask: Ask) -> None:
 
 
 async def test_answers_of_something_else_in_between(ask: Ask) -> None:
-    with pytest.raises(UnreadableAnswerError):
+    with pytest.raises(UnreadableAnswerError, match="GET /v1/model"):
         await ask(Server(httpx.Response(200, text="<html>hello</html>")), "model")
     server = Server(httpx.Response(502, text="<html>bad gateway</html>"), httpx.Response(200, json=RANKING))
     assert (await ask(server, "sequential", "u")).model_version == "demo-1"
@@ -192,6 +192,14 @@ async def test_user_ids_are_escaped_in_paths_and_forget_has_no_body(ask: Ask) ->
     assert await ask(server, "forget", "a/b?c d") is None
     assert server.seen[0].method == "DELETE"
     assert server.seen[0].url.raw_path == b"/users/a%2Fb%3Fc%20d/history"
+
+
+async def test_looking_up_users_and_items(ask: Ask) -> None:
+    server = Server(httpx.Response(200, json={"user_ids": ["u1"]}))
+    assert await ask(server, "find_users", "ü&", limit=3) == ("u1",)
+    assert dict(server.seen[0].url.params) == {"query": "ü&", "limit": "3"}
+    server = Server(httpx.Response(200, json={"items": [{"item_id": "i", "title": "T"}]}))
+    assert (await ask(server, "find_items", "T"))[0].title == "T"
 
 
 @pytest.mark.parametrize(("status", "ready"), [(200, True), (503, False)])

@@ -1,0 +1,100 @@
+"""Every method of the Python client against a real process, and its models against the API's document."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from pydantic import BaseModel
+
+from rdrec_client import Explain, ProblemError, RDRecClient, RetryPolicy, Sequential, TopN, models
+from tests.fake_service import N_ITEMS, item_id, user_id, write_bundle
+from tests.replica import Replica, running_replica
+
+KEY = "client-test-key"
+
+
+@pytest.fixture(scope="module")
+def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
+    folder = tmp_path_factory.mktemp("service")
+    keys = [
+        {"name": "test", "sha256": hashlib.sha256(KEY.encode()).hexdigest(), "scopes": ["recommend", "write", "admin"]}
+    ]
+    settings = {"api_keys": json.dumps(keys), "timeout_ms": 20_000}
+    with running_replica(write_bundle(folder / "bundle"), folder / "log.txt", **settings) as process:
+        yield process
+
+
+@pytest.fixture
+def client(replica: Replica) -> Iterator[RDRecClient]:
+    with RDRecClient(replica.url, api_key=KEY, timeout_s=20) as opened:
+        yield opened
+
+
+def test_every_endpoint(client: RDRecClient) -> None:
+    assert client.is_ready()
+    assert client.model().n_items == N_ITEMS
+    assert client.find_users("u000", limit=3) == tuple(user_id(n) for n in range(3))
+    assert [item.item_id for item in client.find_items("Toy 39")] == [item_id(39)]
+
+    ranking = client.sequential(user_id(1), n_items=3, include=[item_id(7), item_id(8)])
+    assert [item.item_id for item in ranking.items] == [item_id(7), item_id(8)]
+    assert ranking.history_source == "bundle"
+    chosen = client.topn(history=[item_id(1)], candidates=[item_id(2), item_id(20)], n_items=1)
+    assert [(item.rank, item.item_id) for item in chosen.items] == [(1, item_id(2))]
+    assert client.explain(user_id(1), item_id(6)).item_id == item_id(6)
+
+    assert client.record("client-user", item_id(3), timestamp=5.0).recorded
+    assert client.record("client-user", item_id(3), timestamp=5.0).recorded, "two calls are two writes, as told"
+    assert client.record("client-user", item_id(4), idempotency_key="k").recorded
+    assert not client.record("client-user", item_id(4), idempotency_key="k").recorded
+    history = client.history("client-user", limit=1)
+    assert [(item.item_id, item.title) for item in history.items] == [(item_id(4), "Toy 4")]
+    client.forget("client-user")
+    assert client.history("client-user").items == ()
+
+    results = client.batch(
+        [
+            Sequential(user_id=user_id(1), n_items=1),
+            TopN(user_id="x", candidates=["nope"]),
+            Explain(user_id="x", item_id=item_id(2)),
+        ]
+    )
+    assert [result.status for result in results] == [200, 404, 200]
+    assert isinstance(results[0].answer, models.Ranking)
+    assert isinstance(results[2].answer, models.Explanation)
+    assert results[1].problem is not None
+    assert results[1].problem.field == "candidates[0]"
+    assert client.load_bundle().model_version == ranking.model_version
+
+
+def test_problems_are_exceptions(client: RDRecClient, replica: Replica) -> None:
+    with pytest.raises(ProblemError) as unknown:
+        client.sequential(history=["nope"])
+    assert (unknown.value.slug, unknown.value.problem.field) == ("unknown-item", "history[0]")
+    with pytest.raises(ProblemError) as invalid:
+        client.sequential("u", n_items=0)
+    assert invalid.value.problem.errors[0].field == "n_items"
+    with RDRecClient(replica.url, api_key="wrong") as stranger, pytest.raises(ProblemError) as refused:
+        stranger.model()
+    assert (refused.value.status, refused.value.slug) == (401, "unauthenticated")
+    with RDRecClient("http://127.0.0.1:1", retry=RetryPolicy(attempts=1)) as nobody:
+        assert not nobody.is_ready()
+
+
+PAIRS: list[tuple[str, type[BaseModel]]] = [
+    ("RankingAnswer", models.Ranking), ("ExplainAnswer", models.Explanation), ("InteractionAnswer", models.Recorded),
+    ("HistoryAnswer", models.History), ("ModelAnswer", models.Model), ("ProblemAnswer", models.Problem),
+    ("BatchResult", models.BatchResult), ("BatchAnswer", models.Batch), ("UsersAnswer", models.Users),
+    ("ItemsAnswer", models.Items), ("RecommendedItem", models.Item), ("Signals", models.Signals), ("Evidence", models.Evidence),
+    ("SequentialPart", models.Sequential), ("TopNPart", models.TopN), ("ExplainPart", models.Explain),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("schema", "model"), PAIRS, ids=lambda value: value if isinstance(value, str) else "")
+def test_models_have_the_fields_of_the_api_document(replica: Replica, schema: str, model: type[BaseModel]) -> None:
+    document = httpx.get(f"{replica.url}/openapi.json").json()
+    assert set(model.model_fields) == set(document["components"]["schemas"][schema]["properties"])
