@@ -2,9 +2,9 @@
 
     python benchmarks/prepare.py [--rows 20000000] [--files 4] [--quick]
 
-Writes gzipped Amazon 2018 files of random sentences (users' activity and items' popularity are skewed), runs the command
-as its own process, and samples the memory of its whole process tree: the sum of resident sets, which counts shared pages
-once for each process and so errs on the high side. Appends one JSON line to results/prepare.jsonl.
+Writes gzipped Amazon 2018 files of random sentences (users' activity and items' popularity are skewed), runs the
+command as its own process, and samples the memory of its whole process tree: the sum of resident sets, which counts
+shared pages once for each process and so errs on the high side. Appends one JSON line to results/prepare.jsonl.
 """
 
 from __future__ import annotations
@@ -56,18 +56,20 @@ def write_reviews(path: Path, rows: int, n_users: int, n_items: int, seed: int) 
             # cubes of uniforms: a few users and items are very active, most have a handful
             users = (n_users * rng.random(n) ** 1.5).astype(np.int64)
             items = (n_items * rng.random(n) ** 3).astype(np.int64)
-            words = [pool.gather(rng.integers(len(pool), size=n)) for _ in range(3)]
             frame = pl.DataFrame(
                 {
                     "overall": rng.integers(1, 6, size=n).astype(np.float64),
-                    "reviewerID": pl.Series(users).cast(pl.String),
-                    "asin": pl.Series(items).cast(pl.String),
+                    "user": pl.Series(users).cast(pl.String),
+                    "item": pl.Series(items).cast(pl.String),
                     "unixReviewTime": rng.integers(1_300_000_000, 1_600_000_000, size=n),
+                    **{f"sentence_{k}": pool.gather(rng.integers(len(pool), size=n)) for k in range(3)},
                 }
-            ).with_columns(
-                pl.lit("A") + pl.col("reviewerID").str.zfill(13),
-                pl.lit("B") + pl.col("asin").str.zfill(9),
-                reviewText=pl.concat_str([word.alias(str(i)) for i, word in enumerate(words)], separator=" "),
+            ).select(
+                "overall",
+                "unixReviewTime",
+                reviewerID="A" + pl.col("user").str.zfill(13),
+                asin="B" + pl.col("item").str.zfill(9),
+                reviewText=pl.concat_str("^sentence_.$", separator=" "),
             )
             file.write(frame.write_ndjson().encode())
 

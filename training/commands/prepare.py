@@ -174,7 +174,7 @@ def _print_summary(config: PrepareConfig, made: Prepared) -> None:
     console = Console()
     console.print(table)
     if made.bad:
-        console.print("bad lines, the first ten:", *made.bad, sep="\n", markup=False, highlight=False)
+        console.print("bad lines, the first ten:", *made.bad, sep="\n", markup=False, highlight=False, soft_wrap=True)
     if info.protocol == "paper":
         console.print(
             "Protocol paper: labels, user numbers and review splits leak; figures compare with the paper's only.",

@@ -254,12 +254,12 @@ def _write_p5_extras(folder: Path, made: h.Histories, p5: P5Folder, protocol: Pr
             .join(numbers, on=["user", "item"], how="inner", maintain_order="left")
             # a rationale tells what its review says: under `clean` those of held-out reviews must not be trained on
             .filter(pl.col("in_train") if protocol == "clean" else pl.col("split") == "train")
-            .with_columns(verdict=pl.lit("ok"), teacher=pl.lit(P5_TEACHER), prompt_version=pl.lit(P5_TEACHER))
-            .with_columns(
-                pl.lit(None, RATIONALES[name]).alias(name)
-                for name in ("grounding", "prompt_tokens", "completion_tokens", "cost")
-            )
+            .with_columns(verdict=pl.lit("ok"), use=True, teacher=pl.lit(P5_TEACHER), prompt_version=pl.lit(P5_TEACHER))
         )
+        unknown = [
+            pl.lit(None, dtype).alias(name) for name, dtype in RATIONALES.items() if name not in rationales.columns
+        ]
+        rationales = rationales.with_columns(unknown)
         rationales.select(pl.col(name).cast(dtype) for name, dtype in RATIONALES.items()).write_parquet(
             folder / "rationales.parquet"
         )

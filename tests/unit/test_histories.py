@@ -1,0 +1,88 @@
+from collections import Counter
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rdrec_core.errors import DatasetError
+from training.data import histories as h
+
+PURCHASES = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7), st.integers(0, 4)), min_size=1, max_size=70)
+
+
+def make_log(purchases):
+    """(user, item, time) in input order; the ids sort against the codes, so that the two numberings differ."""
+    users, items, times = (np.array(column) for column in zip(*purchases, strict=True))
+    ids = [chr(ord("z") - n) for n in range(8)]
+    return h.PurchaseLog(
+        user_code=users.astype(np.uint32),
+        item_code=items.astype(np.uint32),
+        timestamp=times.astype(np.int64),
+        user_ids=pl.Series([f"u{c}" for c in ids]),
+        item_ids=pl.Series([f"i{c}" for c in ids]),
+    )
+
+
+def slowly(purchases, minimum):
+    """The specification in plain Python: {user code: [item codes in order]}."""
+    earliest = {}
+    for row, (user, item, time) in enumerate(purchases):
+        earliest[user, item] = min(earliest.get((user, item), (time, row)), (time, row))
+    left = dict(earliest)
+    while True:
+        n_user, n_item = Counter(u for u, _ in left), Counter(i for _, i in left)
+        stay = {p: t for p, t in left.items() if n_user[p[0]] >= minimum and n_item[p[1]] >= minimum}
+        if len(stay) == len(left):
+            break
+        left = stay
+    histories = {}
+    for (user, item), _ in sorted(left.items(), key=lambda entry: entry[1]):
+        histories.setdefault(user, []).append(item)
+    return histories, len(purchases) - len(earliest)
+
+
+def as_dict(made):
+    return {
+        user: made.item_ids.gather(made.item_index[made.user_index == n]).to_list()
+        for n, user in enumerate(made.user_ids.to_list())
+    }
+
+
+@settings(max_examples=150, deadline=None)
+@given(PURCHASES, st.integers(1, 4), st.sampled_from(["neutral", "appearance"]))
+def test_histories_are_what_the_specification_says(purchases, minimum, numbering):
+    log = make_log(purchases)
+    expected, n_duplicates = slowly(purchases, minimum)
+    if not expected:
+        with pytest.raises(DatasetError, match=f"--min-interactions {minimum}"):
+            h.build(log, min_interactions=minimum, numbering=numbering)
+        return
+    made = h.build(log, min_interactions=minimum, numbering=numbering)
+    assert as_dict(made) == {log.user_ids[u]: [log.item_ids[i] for i in items] for u, items in expected.items()}
+    assert made.n_duplicates == n_duplicates
+    assert set(made.item_index.tolist()) == set(range(made.n_items))
+    buyers = log.user_ids.gather(log.user_code[made.source_row])
+    assert buyers.to_list() == made.user_ids.gather(made.user_index).to_list()
+    in_order = made.user_ids.to_list() == sorted(made.user_ids.to_list(), reverse=numbering == "appearance")
+    assert in_order, "neutral numbers follow the ids, the others the codes (which run against the ids here)"
+
+
+def test_k_core_iterates_to_the_fixed_point():
+    # a chain in which each removal makes the next one necessary, beside a 2-core of two users and two items
+    users = np.array([0, 0, 1, 1, 2, 2, 3, 3, 4, 4], dtype=np.uint32)
+    items = np.array([0, 1, 1, 2, 2, 3, 4, 5, 4, 5], dtype=np.uint32)
+    assert h.k_core(users, items, 2).tolist() == [False] * 6 + [True] * 4
+
+
+def test_duplicates_keep_the_earliest_and_ties_keep_the_input_order():
+    log = make_log([(0, 5, 9), (0, 3, 4), (0, 2, 4), (0, 5, 1), (0, 5, 1)])
+    assert h.first_of_pairs(log).tolist() == [1, 2, 3]
+    made = h.build(log, min_interactions=1, numbering="appearance")
+    assert made.source_row.tolist() == [3, 1, 2]
+
+
+@pytest.mark.parametrize(("length", "splits"), [(1, [0]), (2, [0, 0]), (3, [0, 1, 2]), (5, [0, 0, 0, 1, 2])])
+def test_leave_one_out(length, splits):
+    assert h.leave_one_out(np.arange(length), np.full(length, length)).tolist() == splits
