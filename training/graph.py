@@ -1,0 +1,217 @@
+"""Build the item graph from interactions: popularity and four sparse channels, in memory that grows with their entries.
+
+    next       what was bought after an item, near purchases counting more
+    ridge      the same after explaining away: of items that come together, the one that predicts best keeps the weight
+    previous   what was bought before an item
+    reach      two steps over the undirected graph, for pairs that nobody bought together
+
+Dense EASE inverts an N x N matrix; `ridge` solves one small system per item over its strongest predecessors instead,
+so its cost grows with N (docs/experiments.md has both side by side). Knows sequences of indices only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+from scipy.sparse import csr_array, diags_array, vstack
+
+from rdrec_core.item_graph import Channel, ItemGraph
+from training.data.dataset import Dataset, Split
+
+_ROWS_AT_ONCE = 4096
+_SECONDS_A_DAY = 86_400.0
+
+
+class GraphConfig(BaseModel):
+    """How the graph is made. The defaults were chosen on validation users of Beauty and Toys (docs/experiments.md)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    window: int = Field(20, ge=1)
+    """Largest distance in a history at which two items are a pair, and how many items a query reads."""
+    row_damping: float = Field(0.3, ge=0, le=1)
+    """Rows are divided by their sum to this power: 1 gives every item of a history the same say, 0 counts purchases."""
+    column_damping: float = Field(0.0, ge=0, le=1)
+    """Columns are divided by the item's purchases to this power."""
+    neighbours: int = Field(200, ge=1)
+    """Entries kept a row."""
+    decay: float = Field(0.6, gt=0, le=1)
+    """Of `next` at query time: how much less an item counts than the one bought after it."""
+    wide_decay: float = Field(0.7, gt=0, le=1)
+    """The same of the other channels."""
+    ridge_predecessors: int = Field(100, ge=1)
+    ridge_strength: float = Field(50.0, gt=0)
+    reach_neighbours: int = Field(30, ge=1)
+    """Entries of a row that a step of `reach` follows."""
+    half_life_days: float | None = Field(None, gt=0)
+    """A pair this much older than the newest training interaction counts half; needs timestamps."""
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Histories as CSR, oldest first; times (nnz,) unix seconds, None where the source has none."""
+
+    indptr: npt.NDArray[np.int64]
+    items: npt.NDArray[np.int32]
+    n_items: int
+    times: npt.NDArray[np.int64] | None = None
+
+    @classmethod
+    def of(cls, dataset: Dataset, upto: Split) -> Sequences:
+        """The histories of a dataset up to and with a split."""
+        indptr, items = dataset.sequences(upto)
+        rows = dataset.interactions
+        times = rows.timestamp[rows.split <= ("train", "val", "test").index(upto)]
+        return cls(indptr, items, dataset.info.n_items, times if len(times) and (times >= 0).all() else None)
+
+
+def build_graph(dataset: Dataset, upto: Split = "train", config: GraphConfig | None = None) -> ItemGraph:
+    """The graph of all interactions up to and with a split. "train" sees nothing that is evaluated."""
+    return graph_of(Sequences.of(dataset, upto), config or GraphConfig())
+
+
+def graph_of(sequences: Sequences, config: GraphConfig) -> ItemGraph:
+    """Popularity and the four channels."""
+    purchases = np.bincount(sequences.items, minlength=sequences.n_items).astype(np.float64)
+    pairs = ordered_pairs(sequences, config)
+    after = damped(pairs, config.row_damping, purchases, config.column_damping)
+    matrices = {
+        "next": (after, config.decay),
+        "ridge": (local_ridge(pairs, purchases, config.ridge_predecessors, config.ridge_strength), config.wide_decay),
+        "previous": (pairs.T.tocsr(), config.wide_decay),
+        "reach": (two_steps(pairs, config.reach_neighbours, config.neighbours), config.wide_decay),
+    }
+    channels = {
+        name: channel(strongest(matrix, config.neighbours), decay, config.window)
+        for name, (matrix, decay) in matrices.items()
+    }
+    return ItemGraph((purchases / max(purchases.sum(), 1.0)).astype(np.float32), channels)
+
+
+def ordered_pairs(sequences: Sequences, config: GraphConfig) -> csr_array:
+    """(N, N): entry (i, j) adds 1 / (1 + distance) for each time that j came after i within the window."""
+    n = sequences.n_items
+    ends = np.repeat(sequences.indptr[1:], np.diff(sequences.indptr))
+    total = csr_array((n, n), dtype=np.float32)
+    for distance in range(1, config.window + 1):
+        first = np.flatnonzero(np.arange(len(ends)) + distance < ends)
+        if not len(first):
+            break
+        earlier, later = sequences.items[first], sequences.items[first + distance]
+        weights = np.full(len(first), 1.0 / (1 + distance), dtype=np.float32)
+        if config.half_life_days is not None and sequences.times is not None:
+            age_days = (sequences.times.max() - sequences.times[first + distance]) / _SECONDS_A_DAY
+            weights *= np.exp2(-age_days / config.half_life_days).astype(np.float32)
+        other = earlier != later
+        # added one distance at a time, so that memory holds the graph and one distance's pairs, not all pairs
+        total = total + csr_array((weights[other], (earlier[other], later[other])), shape=(n, n))
+    return csr_array(total)
+
+
+def damped(
+    pairs: csr_array, row_power: float, purchases: npt.NDArray[np.float64], column_power: float = 0.0
+) -> csr_array:
+    """Rows divided by their sum to a power, columns by the item's purchases to another."""
+    sums = np.maximum(pairs.sum(axis=1), 1e-12)
+    columns = np.maximum(purchases, 1.0)
+    return csr_array(diags_array(sums**-row_power) @ pairs @ diags_array(columns**-column_power))
+
+
+def local_ridge(pairs: csr_array, purchases: npt.NDArray[np.float64], predecessors: int, strength: float) -> csr_array:
+    """(N, N): for each item j the ridge weights, where positive, of its strongest predecessors.
+
+    Solves (G + strength I) b = pairs[:, j] over those predecessors alone, with G the undirected pairs and the purchases
+    on the diagonal. Sparse in the manner of fsSLIM (Ning and Karypis, ICDM 2011), closed form in that of EASE.
+    """
+    n = pairs.shape[0]
+    gram = csr_array(pairs + pairs.T)
+    indptr, indices, data = gram.indptr, gram.indices, gram.data
+    columns = pairs.tocsc()
+    place = np.full(n, -1, dtype=np.int64)
+    parts: list[tuple[npt.NDArray[np.integer], npt.NDArray[np.float64], int]] = []
+    for item in range(n):
+        entries = slice(columns.indptr[item], columns.indptr[item + 1])
+        before, target = columns.indices[entries], columns.data[entries].astype(np.float64)
+        if not len(before):
+            continue
+        if len(before) > predecessors:
+            kept = np.sort(np.lexsort((before, -target))[:predecessors])
+            before, target = before[kept], target[kept]
+        place[before] = np.arange(len(before))
+        lengths = indptr[before + 1] - indptr[before]
+        row = np.repeat(np.arange(len(before)), lengths)
+        at = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + indptr[before][row]
+        column = place[indices[at]]
+        inside = column >= 0
+        system = np.zeros((len(before), len(before)))
+        system[row[inside], column[inside]] = data[at[inside]]
+        system[np.diag_indices(len(before))] += purchases[before] + strength
+        place[before] = -1
+        weights = np.linalg.solve(system, target)
+        positive = weights > 0
+        parts.append((before[positive], weights[positive], item))
+    if not parts:
+        return csr_array((n, n), dtype=np.float32)
+    rows = np.concatenate([before for before, _, _ in parts])
+    values = np.concatenate([weights for _, weights, _ in parts]).astype(np.float32)
+    items = np.repeat([item for _, _, item in parts], [len(before) for before, _, _ in parts])
+    return csr_array((values, (rows, items)), shape=(n, n))
+
+
+def two_steps(pairs: csr_array, neighbours: int, kept: int) -> csr_array:
+    """(N, N): chances of a random walk of two steps over each item's strongest undirected neighbours.
+
+    The way back to the start is left out. Row blocks are cut to `kept` entries as they are made, so that the product is
+    never whole in memory.
+    """
+    step = strongest(_chances(csr_array(pairs + pairs.T)), neighbours)
+    step = _chances(step)
+    blocks = []
+    for start, stop in _row_blocks(step.shape[0]):
+        block = csr_array(step[start:stop] @ step)
+        rows = np.repeat(np.arange(start, stop), np.diff(block.indptr))
+        block.data[block.indices == rows] = 0.0
+        blocks.append(strongest(block, kept))
+    return csr_array(vstack(blocks, format="csr"))
+
+
+def strongest(matrix: csr_array, n: int) -> csr_array:
+    """The n largest positive entries of each row; equal ones go by column. Columns ascend within a row."""
+    matrix = csr_array(matrix)
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    order = np.lexsort((matrix.indices, -matrix.data, rows))
+    rank = np.arange(len(order)) - np.repeat(matrix.indptr[:-1], np.diff(matrix.indptr))
+    keep = np.zeros(len(order), dtype=bool)
+    keep[order[rank < n]] = True
+    keep &= matrix.data > 0
+    out = csr_array((matrix.data[keep], (rows[keep], matrix.indices[keep])), shape=matrix.shape)
+    out.sort_indices()
+    return out
+
+
+def channel(matrix: csr_array, decay: float, window: int) -> Channel:
+    """A matrix as a channel, scaled so that a row with entries adds up to one on average over rows.
+
+    Channels of different origin are then alike in loudness, and fusion weights comparable between datasets.
+    """
+    matrix.sort_indices()
+    sums = matrix.sum(axis=1)
+    scale = sums[sums > 0].mean() if (sums > 0).any() else 1.0
+    return Channel(
+        matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), (matrix.data / scale).astype(np.float32),
+        decay, window,
+    )  # fmt: skip
+
+
+def _chances(matrix: csr_array) -> csr_array:
+    sums = matrix.sum(axis=1)
+    return csr_array(diags_array(1.0 / np.where(sums > 0, sums, 1.0)) @ matrix)
+
+
+def _row_blocks(n: int) -> Iterator[tuple[int, int]]:
+    for start in range(0, n, _ROWS_AT_ONCE):
+        yield start, min(n, start + _ROWS_AT_ONCE)
