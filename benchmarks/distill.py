@@ -37,6 +37,8 @@ FILLER = "We play it every week with the whole family and nobody is bored, which
 
 @dataclass(frozen=True)
 class Run:
+    """What one run of the command took."""
+
     reviews: int
     asking_s: float
     whole_s: float

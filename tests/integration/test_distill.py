@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,6 +94,15 @@ def test_identical_reviews_and_reruns_ask_nothing_twice(dataset: Path, server: C
     assert table(dataset)["prompt_tokens"].to_list() == [100, 0, 100, 100, 100]
     assert distill(dataset, *chat(server, "--min-grounding", "0.9")) == 0
     assert server.sent.total() == 3, "other thresholds judge anew without asking"
+
+
+def test_answers_outlive_a_dataset_that_is_prepared_anew(dataset: Path, server: ChatServer) -> None:
+    assert distill(dataset, *chat(server)) == 0
+    shutil.rmtree(dataset)
+    more = ("I love trains and this one is a sturdy wooden train.", "train")
+    write_dataset(dataset, [more, *REVIEWS], titles=("Settlers", None))
+    assert distill(dataset, *chat(server)) == 0
+    assert sorted(server.sent.values()) == [1, 1, 1, 1], "only the new review is asked"
 
 
 def test_a_changed_prompt_or_setting_starts_anew_and_deletes_nothing(

@@ -33,7 +33,7 @@ def distill(
     min_grounding: Annotated[float, typer.Option(help="Rationales of a lower score are `ungrounded`.")] = 0.5,
     keep_ungrounded: Annotated[bool, typer.Option(help="Train on ungrounded rationales too.")] = False,
     journal: Annotated[
-        Path | None, typer.Option(help="Where answers are kept; by default in the dataset folder.")
+        Path | None, typer.Option(help="Where answers are kept; by default DATASET-rationale-journal.sqlite.")
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Write the report with 20 samples a verdict (Markdown).")] = None,
     shards: Annotated[
@@ -99,7 +99,8 @@ def distill(
     console = Console(stderr=True)
     say = partial(console.print, soft_wrap=True, highlight=False)
     data = Dataset(dataset)
-    book_path = journal or data.path / "rationale-journal.sqlite"
+    # Beside the folder, not in it: preparing the dataset anew replaces the folder, and answers have been paid for.
+    book_path = journal or dataset.resolve().with_name(f"{dataset.resolve().name}-rationale-journal.sqlite")
     stopped = failure = ""
 
     if teacher == "batch":
