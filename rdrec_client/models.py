@@ -183,7 +183,7 @@ class Problem(_Answer):
     detail: str
     request_id: str
     field: str | None = None
-    errors: tuple[FieldError, ...] = ()
+    errors: tuple[FieldError, ...] | None = None
 
 
 class BatchResult(_Answer):

@@ -77,6 +77,7 @@ def test_problems_are_exceptions(client: RDRecClient, replica: Replica) -> None:
     assert (unknown.value.slug, unknown.value.problem.field) == ("unknown-item", "history[0]")
     with pytest.raises(ProblemError) as invalid:
         client.sequential("u", n_items=0)
+    assert invalid.value.problem.errors is not None
     assert invalid.value.problem.errors[0].field == "n_items"
     with RDRecClient(replica.url, api_key="wrong") as stranger, pytest.raises(ProblemError) as refused:
         stranger.model()
@@ -89,7 +90,8 @@ PAIRS: list[tuple[str, type[BaseModel]]] = [
     ("RankingAnswer", models.Ranking), ("ExplainAnswer", models.Explanation), ("InteractionAnswer", models.Recorded),
     ("HistoryAnswer", models.History), ("ModelAnswer", models.Model), ("ProblemAnswer", models.Problem),
     ("BatchResult", models.BatchResult), ("BatchAnswer", models.Batch), ("UsersAnswer", models.Users),
-    ("ItemsAnswer", models.Items), ("RecommendedItem", models.Item), ("Signals", models.Signals), ("Evidence", models.Evidence),
+    ("ItemsAnswer", models.Items), ("RecommendedItem", models.Item), ("Signals", models.Signals),
+    ("Evidence", models.Evidence),
     ("SequentialPart", models.Sequential), ("TopNPart", models.TopN), ("ExplainPart", models.Explain),
 ]  # fmt: skip
 
