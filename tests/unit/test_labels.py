@@ -76,6 +76,12 @@ def test_an_item_bought_alone_gets_a_place():
     assert sorted(la.collaborative_order(users, items, 7).tolist()) == list(range(7))
 
 
+def test_a_graph_without_any_edge_has_an_order_and_always_the_same():
+    users, items = np.arange(30, dtype=np.int32), np.arange(30, dtype=np.int32)
+    orders = {tuple(la.collaborative_order(users, items, 30).tolist()) for _ in range(3)}
+    assert [sorted(order) for order in orders] == [list(range(30))]
+
+
 def test_halving_puts_points_of_a_line_in_their_order():
     points = np.random.default_rng(0).permutation(50)
     along = points[la.halving_order(points[:, None].astype(float))]

@@ -18,8 +18,6 @@ def sample(
     Users have hidden tastes and items hidden traits; both show in what is bought and in the reviews. The files are in
     the Amazon 2018 format that `rdrec prepare` reads.
     """
-    from rich.console import Console
-
     from rdrec_core.bundle import replacing_folder
     from rdrec_core.errors import InputError
     from training.data.sample import METADATA_FILE, REVIEWS_FILE, write_sample
@@ -30,5 +28,5 @@ def sample(
         raise InputError(f"--out {out} exists; choose another folder, or --force to replace a sample shop", field="out")
     with replacing_folder(out, force=force) as folder:
         counts = write_sample(folder, seed)
-    Console().print(f"{out}: " + ", ".join(f"{n:,} {what}" for what, n in counts.items()))
-    print(f"rdrec prepare --reviews {out / REVIEWS_FILE} --metadata {out / METADATA_FILE} --out DATASET")
+    print(f"{out}: " + ", ".join(f"{n:,} {what}" for what, n in counts.items()))
+    print(f"next: rdrec prepare --reviews {out / REVIEWS_FILE} --metadata {out / METADATA_FILE} --out DATASET")

@@ -107,13 +107,15 @@ def spectral_embedding(users: npt.NDArray[np.int32], items: IntArray, n_items: i
     degree = np.maximum(neighbours(np.ones(n_items)), 1e-9)
     scale = 1 / np.sqrt(degree)
     graph = LinearOperator(
-        (n_items, n_items), matvec=lambda v: scale * neighbours(scale * v.ravel()), dtype=np.float64
+        (n_items, n_items), matvec=lambda v: v.ravel() + scale * neighbours(scale * v.ravel()), dtype=np.float64
     )
-    start = np.random.default_rng(0).standard_normal(n_items)  # fixed: the same graph gives the same labels
+    # the identity shifts all eigenvalues by 1, so that a graph of few edges or none is no zero matrix; both draws are
+    # fixed, so that the same graph gives the same labels
+    start = np.random.default_rng(0).standard_normal(n_items)
     d = min(_DIMENSIONS, n_items - 2)
-    values, vectors = eigsh(graph, k=d + 1, which="LA", v0=start, tol=_TOLERANCE)
+    values, vectors = eigsh(graph, k=d + 1, which="LA", v0=start, tol=_TOLERANCE, rng=np.random.default_rng(0))
     keep = np.argsort(values)[::-1][1:]
-    points = vectors[:, keep] * np.maximum(values[keep], 0)
+    points = vectors[:, keep] * np.maximum(values[keep] - 1, 0)
     lengths = np.linalg.norm(points, axis=1, keepdims=True)
     return points / np.maximum(lengths, 1e-12)
 

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from training.data import sample_shop as shop
+
+Option = TypeVar("Option")
 
 N_USERS = 600
 REVIEWS_FILE = "reviews.json.gz"
@@ -86,7 +88,7 @@ def _catalogue(rng: np.random.Generator) -> list[_Series]:
         for words in kind.series:
             beside = shop.KINDS[number - 1].delights + shop.KINDS[(number + 1) % len(shop.KINDS)].delights
             others = [key for key in dict.fromkeys(beside) if key not in kind.delights]
-            delights = [*rng.choice(kind.delights, size=2, replace=False), str(rng.choice(others))]
+            delights = [*rng.choice(kind.delights, size=2, replace=False), _pick(rng, others)]
             catalogue.append(
                 _Series(
                     kind=number,
@@ -99,6 +101,11 @@ def _catalogue(rng: np.random.Generator) -> list[_Series]:
     return catalogue
 
 
+def _pick(rng: np.random.Generator, options: Sequence[Option]) -> Option:
+    """One of the options; `rng.choice` would turn them into an array first, which takes most of the time."""
+    return options[int(rng.integers(len(options)))]
+
+
 def _identifier(rng: np.random.Generator, length: int) -> str:
     return "".join(rng.choice(_IDENTIFIER, size=length))
 
@@ -106,14 +113,14 @@ def _identifier(rng: np.random.Generator, length: int) -> str:
 def _user(rng: np.random.Generator) -> _User:
     kind = int(rng.integers(len(shop.KINDS)))
     own = [str(key) for key in rng.choice(shop.KINDS[kind].delights, size=2, replace=False)]
-    other = str(rng.choice([key for key in shop.DELIGHTS if key not in own]))
+    other = _pick(rng, [key for key in shop.DELIGHTS if key not in own])
     return _User(
         user_id="A" + _identifier(rng, 13),
-        name=str(rng.choice(shop.FIRST_NAMES)),
+        name=_pick(rng, shop.FIRST_NAMES),
         kind=kind,
         likes=(*own, other),
-        companion=shop.COMPANIONS[rng.integers(len(shop.COMPANIONS))],
-        occasion=str(rng.choice(shop.OCCASIONS)),
+        companion=_pick(rng, shop.COMPANIONS),
+        occasion=_pick(rng, shop.OCCASIONS),
         n_purchases=int(np.clip(8 + rng.geometric(0.12), 8, 30)),
     )
 
@@ -164,7 +171,7 @@ def _review(user: _User, purchase: _Purchase, rng: np.random.Generator) -> dict[
         "asin": purchase.series.item_ids[purchase.product],
         "reviewerName": user.name,
         "reviewText": text,
-        "summary": str(rng.choice(shop.SUMMARIES[stars])),
+        "summary": _pick(rng, shop.SUMMARIES[stars]),
         "unixReviewTime": purchase.timestamp,
     }
 
@@ -172,11 +179,11 @@ def _review(user: _User, purchase: _Purchase, rng: np.random.Generator) -> dict[
 def _text(user: _User, purchase: _Purchase, shared: list[str], rng: np.random.Generator) -> str:
     """One to three sentences; the first speaks of what this user finds, or misses, in this item."""
     words = _words(user, purchase, shared, rng)
-    templates = [str(rng.choice(shop.MATCH if shared else shop.MISMATCH))]
+    templates = [_pick(rng, shop.MATCH if shared else shop.MISMATCH)]
     more = int(rng.choice((0, 1, 2), p=(0.3, 0.45, 0.25)))
     about = shop.FOLLOW_UP if purchase.product and rng.random() < 0.5 else shop.ITEM
     pools = (about, shop.USER) if shared else (about,)
-    templates += [str(rng.choice(pool)) for pool in pools[:more]]
+    templates += [_pick(rng, pool) for pool in pools[:more]]
     return " ".join(template.format(**words) for template in templates)
 
 
@@ -189,16 +196,16 @@ def _words(user: _User, purchase: _Purchase, shared: list[str], rng: np.random.G
     words = {
         "spoken": kind.spoken[purchase.product].format(n=name),
         "base": kind.spoken[0].format(n=name),
-        "seen": str(rng.choice(shop.DELIGHTS[seen_key].seen)),
-        "other": str(rng.choice(shop.DELIGHTS[other_key].seen)),
-        "seen_elsewhere": str(rng.choice(shop.DELIGHTS[taste].seen)),
+        "seen": _pick(rng, shop.DELIGHTS[seen_key].seen),
+        "other": _pick(rng, shop.DELIGHTS[other_key].seen),
+        "seen_elsewhere": _pick(rng, shop.DELIGHTS[taste].seen),
         "detail": purchase.series.words.detail,
     }
     return (
         words
         | {_capital(key): _capital(value) for key, value in words.items()}
         | {
-            "sought": str(rng.choice(shop.DELIGHTS[taste].sought)),
+            "sought": _pick(rng, shop.DELIGHTS[taste].sought),
             "theme": purchase.series.words.theme,
             "noun": kind.noun,
             "verb": kind.verb,

@@ -5,7 +5,7 @@ Knows how parts and P5 folders are laid out; what is done with the log is in `hi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,8 +82,7 @@ def from_parts(reviews: list[Ingested], metadata: list[Ingested], bad: Iterable[
     n_rows = [n for file in reviews for n in file.n_rows]
     user_code, user_ids = _encode(parts, "user_id", sum(n_rows))
     item_code, item_ids = _encode(parts, "item_id", sum(n_rows))
-    titles = [pl.read_parquet(part) for file in metadata for part in file.parts]
-    titles += [title for part in parts for title in _titles_of(part)]
+    title_parts = [part for file in metadata for part in file.parts] + parts
     return Source(
         log=PurchaseLog(
             user_code=user_code,
@@ -93,7 +92,7 @@ def from_parts(reviews: list[Ingested], metadata: list[Ingested], bad: Iterable[
             item_ids=item_ids,
         ),
         texts=PartTexts(parts, n_rows),
-        titles=_first_titles(titles, item_ids),
+        titles=_first_titles(title_parts, item_ids),
         sha256=_by_name((file.source.path, file.sha256) for file in (*reviews, *metadata)),
         n_bad=sum(file.n_bad for file in (*reviews, *metadata)),
         bad=tuple(bad),
@@ -155,17 +154,16 @@ def _column(parts: list[Path], column: str, n_rows: int) -> npt.NDArray[np.int64
     return values
 
 
-def _titles_of(part: Path) -> Iterator[pl.DataFrame]:
-    titles = pl.read_parquet(part, columns=["item_id", "title"]).drop_nulls("title")
-    if titles.height:
-        yield titles.unique("item_id", keep="first", maintain_order=True)
-
-
-def _first_titles(frames: list[pl.DataFrame], item_ids: pl.Series) -> pl.DataFrame:
-    schema = {"item_id": pl.String, "title": pl.String}
+def _first_titles(parts: list[Path], item_ids: pl.Series) -> pl.DataFrame:
+    """The first title of each item of `item_ids` over the parts; titles of other items are not kept in memory."""
     known = item_ids.alias("item_id").to_frame()
-    narrowed = [f.drop_nulls("title").join(known, on="item_id", how="semi", maintain_order="left") for f in frames]
-    return pl.concat([pl.DataFrame(schema=schema), *narrowed]).unique("item_id", keep="first", maintain_order=True)
+    found = [pl.DataFrame(schema={"item_id": pl.String, "title": pl.String})]
+    for part in parts:
+        titles = pl.read_parquet(part, columns=["item_id", "title"]).drop_nulls("title")
+        if titles.height:
+            first = titles.unique("item_id", keep="first", maintain_order=True)
+            found.append(first.join(known, on="item_id", how="semi", maintain_order="left"))
+    return pl.concat(found).unique("item_id", keep="first", maintain_order=True)
 
 
 def _by_name(files: Iterable[tuple[Path, str]]) -> dict[str, str]:

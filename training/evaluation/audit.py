@@ -29,7 +29,7 @@ IntArray = npt.NDArray[np.int64]
 
 N_SHUFFLES = 20
 _N_USER_SHUFFLES = 3
-_MAX_NEIGHBOUR_USERS = 20_000
+_MAX_NEIGHBOUR_USERS = 5_000
 _NEIGHBOURS = 5
 _SIGMAS = 4.0
 """A rule counts as a leak when its hits exceed the honest ones by this many standard deviations of a hit count."""
