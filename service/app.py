@@ -6,12 +6,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from importlib.metadata import version
 from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
+from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
@@ -78,11 +80,10 @@ def create_app(
 
     app = FastAPIOffline(title="RDRec", version=version("rdrec"), lifespan=lifespan, redoc_url=None)
     app.state.parts = parts
-    for router in (routes.ask, routes.write, routes.read, routes.admin, routes.open_to_all):
-        app.include_router(router)
-    app.include_router(routes.model)
+    for router in routes.ROUTERS:
+        if settings.console or router is not routes.look:
+            app.include_router(router)
     if settings.console:
-        app.include_router(routes.look)
         app.mount("/console", StaticFiles(directory=CONSOLE), name="console")
         app.add_api_route("/", _console, include_in_schema=False)
     for kind in (RDRecError, ProblemError, HTTPException, RequestValidationError):
@@ -112,4 +113,14 @@ async def _console() -> FileResponse:
 
 
 async def _problem(request: Request, error: Exception) -> JSONResponse:
-    return problem_response(error, context_of(request).request_id)
+    response = problem_response(error, context_of(request).request_id)
+    if response.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        response.headers["Allow"] = ", ".join(sorted(_methods_of(request)))
+    return response
+
+
+def _methods_of(request: Request) -> set[str]:
+    """Methods of every route of the path: the framework names those of the first one only."""
+    path = request.scope["path"]
+    known = [route for router in routes.ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    return {method for route in known if route.path_regex.match(path) for method in route.methods or ()}

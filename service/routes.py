@@ -105,6 +105,7 @@ look = APIRouter(route_class=guarded("recommend"), tags=["catalogue"])
 model = APIRouter(route_class=guarded("recommend"), tags=["operation"])
 admin = APIRouter(route_class=guarded("admin"), tags=["administration"])
 open_to_all = APIRouter(tags=["operation"])
+ROUTERS = (ask, write, read, look, model, admin, open_to_all)
 
 
 @ask.post("/recommend/sequential", response_model=RankingAnswer, responses=problems(body=True, engine=True))

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictStr, StringConstraints
+from pydantic_core import PydanticCustomError
 
 from rdrec_core.types import ScoreMode, Strategy
 
-MAX_ITEMS_ASKED = 100
 MAX_HISTORY_SENT = 1000
 MAX_CANDIDATES = 1000
 MAX_BATCH = 256
 
 ItemId = Annotated[StrictStr, StringConstraints(min_length=1, max_length=128)]
 UserId = Annotated[StrictStr, StringConstraints(min_length=1, max_length=128)]
-NItems = Annotated[StrictInt, Field(ge=1, le=MAX_ITEMS_ASKED)]
+
+
+def _only_numbers(value: object) -> object:
+    """JSON Schema's integers: 10 and 10.0, but neither "10" nor true."""
+    if isinstance(value, str | bool):
+        raise PydanticCustomError("int_type", "Input should be a valid integer")
+    return value
+
+
+UpTo100 = Annotated[int, Field(ge=1, le=100), BeforeValidator(_only_numbers)]
 FoundBy = Strategy | Literal["popularity", "candidates"]
 HistorySource = Literal["request", "redis", "memory", "bundle", "none"]
 
@@ -37,7 +46,7 @@ class SequentialRequest(RequestBody):
     history: Annotated[list[ItemId], Field(max_length=MAX_HISTORY_SENT)] | None = Field(
         default=None, description="Item ids, oldest first; replaces what the service knows of the user."
     )
-    n_items: NItems = 10
+    n_items: UpTo100 = 10
     exclude_seen: StrictBool = Field(default=True, description="Leave out the items of the history.")
     include: Annotated[list[ItemId], Field(min_length=1, max_length=MAX_CANDIDATES)] | None = Field(
         default=None, description="Only these items may be answered."
@@ -45,7 +54,7 @@ class SequentialRequest(RequestBody):
     exclude: Annotated[list[ItemId], Field(max_length=MAX_CANDIDATES)] | None = Field(
         default=None, description="These items may not be answered."
     )
-    beam_width: Annotated[StrictInt, Field(ge=1, le=100)] | None = Field(
+    beam_width: UpTo100 | None = Field(
         default=None, description="Beams of the search (strategy `beam`); 20 unless given."
     )
     fusion: StrictBool = Field(default=True, description="False ranks by the model alone.")
@@ -66,7 +75,7 @@ class TopNRequest(RequestBody):
         default=None,
         description="Drawn by co-purchase and popularity where not given, without the items of the history.",
     )
-    n_items: NItems = 10
+    n_items: UpTo100 = 10
     fusion: StrictBool = Field(default=True, description="False ranks by the model alone.")
 
 

@@ -1,0 +1,70 @@
+"""Schemathesis over the OpenAPI document, all checks, against a real process.
+
+RDREC_SCHEMATHESIS_EXAMPLES sets the examples an operation; 500 makes more than 5,000 cases.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.fake_service import write_bundle
+from tests.integration.test_service_endpoints import key
+from tests.service_process import service_process
+
+EXAMPLES = int(os.environ.get("RDREC_SCHEMATHESIS_EXAMPLES", "40"))
+
+
+def schemathesis(url: str, *options: str) -> int:
+    """Run it; the number of cases, all of which passed."""
+    done = subprocess.run(
+        [
+            str(Path(sys.executable).parent / "schemathesis"), "run", f"{url}/openapi.json",
+            "--checks", "all", "--max-examples", str(EXAMPLES), "--seed", "4", "--no-color",
+            "--suppress-health-check", "all", *options,
+        ],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-6000:]
+    found = re.search(r"(\d+) generated, (\d+) passed", done.stdout)
+    assert found is not None, done.stdout[-2000:]
+    assert found[1] == found[2]
+    return int(found[1])
+
+
+@pytest.mark.slow
+def test_every_operation_keeps_its_contract(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundles" / "first")
+    with service_process(bundle, tmp_path / "log", access_log="false") as service:
+        assert schemathesis(service.url) >= 10 * EXAMPLES
+        assert httpx.get(f"{service.url}/health/ready").status_code == 200
+        assert "unforeseen_error" not in service.log.read_text()
+
+
+@pytest.mark.slow
+def test_the_guarded_operations_keep_their_contract(tmp_path: Path) -> None:
+    """With keys: the check `ignored_auth` asks every operation without one, and bundles are swapped while it runs."""
+    bundle = write_bundle(tmp_path / "bundles" / "first")
+    keys = [{**key("root", "ops"), "scopes": ["recommend", "write", "admin"]}]
+    settings = {"access_log": "false", "api_keys": json.dumps(keys)}
+    with service_process(bundle, tmp_path / "log", **settings) as service:
+        options = (
+            "-H",
+            "Authorization: Bearer root",
+            "--include-path-regex",
+            "admin|explain|history|model|interactions",
+        )
+        assert schemathesis(service.url, *options) >= 2 * EXAMPLES
+        assert "unforeseen_error" not in service.log.read_text()
+
+
+def test_the_tool_that_this_file_needs_is_installed() -> None:
+    assert shutil.which("schemathesis", path=str(Path(sys.executable).parent)) is not None
