@@ -164,6 +164,9 @@ def encoder_graph(model: RDRecModel) -> onnx.ModelProto:
     whole = graph.input("whole_word_ids", TensorProto.INT64, ["B", "S"])
     mask = graph.input("mask", TensorProto.BOOL, ["B", "S"])
     tasks = graph.input("tasks", TensorProto.INT64, ["B"])
+    if config.causal_encoder:  # it does not see the EOS (ADR 2)
+        eos = graph.call("Equal", tokens, graph.constant(np.int64(config.eos_token_id)))
+        mask = graph.call("And", mask, graph.call("Not", eos))
     words = graph.call(
         "Add",
         graph.call("Gather", graph.weight(t5.shared.weight), tokens),
@@ -182,7 +185,11 @@ def encoder_graph(model: RDRecModel) -> onnx.ModelProto:
     places = graph.call("Range", graph.constant(np.int64(0)), length, graph.constant(np.int64(1)))
     distances = graph.call("Sub", write.unsqueeze(places, 0), write.unsqueeze(places, 1))
     by_distance = write.unsqueeze(write.distance_bias(t5.encoder_bias, distances, bidirectional=True), 0)
-    bias = graph.call("Add", by_distance, source_bias)
+    visible = source_bias
+    if config.causal_encoder:
+        earlier = graph.call("LessOrEqual", distances, graph.constant(np.int64(0)))
+        visible = graph.call("Add", visible, write.mask_bias(earlier))
+    bias = graph.call("Add", by_distance, visible)
     blocks: list[Block] = list(t5.encoder)  # type: ignore[arg-type]
     normed = write.norm(x, blocks[0].self_norm)
     for index, block in enumerate(blocks):

@@ -1,0 +1,129 @@
+"""`rdrec export`: the bundle holds what the dataset and the checkpoint say, and is there whole or not at all."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rdrec_core.bundle import Bundle
+from rdrec_core.engines import open_engine
+from rdrec_core.engines.torch_engine import TorchEngine
+from rdrec_core.types import RankRequest, ScoreMode, ScoreRequest, Task, TextRequest
+from tests.small_dataset import write_small_dataset
+from training.checkpoint import load_checkpoint
+from training.cli import main
+from training.config import load_config
+from training.data.dataset import Dataset
+from training.run import train
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return write_small_dataset(tmp_path_factory.mktemp("data") / "small")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("checkpoints") / "scratch"
+    train(load_config("scratch", None, {"epochs": 2, "vocabulary_size": 300}), dataset, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    out = tmp_path_factory.mktemp("bundles") / "scratch"
+    assert main(["export", str(checkpoint), "--out", str(out), "--score-modes", "trie,full"]) == 0
+    return Bundle.open(out)
+
+
+def test_the_bundle_describes_its_origin(bundle: Bundle, checkpoint: Path) -> None:
+    info, manifest = load_checkpoint(checkpoint).info, bundle.manifest
+    assert manifest.model_version.startswith("small-")
+    assert manifest.recipe["recipe"] == "scratch"
+    assert manifest.dataset_sha256 == {"made": "up"}
+    assert manifest.score_modes == [ScoreMode.TRIE, ScoreMode.FULL]
+    assert manifest.text_tasks == [Task.EXPLANATION, Task.USER_PREFERENCE, Task.ITEM_ATTRIBUTES]
+    assert manifest.topn_task is Task.SEQUENTIAL  # the recipe gives top-N no part
+    assert manifest.metrics["validation_loss.sequential"] == info.validation_loss["sequential"]
+    assert manifest.fusion is None
+
+
+def test_items_users_and_histories_are_the_datasets(bundle: Bundle, dataset: Dataset) -> None:
+    for row in dataset.items.iter_rows(named=True):
+        assert bundle.catalog.index(row["item_id"]) == row["item_index"]
+        assert bundle.catalog.title(row["item_index"]) == row["title"]
+        assert bundle.catalog.labels[row["item_index"]] == int(row["label"])
+    rows = dataset.interactions
+    for user in range(dataset.info.n_users):
+        assert bundle.users.history(user).tolist() == rows.item_index[rows.user_index == user].tolist()
+    popularity = np.bincount(rows.item_index, minlength=dataset.info.n_items) / len(rows.item_index)
+    assert bundle.arrays("graph")["popularity"] == pytest.approx(popularity)
+
+
+def test_served_answers_are_those_of_the_checkpoints_model(bundle: Bundle) -> None:
+    request = RankRequest(user_index=3, history=(1, 2, 5), n_items=40)
+    candidates = ScoreRequest(3, (7, 1, 30), (1, 2, 5), Task.SEQUENTIAL)
+    text = TextRequest(Task.EXPLANATION, user_index=3, item_index=4, fast=True)
+    served, torch_engine = open_engine(bundle), TorchEngine.from_bundle(bundle)
+    mine, reference = served.recommend([request])[0], torch_engine.recommend([request])[0]
+    assert mine.item_indices.tolist() == reference.item_indices.tolist()
+    assert mine.log_probs == pytest.approx(reference.log_probs, abs=1e-4)
+    assert np.exp(mine.log_probs).sum() == pytest.approx(1.0, abs=1e-4)
+    assert served.score([candidates])[0] == pytest.approx(torch_engine.score([candidates])[0], abs=1e-4)
+    assert served.generate_text([text]) == torch_engine.generate_text([text])
+
+
+def test_a_bundle_to_measure_holds_training_interactions_only(checkpoint: Path, dataset: Dataset, tmp_path: Path) -> None:
+    assert main(["export", str(checkpoint), "--out", str(tmp_path / "out"), "--interactions", "train"]) == 0
+    indptr, items = dataset.sequences("train")
+    users = Bundle.open(tmp_path / "out").users
+    assert users.indptr.tolist() == indptr.tolist()
+    assert users.items.tolist() == items.tolist()
+
+
+def test_fitted_fusion_weights_travel_with_the_bundle(checkpoint: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(checkpoint, tmp_path / "fused")
+    (copy / "fusion.json").write_text(json.dumps({"sequential.graph": 0.5}), encoding="utf-8")
+    assert main(["export", str(copy), "--out", str(tmp_path / "out")]) == 0
+    assert Bundle.open(tmp_path / "out").manifest.fusion == {"sequential.graph": 0.5}
+
+
+def test_an_existing_bundle_is_kept_without_force(bundle: Bundle, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (bundle.path / "manifest.json").read_bytes()
+    assert main(["export", str(checkpoint), "--out", str(bundle.path)]) == 2
+    assert "--force" in capsys.readouterr().err
+    assert (bundle.path / "manifest.json").read_bytes() == before
+
+
+def test_wrong_arguments_are_named(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for option, value in (("--score-modes", "exact"), ("--strategy", "dfs"), ("--interactions", "test")):
+        assert main(["export", str(checkpoint), "--out", str(tmp_path / "out"), option, value]) == 2
+        assert option in capsys.readouterr().err
+    assert main(["export", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert "checkpoint.json is missing" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_kill_9_leaves_no_bundle_and_the_next_export_clears_up(checkpoint: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bundles" / "out"
+    command = [sys.executable, "-m", "training.cli", "export", str(checkpoint), "--out", str(out)]
+    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(out.parent.glob(".out.tmp-*/arrays/graph")):  # in the middle
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not out.exists()
+    assert list(out.parent.iterdir())  # the killed run's leftovers
+    assert main(["export", str(checkpoint), "--out", str(out)]) == 0
+    Bundle.open(out)
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
