@@ -48,6 +48,113 @@ def test_amazon_files_become_the_dataset_that_they_describe(tmp_path, capsys):
     indptr, items = dataset.sequences("test")
     for index, user in enumerate(user_ids):
         own = sorted((line for line in lines if line["reviewerID"] == user), key=lambda line: line["unixReviewTime"])
+        assert [item_ids[i] for i in items[indptr[index] : indptr[index + 1]]] == [line["asin"] for line in own]
+        assert item_ids[dataset.targets("test")[index]] == own[-1]["asin"]
+        assert item_ids[dataset.targets("val")[index]] == own[-2]["asin"]
+    titles = dict(dataset.items.select("item_id", "title").iter_rows())
+    assert titles["ITEM003"] == "Thing 3"
+    assert titles["ITEM019"] is None
+    assert len(dataset.items["label"].str.len_chars().unique()) == 1
+    joined = (
+        made["reviews"]
+        .join(made["users"], on="user_index")
+        .join(made["items"], on="item_index")
+        .select("user_id", "item_id", "text", "rating")
+    )
+    expected = {(li["reviewerID"], li["asin"], li["reviewText"], li["overall"]) for li in lines}
+    assert set(joined.iter_rows()) == expected
+    places = made["reviews"].join(made["interactions"], on=["user_index", "item_index"])
+    assert (places["split"] == places["split_right"]).all()
+    assert set(made["reviews"]["explanation"]) == {"The handle of it is fine."}
+
+
+def as_2023(line):
+    return {
+        "user_id": line["reviewerID"],
+        "parent_asin": line["asin"],
+        "text": line["reviewText"],
+        "rating": line["overall"],
+        "timestamp": line["unixReviewTime"] * 1000,
+    }
+
+
+def as_table(lines):
+    names = {"reviewerID": "who", "asin": "what", "reviewText": "text", "overall": "rating"}
+    names["unixReviewTime"] = "timestamp"
+    return [{names[key]: value for key, value in line.items()} for line in lines]
+
+
+@pytest.mark.parametrize("kind", ["2014", "2018 plain", "2023", "csv", "tsv.gz", "parquet", "three files"])
+def test_every_format_gives_the_same_dataset(tmp_path, kind):
+    lines = amazon_lines()
+    columns = {"user": "who", "item": "what"} if kind in ("csv", "tsv.gz", "parquet") else {}
+    files = (tmp_path / "reviews",)
+    if kind == "2014":
+        write_lines(files[0], [repr(line) for line in lines])
+    elif kind == "2018 plain":
+        write_lines(files[0], [*map(json.dumps, lines[:-1]), "", json.dumps(lines[-1])])
+    elif kind == "2023":
+        files = (write_lines(tmp_path / "r.jsonl.gz", map(as_2023, lines)),)
+    elif kind == "parquet":
+        files = (tmp_path / "r.parquet",)
+        pl.DataFrame(as_table(lines)).write_parquet(files[0], row_group_size=50)
+    elif kind == "three files":
+        files = tuple(write_lines(tmp_path / f"r{n}.json", lines[n * 107 : (n + 1) * 107]) for n in range(3))
+    else:
+        files = (tmp_path / f"r.{kind}",)
+        opener = gzip.open if kind.endswith("gz") else Path.open
+        with opener(files[0], "wt", newline="") as file:
+            rows = as_table(lines)
+            writer = csv.DictWriter(file, rows[0], delimiter="\t" if "tsv" in kind else ",")
+            writer.writeheader()
+            writer.writerows(rows)
+    prepare(PrepareConfig(out=tmp_path / "other", reviews=files, columns=columns))
+    assert same(prepared(tmp_path), tmp_path / "other")
+
+
+def test_csv_texts_may_hold_line_breaks_and_bad_rows_are_named_by_line(tmp_path):
+    path = tmp_path / "r.csv"
+    path.write_text('user,item,text,timestamp\nu,i,"two\nlines, and a comma",5\nu,j\nu,k,fine,soon\nu,l,fine,6\n')
+    made = prepare(PrepareConfig(out=tmp_path / "out", reviews=(path,), min_interactions=1))
+    assert made.bad == (
+        f"  {path}:4: wrong number of fields",
+        f"  {path}:5: timestamp is neither a number nor an ISO date",
+    )
+    assert tables(tmp_path / "out")["reviews"]["text"].to_list() == ["two lines, and a comma", "fine"]
+
+
+def test_blocks_and_worker_processes_do_not_show_in_the_result(tmp_path, monkeypatch):
+    one = prepared(tmp_path)
+    monkeypatch.setattr(ingest, "SMALL_INPUT_BYTES", 0)
+    monkeypatch.setattr(ingest, "BLOCK_BYTES", 4096)
+    lines = amazon_lines()
+    files = tuple(write_lines(tmp_path / f"r{n}.json.gz", lines[n * 107 : (n + 1) * 107]) for n in range(3))
+    made = prepare(PrepareConfig(out=tmp_path / "many", reviews=files, workers=2))
+    assert made.n_rows == 320
+    assert same(one, tmp_path / "many")
+    assert not list((tmp_path / "many").glob("**/parts*"))
+
+
+def test_bad_lines_are_counted_and_shown_by_line_number(tmp_path, capsys):
+    lines = amazon_lines()
+    reviews = write_lines(tmp_path / "r.json", [*lines[:5], "{oops", *lines[5:], {"reviewerID": "x"}])
+    assert main(["prepare", "--reviews", str(reviews), "--out", str(tmp_path / "out")]) == 0
+    screen = capsys.readouterr().out
+    assert f"{reviews}:6: neither JSON" in screen
+    assert f"{reviews}:322: no asin" in screen
+
+
+@pytest.mark.parametrize(("allowed", "status"), [(12, 0), (11, 2)])
+def test_too_many_bad_lines_stop_the_run_with_nothing_written(tmp_path, capsys, allowed, status):
+    good = amazon_lines()
+    files = [write_lines(tmp_path / f"r{n}.json", [*good[n::2], *["junk"] * 6]) for n in range(2)]
+    out = tmp_path / "data" / "out"
+    arguments = ["prepare", "--reviews", *map(str, files), "--out", str(out), "--max-bad-lines", str(allowed)]
+    assert main(arguments) == status
+    assert out.exists() == (status == 0)
+    if status:
+        error = capsys.readouterr().err
+        assert "--max-bad-lines" in error
         shown = [line.rpartition(": ")[0].strip() for line in error.splitlines() if "neither JSON" in line]
         assert shown == [f"{files[0]}:{n}" for n in range(161, 167)] + [f"{files[1]}:{n}" for n in range(161, 165)]
         assert list(out.parent.iterdir()) == []
@@ -189,9 +296,11 @@ def ids(folder, name):
 def test_a_p5_folder_under_paper_is_as_published(tmp_path):
     p5 = write_p5(tmp_path / "p5", HISTORIES, explanation_rationale=RECORDS)
     (p5 / "negative.txt").write_text("1 6\n2 5\n3 4\n")
+    meta = write_lines(tmp_path / "meta.json", [{"asin": "item-2", "title": "Two"}, {"asin": "other", "title": "No"}])
     out = tmp_path / "out"
-    prepare(PrepareConfig(out=out, p5=p5, protocol="paper"))
+    prepare(PrepareConfig(out=out, p5=p5, protocol="paper", metadata=(meta,)))
     dataset = Dataset(out)
+    assert dataset.items.drop_nulls("title").select("item_id", "title").rows() == [("item-2", "Two")]
     assert dataset.users["user_id"].to_list() == ["user-1", "user-2", "user-3"]
     assert dict(dataset.items.select("item_id", "label").iter_rows()) == {f"item-{n}": str(n) for n in range(1, 7)}
     indptr, items = dataset.sequences("test")
@@ -204,7 +313,7 @@ def test_a_p5_folder_under_paper_is_as_published(tmp_path):
     ]
     assert pl.read_parquet(out / "negatives.parquet").rows() == [(0, [5]), (1, [4]), (2, [3])]
     assert dataset.info.negatives
-    read = {"sequential.txt", "datamaps.json", "explanation_rationale.json", "negative.txt"}
+    read = {"sequential.txt", "datamaps.json", "explanation_rationale.json", "negative.txt", "meta.json"}
     assert set(dataset.info.source_sha256) == read
 
 

@@ -80,7 +80,7 @@ def prepare(
         first = cause.errors()[0]
         option = "--" + str(first["loc"][0]).replace("_", "-")
         raise InputError(f"{option} {first['input']}: {first['msg']}", field=str(first["loc"][0])) from cause
-    inputs = source_files(p5) if p5 else [*config.reviews, *config.metadata]
+    inputs = [*(source_files(p5) if p5 else ()), *config.reviews, *config.metadata]
     with _Progress(inputs) as progress:
         made = run(config, on_bytes=progress.on_bytes, on_stage=progress.on_stage)
     _print_summary(config, made)

@@ -12,6 +12,7 @@ import hashlib
 import io
 import itertools
 import multiprocessing
+import signal
 import threading
 import zlib
 from collections import deque
@@ -106,7 +107,15 @@ def ingest(
             parsers = stack.enter_context(ThreadPoolExecutor(1))
         else:
             # spawn: a forked child would inherit the locks of Arrow's and Polars' threads
-            parsers = stack.enter_context(ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")))
+            parsers = stack.enter_context(
+                ProcessPoolExecutor(
+                    workers,
+                    mp_context=multiprocessing.get_context("spawn"),
+                    # Ctrl-C goes to the whole group; the parent alone decides what becomes of it
+                    initializer=signal.signal,
+                    initargs=(signal.SIGINT, signal.SIG_IGN),
+                )
+            )
         readers = stack.enter_context(ThreadPoolExecutor(min(len(sources), workers)))
         read = partial(
             _ingest_file, folder=folder, parsers=parsers, budget=budget, window=workers + 1, on_bytes=on_bytes

@@ -90,9 +90,9 @@ def collaborative_order(users: npt.NDArray[np.int32], items: npt.NDArray[np.int3
 def spectral_embedding(users: npt.NDArray[np.int32], items: IntArray, n_items: int) -> npt.NDArray[np.float64]:
     """Unit rows (n_items, d): leading eigenvectors, each times its eigenvalue, of the normalised co-purchase graph.
 
-    Two purchases of a user that are k <= _WINDOW steps apart join their items with weight 1 / k; the graph is normalised
-    by the degrees of both ends, and the trivial first eigenvector is left out. The graph is applied and never formed:
-    memory is a few vectors of the interactions' length. Interactions are sorted by (user, position).
+    Two purchases of a user that are k <= _WINDOW steps apart join their items with weight 1 / k; the graph is
+    normalised by the degrees of both ends, and the trivial first eigenvector is left out. The graph is applied and
+    never formed: memory is a few vectors of the interactions' length. Interactions are sorted by (user, position).
     """
     same_user = [users[k:] == users[:-k] for k in range(1, _WINDOW + 1)]
 

@@ -150,8 +150,8 @@ def prepare(
 def _checked_scheme(config: PrepareConfig) -> LabelScheme:
     if (config.p5 is None) == (not config.reviews):
         raise InputError("name either review files (--reviews) or a P5 folder (--p5)", field="reviews")
-    if config.p5 is not None and (config.metadata or config.columns or config.format):
-        raise InputError("--metadata, --columns and --format belong to --reviews, not to --p5", field="p5")
+    if config.p5 is not None and (config.columns or config.format):
+        raise InputError("--columns and --format belong to --reviews, not to --p5", field="p5")
     unknown = sorted(set(config.columns) - set(COLUMN_GUESSES))
     if unknown:
         raise InputError(
@@ -177,16 +177,21 @@ def _checked_scheme(config: PrepareConfig) -> LabelScheme:
 
 
 def _read(config: PrepareConfig, parts: Path, on_bytes: Callable[[int], None]) -> Source:
-    if config.p5 is not None:
-        return from_p5(read_p5(config.p5, on_bytes), own_splits=config.protocol == "paper")
     parts.mkdir()
     files = [SourceFile(path, "reviews", config.format, config.columns) for path in config.reviews]
     files += [SourceFile(path, "metadata", None, config.columns) for path in config.metadata]
-    results = ingest(files, parts, max_bad_lines=config.max_bad_lines, workers=config.workers, on_bytes=on_bytes)
-    n_reviews = len(config.reviews)
-    if not any(file.parts for file in results[:n_reviews]):
+    results = (
+        ingest(files, parts, max_bad_lines=config.max_bad_lines, workers=config.workers, on_bytes=on_bytes)
+        if files
+        else []
+    )
+    reviews, metadata = results[: len(config.reviews)], results[len(config.reviews) :]
+    if config.p5 is not None:
+        folder = read_p5(config.p5, on_bytes)
+        return from_p5(folder, metadata, bad_lines(results), own_splits=config.protocol == "paper")
+    if not any(file.parts for file in reviews):
         raise DatasetError(f"no review could be read from {', '.join(map(str, config.reviews))}")
-    return from_parts(results[:n_reviews], results[n_reviews:], bad_lines(results))
+    return from_parts(reviews, metadata, bad_lines(results))
 
 
 def _labels(scheme: LabelScheme, made: h.Histories, source: Source, config: PrepareConfig) -> IntArray:

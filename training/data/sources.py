@@ -99,7 +99,7 @@ def from_parts(reviews: list[Ingested], metadata: list[Ingested], bad: Iterable[
     )
 
 
-def from_p5(folder: P5Folder, *, own_splits: bool) -> Source:
+def from_p5(folder: P5Folder, metadata: list[Ingested], bad: Iterable[str], *, own_splits: bool) -> Source:
     """The folder's own explanations are its texts; with own_splits they keep the published split."""
     log = folder.log
     rows = pl.DataFrame(
@@ -120,8 +120,10 @@ def from_p5(folder: P5Folder, *, own_splits: bool) -> Source:
     return Source(
         log=log,
         texts=FrameTexts(placed, len(log.user_code)),
-        titles=pl.DataFrame(schema={"item_id": pl.String, "title": pl.String}),
-        sha256=folder.sha256,
+        titles=_first_titles([part for file in metadata for part in file.parts], log.item_ids),
+        sha256=folder.sha256 | _by_name((file.source.path, file.sha256) for file in metadata),
+        n_bad=sum(file.n_bad for file in metadata),
+        bad=tuple(bad),
         p5=folder,
     )
 
