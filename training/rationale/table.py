@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from training.data.dataset import RATIONALES, Dataset
 
 READ_ROWS = 1024
-ROW_GROUP = 8192
+ROW_GROUP = 2048
 
 
 @dataclass(frozen=True)
