@@ -21,7 +21,7 @@ from rdrec_core.item_graph import ItemGraph
 from rdrec_core.ranking import Ranker
 from rdrec_core.types import RankRequest, ScoreMode, ScoreRequest, Strategy, TextRequest
 from service.batch_queue import BatchQueue, Kind
-from service.batcher import Batcher, BatcherObserver, Outcome
+from service.batcher import Batcher, BatcherObserver, EngineDownError, Outcome
 from service.computation import Computation, RankWork, ScoreWork
 from service.settings import Settings
 
@@ -55,9 +55,12 @@ class Arm:
         """Requests that are being answered by this arm; a replaced arm ends with the last of them."""
         self.find_item: Callable[[str], int | None] = lru_cache(maxsize=200_000)(self.catalog.item_ids.find)
         """Index of an external item id; remembered, because a request may name a thousand."""
+        self.name_of: Callable[[int], tuple[str, str | None]] = lru_cache(maxsize=200_000)(self._name_of)
+        """External id and title of an item index; remembered, because popular items are in every answer."""
         self._settings = settings
         self._open_engine = open_engine
         self._clock = clock
+        self._is_warm = False
         queue = BatchQueue(
             size=settings.queue_size, batch_size=settings.batch_size, wait_s=settings.batch_wait_ms / 1000
         )
@@ -75,6 +78,7 @@ class Arm:
 
     async def start(self) -> None:
         """Open an engine, start its thread, warm up; also after a death. Raises RDRecError where any of it fails."""
+        self._is_warm = False
         self.ranker = await asyncio.to_thread(self._open_ranker)
         self.batcher.start(Computation(self.ranker))
         try:
@@ -82,6 +86,18 @@ class Arm:
         except BaseException:
             await self.batcher.stop()
             raise
+        self._is_warm = True
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the engine runs and was warmed up."""
+        return self._is_warm and self.batcher.is_alive
+
+    async def submit(self, kind: Kind, length: int, work: Any, deadline: float) -> Outcome:
+        """See Batcher.submit; nothing is taken while the engine warms up, lest a deadly request kill each new one."""
+        if not self._is_warm:
+            raise EngineDownError("the engine is being restarted")
+        return await self.batcher.submit(kind, length, work, deadline)
 
     async def stop(self) -> None:
         """Finish what is queued, end the thread."""
@@ -102,6 +118,9 @@ class Arm:
                     break
                 found[int(np.searchsorted(offsets, match.start(), side="right")) - 1] = None
         return list(found)[:limit]
+
+    def _name_of(self, index: int) -> tuple[str, str | None]:
+        return self.catalog.item_ids[index], self.catalog.title(index)
 
     @cached_property
     def _titles(self) -> bytes:

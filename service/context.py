@@ -40,12 +40,12 @@ class RequestContext:
         return self.deadline - self.clock()
 
     def spend(self, phase: Phase, seconds: float) -> None:
-        """Add to a phase's time."""
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
+        """A phase took so long. What runs side by side (the texts of an explanation) counts once, the longest."""
+        self.seconds[phase] = max(self.seconds.get(phase, 0.0), seconds)
 
     @contextmanager
     def timing(self, phase: Phase) -> Iterator[None]:
-        """Add the time of the block to a phase."""
+        """The block is spent in a phase."""
         started = self.clock()
         try:
             yield
@@ -57,7 +57,7 @@ class RequestContext:
         return RequestContext(self.request_id, self.clock, self.clock(), self.deadline, self.endpoint, self.caller)
 
     def absorb(self, part: RequestContext) -> None:
-        """Add a finished part's times, and what it shares with its siblings."""
+        """Take over a finished part's times, and what it shares with its siblings."""
         for phase, seconds in part.seconds.items():
             self.spend(phase, seconds)
         self.degraded = self.degraded or part.degraded

@@ -87,7 +87,7 @@ class ModelHost:
     def shadow(self) -> Arm | None:
         """The bundle that computes unseen, if one is configured and up."""
         arm = self._arms.get("b") if self._settings.second_mode == "shadow" else None
-        return arm if arm is not None and arm.batcher.is_alive else None
+        return arm if arm is not None and arm.is_ready else None
 
     def unready(self) -> list[str]:
         """Why no new request should come here; empty when ready."""
@@ -96,9 +96,7 @@ class ModelHost:
             reasons.append("draining")
         if "a" not in self._arms:
             reasons.append("warming up")
-        for name, arm in self._arms.items():
-            if name in self._restarting or not arm.batcher.is_alive:
-                reasons.append(f"engine {name} is being restarted")
+        reasons += [f"engine {name} is being restarted" for name, arm in self._arms.items() if not arm.is_ready]
         return reasons + self.dead()
 
     def dead(self) -> list[str]:

@@ -21,7 +21,7 @@ from service.context import RequestContext
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _JOBS = (1, 2, 4, 8, 16, 32, 64)
 _SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
 class Metrics:

@@ -238,7 +238,7 @@ class Recommender:
 
     async def _ask(self, arm: Arm, kind: Kind, length: int, work: RankWork | ScoreWork, context: RequestContext) -> Any:
         async def compute(deadline: SharedDeadline) -> Any:
-            return await arm.batcher.submit(kind, length, work, deadline.value)
+            return await arm.submit(kind, length, work, deadline.value)
 
         outcome, context.cache = await self._cache.get((arm.version, arm.name, work), context.deadline, compute)
         if context.cache != "hit":
@@ -257,7 +257,7 @@ class Recommender:
         async def compute(deadline: SharedDeadline) -> str:
             if self._shared_cache is not None and (known := await self._shared_cache.get(shared_key)) is not None:
                 return known
-            outcome = await arm.batcher.submit(Kind.TEXT, 1, work, deadline.value)
+            outcome = await arm.submit(Kind.TEXT, 1, work, deadline.value)
             context.spend("queue", outcome.queue_s)
             context.spend("engine", outcome.engine_s)
             self._metrics.words.labels(arm.name).inc(len(outcome.value.split()))
@@ -334,8 +334,8 @@ def _ranking_answer(
         degraded=history.degraded,
         items=[
             RecommendedItem(
-                item_id=arm.catalog.item_ids[index],
-                title=arm.catalog.title(index),
+                item_id=arm.name_of(index)[0],
+                title=arm.name_of(index)[1],
                 rank=place,
                 score=score,
                 signals=Signals(model=_known(model), graph=_known(graph)),
