@@ -49,7 +49,8 @@ def write_small_dataset(out: Path, *, n_users: int = 30, n_items: int = 40, revi
         pl.DataFrame(rationales, schema=RATIONALES, orient="row").write_parquet(out / "rationales.parquet")
     info = DatasetInfo(
         name="small", protocol="clean", label_scheme="random", seed=0, n_users=n_users, n_items=n_items,
-        n_interactions=len(rows), n_reviews=len(rows) if reviews else 0, min_interactions=5, source_sha256={"made": "up"},
+        n_interactions=len(rows), n_reviews=len(rows) if reviews else 0, min_interactions=5,
+        source_sha256={"made": "up"},
     )  # fmt: skip
     (out / "dataset.json").write_text(info.model_dump_json(), encoding="utf-8")
     return Dataset(out)

@@ -117,7 +117,7 @@ def _pretrained(
     if config.dropout is not None:
         shape["dropout_rate"] = config.dropout
     state = from_hugging_face(source.state_dict())
-    # transformers 5 always says tied; what tells T5 1.0 from 1.1 is whether outputs are scaled (4 derived it from the tie)
+    # transformers 5 always says tied; T5 1.0 and 1.1 differ in whether outputs are scaled (4 derived it from the tie)
     tied = getattr(theirs, "scale_decoder_outputs", theirs.tie_word_embeddings)
     if tied:
         state.pop("lm_head.weight", None)

@@ -20,7 +20,7 @@ from training.label_trie import LabelTrie
 class Choices:
     """The branching tokens of a batch under the trie loss: C choices made at U different decoder slots.
 
-    Targets of one group share its first slot, so a group has 1 + F (T - 1) slots: the start, then T - 1 for each target.
+    Targets of one group share its first slot, so a group has 1 + F (T - 1) slots: the start, then T - 1 a target.
     slots (U,): flat indices into (B, G (1 + F (T - 1))); allowed (U, R): columns that each may choose among; rows (R,):
     vocabulary rows of the columns. place (C,): index into slots; columns (C,): the right column; owner (C,): flat index
     into (B, G, F).

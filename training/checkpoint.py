@@ -91,8 +91,8 @@ class Checkpoint:
         dataset = Dataset(path or self.dataset_path)
         if labels_sha256(dataset) != self.info.labels_sha256:
             raise CheckpointError(
-                f"{dataset.path} has other items or labels than {self.info.dataset_path} had when {self.path} was trained;"
-                " pass the dataset of the checkpoint, or train again"
+                f"{dataset.path} has other items or labels than {self.info.dataset_path} had when {self.path} was"
+                " trained; pass the dataset of the checkpoint, or train again"
             )
         return dataset
 

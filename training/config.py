@@ -1,4 +1,4 @@
-"""Everything that decides a training run: one frozen record, filled from a recipe, a YAML file and flags, in this order.
+"""Everything that decides a training run: one frozen record, filled from a recipe, a YAML file and flags in turn.
 
 Knows field names and their limits, not what the fields do. A recipe is a YAML file beside this module.
 """
@@ -77,7 +77,7 @@ class TrainConfig(BaseModel):
     subsequence: Literal["random", "prefix"] = "random"
     """Whether a sequential history starts at a random item or at the user's first (of the last 20)."""
     causal_encoder: bool = False
-    """Every prefix of a sequential history is a source of its own, all encoded in one pass (ADR 2); from scratch only."""
+    """Every prefix of a sequential history is a source of its own, encoded in one pass (ADR 2); from scratch only."""
     future_targets: int = Field(1, ge=1)
     """How many of the items that follow a history are targets of it."""
     future_decay: float = Field(1.0, gt=0, le=1)

@@ -20,7 +20,7 @@ from training.examples import Histories, TextPool, TrainingExample, candidates
 
 Ints = npt.NDArray[np.int64]
 _BUCKET_BATCHES = 50
-"""Sources are sorted by length within so many batches: wide enough that padding is rare, small enough to stay random."""
+"""Sources are sorted by length within so many batches: enough that padding is rare, few enough to stay random."""
 
 
 @dataclass(frozen=True)

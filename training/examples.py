@@ -1,7 +1,7 @@
 """What the model learns from: one record an example, and the pools from which each epoch draws its own.
 
-Every draw is a function of (seed, epoch, batch) alone, so a resumed run, or another process of a data-parallel one, draws the
-same. Texts are token ids from the start. Knows the dataset and the prompts, not padding or the model.
+Every draw is a function of (seed, epoch, batch) alone, so a resumed run, or another process of a data-parallel one,
+draws the same. Texts are token ids from the start. Knows the dataset and the prompts, not padding or the model.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Histories:
 
 
 def draw_negatives(rng: np.random.Generator, n_items: int, taken: npt.NDArray[np.int32], count: int) -> Ints:
-    """Up to `count` distinct items outside `taken`, uniformly, in random order (fewer where the catalogue has fewer)."""
+    """Up to `count` distinct items outside `taken`, uniformly, in random order (or as many as there are)."""
     taken = np.unique(taken)
     free = n_items - len(taken)
     if free <= 4 * count:

@@ -1,18 +1,16 @@
 """From a checkpoint and its dataset to a bundle: the end of training, and all that the service ever reads.
 
-Writes into a temporary folder that takes the bundle's name only when everything is there and every graph has been checked.
+Writes into a temporary folder that takes the bundle's name only when everything is there and every graph was checked.
 Knows which parts a bundle has; what is in them is decided by the modules that make them.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from rdrec_core.bundle import BundleWriter, Description, Manifest, replacing_folder
 from rdrec_core.catalog import Catalog, StringTable, Users
@@ -22,16 +20,14 @@ from rdrec_core.decoding.text_export import export_text_graphs
 from rdrec_core.decoding.text_requests import text_rows
 from rdrec_core.encoding import SourceEncoder, encode_words
 from rdrec_core.engines.onnx_engine import trie_group
-from rdrec_core.errors import CheckpointError
 from rdrec_core.types import ScoreMode, Strategy
 from training.backbone import CatalogTokens
 from training.checkpoint import Checkpoint
 from training.data.dataset import Dataset, Split
+from training.evaluation.systems import read_fusion
 from training.examples import text_pools
-from training.graph import build_graph
+from training.graph import GraphConfig, build_graph
 
-FUSION_FILE = "fusion.json"
-"""In the checkpoint folder: the weights that `rdrec fuse` fitted."""
 Say = Callable[[str], None]
 
 
@@ -73,8 +69,8 @@ def export_bundle(
 ) -> Manifest:
     """Write the bundle `out`, whole or not at all.
 
-    upto: which interactions the base histories and the item graph hold: "test" (all) to deploy, "train" to measure the
-    bundle on held-out items. score_modes None: `default_score_modes`. strategy None measures beam and exact and chooses.
+    upto: which interactions the base histories and the item graph hold: "test" (all) to deploy, "train" to measure
+    the bundle on held-out items. score_modes None: `default_score_modes`. strategy None: the faster of beam and exact.
     Raises BundleError where `out` exists without force, ExportCheckError where a graph disagrees with torch.
     """
     info, model, tokenizer = checkpoint.info, checkpoint.model.float().cpu().eval(), checkpoint.tokenizer
@@ -94,7 +90,8 @@ def export_bundle(
         for collapsed in sorted({mode is not ScoreMode.FULL for mode in modes}):
             writer.add_arrays(trie_group(collapsed=collapsed), trie.arrays(collapsed=collapsed))
         say("item graph")
-        writer.add_arrays("graph", build_graph(dataset, upto).arrays())
+        fusion = read_fusion(checkpoint.path)
+        writer.add_arrays("graph", build_graph(dataset, upto, GraphConfig.from_fusion(fusion or {})).arrays())
         say(f"ranking graphs for {', '.join(modes)}, each compared with torch")
         graphs = folder / "onnx"
         graphs.mkdir()
@@ -115,7 +112,7 @@ def export_bundle(
                 recipe=info.config.model_dump(mode="json"), protocol=info.protocol, label_scheme=info.label_scheme,
                 dataset_sha256=info.dataset_sha256, n_users=info.n_users, n_items=info.n_items, score_modes=modes,
                 strategy=ranking.strategy, topn_task=info.topn_task, candidate_width=info.config.negatives + 1,
-                text_tasks=info.text_tasks, fusion=_fusion(checkpoint.path),
+                text_tasks=info.text_tasks, fusion=fusion,
                 metrics={f"validation_loss.{name}": loss for name, loss in info.validation_loss.items()},
             )
         )  # fmt: skip
@@ -128,13 +125,3 @@ def _written_tokens(checkpoint: Checkpoint, dataset: Dataset) -> list[int]:
         dataset, "train", checkpoint.info.text_tasks, lambda texts: encode_words(checkpoint.tokenizer, texts), limit
     )
     return np.unique(np.concatenate([pool.texts.tokens for pool in pools.values()])).tolist()
-
-
-def _fusion(folder: Path) -> dict[str, float] | None:
-    file = folder / FUSION_FILE
-    if not file.is_file():
-        return None
-    weights = json.loads(file.read_text(encoding="utf-8"))
-    if not isinstance(weights, dict) or not all(isinstance(value, int | float) for value in weights.values()):
-        raise CheckpointError(f"{file} should map names to numbers; make it again with `rdrec fuse`")
-    return {name: float(value) for name, value in weights.items()}

@@ -11,7 +11,7 @@ so its cost grows with N (docs/experiments.md has both side by side). Knows sequ
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,7 @@ from training.data.dataset import Dataset, Split
 
 _ROWS_AT_ONCE = 4096
 _SECONDS_A_DAY = 86_400.0
+_BUILD = "build."
 
 
 class GraphConfig(BaseModel):
@@ -47,8 +48,18 @@ class GraphConfig(BaseModel):
     ridge_strength: float = Field(50.0, gt=0)
     reach_neighbours: int = Field(30, ge=1)
     """Entries of a row that a step of `reach` follows."""
-    half_life_days: float | None = Field(None, gt=0)
-    """A pair this much older than the newest training interaction counts half; needs timestamps."""
+    half_life_days: float = Field(0.0, ge=0)
+    """A pair this much older than the newest interaction counts half; 0 or no timestamps: all count the same."""
+
+    def to_fusion(self) -> dict[str, float]:
+        """The numbers that differ from the defaults, under `build.<field>`, to be kept with the fusion weights."""
+        return {f"{_BUILD}{name}": float(value) for name, value in self.model_dump(exclude_defaults=True).items()}
+
+    @classmethod
+    def from_fusion(cls, fusion: Mapping[str, float]) -> GraphConfig:
+        """Read what `to_fusion` wrote among fusion weights."""
+        values = {name.removeprefix(_BUILD): value for name, value in fusion.items() if name.startswith(_BUILD)}
+        return cls.model_validate(values)
 
 
 @dataclass(frozen=True)
@@ -103,7 +114,7 @@ def ordered_pairs(sequences: Sequences, config: GraphConfig) -> csr_array:
             break
         earlier, later = sequences.items[first], sequences.items[first + distance]
         weights = np.full(len(first), 1.0 / (1 + distance), dtype=np.float32)
-        if config.half_life_days is not None and sequences.times is not None:
+        if config.half_life_days > 0 and sequences.times is not None:
             age_days = (sequences.times.max() - sequences.times[first + distance]) / _SECONDS_A_DAY
             weights *= np.exp2(-age_days / config.half_life_days).astype(np.float32)
         other = earlier != later

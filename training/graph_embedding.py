@@ -1,8 +1,8 @@
 """Start a fresh model's item words and digit pieces from the co-purchase graph of the training interactions.
 
 A truncated singular value decomposition of the normalised user-item matrix places items that the same users bought near
-each other. Each item word that is one token starts at its item's place; a digit piece starts at the mean place of the items
-that have it at that depth of their label. Knows counts, not the training loop.
+each other. Each item word that is one token starts at its item's place; a label's first piece starts at the mean place
+of the items that have it. Knows counts, not the training loop.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Floats = npt.NDArray[np.float32]
 
 
 def spectral_embedding(histories: Histories, width: int, seed: int) -> Floats:
-    """Items (N, width) in the leading singular directions of the degree-normalised user-item matrix, rows of unit length.
+    """Items (N, width) in the leading singular directions of the degree-normalised user-item matrix, unit rows.
 
     Items without training interactions get zeros.
     """

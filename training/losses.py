@@ -1,8 +1,9 @@
 """Losses of one batch: over the whole vocabulary (the paper's), or over what the catalogue's trie allows at each token.
 
-The trie loss is the negative log-probability of the item among the catalogue's items: at every token the softmax runs over the
-children of the label's trie node alone, so forced tokens cost nothing and no probability goes to labels that do not exist.
-Decoding under score mode `trie` uses the same distribution. Knows tokens and choices, not tasks, items or users.
+The trie loss is the negative log-probability of the item among the catalogue's items: at every token the softmax runs
+over the children of the label's trie node alone, so forced tokens cost nothing and no probability goes to labels that
+do not exist. Decoding under score mode `trie` uses the same distribution. Knows tokens and choices, not tasks, items or
+users.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def _decode_groups(model: RDRecModel, encoded: Tensor, source_mask: Tensor, targ
 
     The first slot of a group reads the start token and is shared; each target's further slots see it and their own.
     """
-    n_rows, n_groups, n_targets, length = targets.shape
+    n_rows, n_groups, _, length = targets.shape
     device = targets.device
     start = torch.full((n_rows, n_groups, 1), model.config.t5.pad_token_id, dtype=targets.dtype, device=device)
     tokens = torch.cat([start, targets[..., :-1].flatten(2)], dim=2)

@@ -1,4 +1,4 @@
-"""One training run put together: dataset, model, examples, trainer, files, screen. Called by `rdrec train` and by tests.
+"""One training run put together: dataset, model, examples, trainer, files, screen. What `rdrec train` calls.
 
 Knows who needs whom; every part knows less.
 """

@@ -1,8 +1,8 @@
 """The training loop: steps, validation, saving, stopping, and going on where a killed run stopped.
 
-A run is a function of its configuration: what a step does follows from (seed, step) and the state that `save` keeps, so a
-resumed run ends with the same weights, bit for bit on the same machine. Knows the model through its loss; files, clock,
-screen and processes are handed in.
+A run is a function of its configuration: what a step does follows from (seed, step) and the state that is saved, so
+a resumed run ends with the same weights, bit for bit on the same machine. Knows the model through its loss; files,
+clock, screen and processes are handed in.
 """
 
 from __future__ import annotations
@@ -128,7 +128,8 @@ class Trainer:
         for name in ours:
             if name not in RESUMABLE_FIELDS and ours[name] != theirs.get(name):
                 raise CheckpointError(
-                    f"the run to resume had {name}={theirs.get(name)!r}, not {ours[name]!r}; pass the same, or start anew"
+                    f"the run to resume had {name}={theirs.get(name)!r}, not {ours[name]!r};"
+                    " pass the same, or start anew"
                 )
         self.position = Position(**saved["position"])
         if self._group.is_first:  # the saved sums are those of all processes
@@ -188,7 +189,7 @@ class Trainer:
                 if save:
                     self._save()
                     saved_at = self._clock()
-                self._step(self._epochs.examples(plan, position.batch), done)
+                self.step(self._epochs.examples(plan, position.batch), done)
             self._end_epoch()
             outcome = self._finished()
         position.outcome = outcome.value
@@ -205,7 +206,8 @@ class Trainer:
             return Outcome.NO_GAIN
         return None
 
-    def _step(self, examples: list[TrainingExample], done: float) -> None:
+    def step(self, examples: list[TrainingExample], done: float) -> None:
+        """Learn one global batch; done in [0, 1] places the learning rate on its schedule."""
         position, config, group = self.position, self._config, self._group
         batch = self._batcher.batch(examples, share=rank_share(group.rank, group.count))
         # dropout follows from the step alone, so that a resumed run needs no generator state

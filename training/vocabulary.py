@@ -1,9 +1,10 @@
-"""A vocabulary for a model trained from scratch: BPE pieces of the dataset's training texts, and numbers in short pieces.
+"""A vocabulary for a model trained from scratch: BPE pieces of the training texts, and numbers in short pieces.
 
-A run of digits is cut from the left into pieces of three, so that `10012` is `100` `12` and `item_10012` is `▁item_` `100`
-`12` with the same ids: labels share prefixes, and what the model reads and writes shares rows. Three digits bound the fan-out
-of a trie node to 1000 children and the depth to a third of the digits: two pieces name up to 10^6 items, against one softmax
-over all items (one piece) or five decoder steps (single digits). Knows texts and labels, not the model.
+A run of digits is cut from the left into pieces of three, so that `10012` is `100` `12` and `item_10012` is `▁item_`
+`100` `12` with the same ids: labels share prefixes, and what the model reads and writes shares rows. Three digits bound
+the fan-out of a trie node to 1000 children and the depth to a third of the digits: two pieces name up to 10^6 items,
+against one softmax over all items (one piece) or five decoder steps (single digits). Knows texts and labels, not the
+model.
 """
 
 from __future__ import annotations

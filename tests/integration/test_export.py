@@ -80,7 +80,7 @@ def test_served_answers_are_those_of_the_checkpoints_model(bundle: Bundle) -> No
     assert served.generate_text([text]) == torch_engine.generate_text([text])
 
 
-def test_a_bundle_to_measure_holds_training_interactions_only(checkpoint: Path, dataset: Dataset, tmp_path: Path) -> None:
+def test_a_bundle_to_measure_holds_training_items_only(checkpoint: Path, dataset: Dataset, tmp_path: Path) -> None:
     assert main(["export", str(checkpoint), "--out", str(tmp_path / "out"), "--interactions", "train"]) == 0
     indptr, items = dataset.sequences("train")
     users = Bundle.open(tmp_path / "out").users
@@ -95,7 +95,9 @@ def test_fitted_fusion_weights_travel_with_the_bundle(checkpoint: Path, tmp_path
     assert Bundle.open(tmp_path / "out").manifest.fusion == {"sequential.graph": 0.5}
 
 
-def test_an_existing_bundle_is_kept_without_force(bundle: Bundle, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_existing_bundle_is_kept_without_force(
+    bundle: Bundle, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = (bundle.path / "manifest.json").read_bytes()
     assert main(["export", str(checkpoint), "--out", str(bundle.path)]) == 2
     assert "--force" in capsys.readouterr().err

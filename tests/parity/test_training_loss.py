@@ -1,7 +1,5 @@
 """The loss of a training batch against Hugging Face's T5, computed by hand from the raw words."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch

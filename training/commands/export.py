@@ -39,7 +39,8 @@ def export(
     try:
         modes = [ScoreMode(name.strip()) for name in score_modes.split(",")] if score_modes else None
     except ValueError as error:
-        raise InputError(f"--score-modes {score_modes!r} should name full, trie, trie-int8", field="score_modes") from error
+        message = f"--score-modes {score_modes!r} should name full, trie, trie-int8"
+        raise InputError(message, field="score_modes") from error
     try:
         way = Strategy(strategy) if strategy else None
     except ValueError as error:
