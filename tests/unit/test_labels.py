@@ -82,6 +82,26 @@ def test_a_graph_without_any_edge_has_an_order_and_always_the_same():
     assert [sorted(order) for order in orders] == [list(range(30))]
 
 
+def test_the_embedding_is_that_of_the_dense_graph(monkeypatch):
+    monkeypatch.setattr(la, "_TOLERANCE", 1e-10)
+    rng = np.random.default_rng(1)
+    n = 60
+    users, items = np.sort(rng.integers(0, 50, 600)).astype(np.int32), rng.integers(0, n, 600)
+    graph = np.zeros((n, n))
+    for later in range(600):
+        for earlier in range(max(0, later - 5), later):
+            if users[later] == users[earlier]:
+                graph[items[later], items[earlier]] += 1 / (later - earlier)
+                graph[items[earlier], items[later]] += 1 / (later - earlier)
+    scale = np.diag(graph.sum(axis=1) ** -0.5)
+    values, vectors = np.linalg.eigh(scale @ graph @ scale)
+    expected = (vectors * np.maximum(values, 0))[:, ::-1][:, 1:49]
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    points = la.spectral_embedding(users, items, n)
+    # eigenvectors have no sign: compare the angles between items
+    np.testing.assert_allclose(points @ points.T, expected @ expected.T, atol=1e-8)
+
+
 def test_halving_puts_points_of_a_line_in_their_order():
     points = np.random.default_rng(0).permutation(50)
     along = points[la.halving_order(points[:, None].astype(float))]

@@ -19,6 +19,7 @@ from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import convolve1d
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 LabelScheme = Literal["sequential", "random", "original", "collaborative"]
@@ -94,21 +95,21 @@ def spectral_embedding(users: npt.NDArray[np.int32], items: IntArray, n_items: i
     normalised by the degrees of both ends, and the trivial first eigenvector is left out. The graph is applied and
     never formed: memory is a few vectors of the interactions' length. Interactions are sorted by (user, position).
     """
-    same_user = [users[k:] == users[:-k] for k in range(1, _WINDOW + 1)]
+    # a gap of _WINDOW places between users keeps the sliding weights from reaching over
+    user_rank = np.concatenate([[0], np.cumsum(users[1:] != users[:-1])])
+    places = np.arange(len(items)) + _WINDOW * user_rank
+    steps = np.abs(np.arange(-_WINDOW, _WINDOW + 1))
+    weights = np.divide(1.0, steps, out=np.zeros(len(steps)), where=steps > 0)
+    line = np.zeros(places[-1] + 1)
 
     def neighbours(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        at_purchase = values.ravel()[items]
-        total = np.zeros(len(items))
-        for k, same in enumerate(same_user, start=1):
-            total[k:] += at_purchase[:-k] * same / k
-            total[:-k] += at_purchase[k:] * same / k
-        return np.bincount(items, weights=total, minlength=n_items)
+        line[places] = values[items]
+        around = convolve1d(line, weights, mode="constant")[places]
+        return np.bincount(items, weights=around, minlength=n_items)
 
     degree = np.maximum(neighbours(np.ones(n_items)), 1e-9)
     scale = 1 / np.sqrt(degree)
-    graph = LinearOperator(
-        (n_items, n_items), matvec=lambda v: v.ravel() + scale * neighbours(scale * v.ravel()), dtype=np.float64
-    )
+    graph = LinearOperator((n_items, n_items), matvec=lambda v: v + scale * neighbours(scale * v), dtype=np.float64)
     # the identity shifts all eigenvalues by 1, so that a graph of few edges or none is no zero matrix; both draws are
     # fixed, so that the same graph gives the same labels
     start = np.random.default_rng(0).standard_normal(n_items)
