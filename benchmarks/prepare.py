@@ -61,6 +61,7 @@ def write_reviews(path: Path, rows: int, n_users: int, n_items: int, seed: int) 
                     "overall": rng.integers(1, 6, size=n).astype(np.float64),
                     "user": pl.Series(users).cast(pl.String),
                     "item": pl.Series(items).cast(pl.String),
+                    "number": np.arange(start, start + n) * 97 + seed,
                     "unixReviewTime": rng.integers(1_300_000_000, 1_600_000_000, size=n),
                     **{f"sentence_{k}": pool.gather(rng.integers(len(pool), size=n)) for k in range(3)},
                 }
@@ -69,7 +70,8 @@ def write_reviews(path: Path, rows: int, n_users: int, n_items: int, seed: int) 
                 "unixReviewTime",
                 reviewerID="A" + pl.col("user").str.zfill(13),
                 asin="B" + pl.col("item").str.zfill(9),
-                reviewText=pl.concat_str("^sentence_.$", separator=" "),
+                # a number makes each text one of its own: `clean` sets aside copies of held-out reviews
+                reviewText=pl.concat_str("^sentence_.$", "number", separator=" "),
             )
             file.write(frame.write_ndjson().encode())
 
