@@ -16,6 +16,7 @@ import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +37,18 @@ def kubectl() -> str:
 def promtool() -> str:
     """Path of promtool."""
     return shutil.which("promtool") or _kept("promtool") or _promtool_from_debian()
+
+
+def tool(name: str) -> str:
+    """A program that a package of the test extra brings."""
+    return str(Path(sys.prefix) / "bin" / name)
+
+
+def run(*command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run to the end; fails the test with the output unless the exit status is 0."""
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
 
 
 def _kept(name: str) -> str | None:

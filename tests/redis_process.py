@@ -62,11 +62,19 @@ def ask(port: int, *words: str, timeout_s: float = 2.0) -> bytes:
 class RedisProcess:
     """One server. `arguments` are added to its command line; the folder (its data) survives stop and start."""
 
-    def __init__(self, folder: Path, *arguments: str, binary: str = "redis-server", port: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        binary: str = "redis-server",
+        port: int | None = None,
+        config_file: Path | None = None,
+    ) -> None:
         self.folder = folder
         self.port = port or free_port()
         self.binary = server_binary(binary)
         self._arguments: Sequence[str] = arguments
+        self._config_file = config_file
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -76,7 +84,8 @@ class RedisProcess:
     def start(self, *, wait: bool = True) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         sentinel = "--sentinel" in self._arguments
-        config = [] if sentinel else ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        config = [] if self._config_file is None else [str(self._config_file)]
+        config += [] if sentinel else ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         saving = [] if sentinel or "--save" in self._arguments else ["--save", ""]
         with (self.folder / "log.txt").open("ab") as log:
             self._process = subprocess.Popen(
@@ -124,9 +133,11 @@ class RedisProcess:
 
 
 @contextmanager
-def running_redis(folder: Path, *arguments: str, binary: str = "redis-server") -> Iterator[RedisProcess]:
+def running_redis(
+    folder: Path, *arguments: str, binary: str = "redis-server", config_file: Path | None = None
+) -> Iterator[RedisProcess]:
     """A started server that is gone at the end of the block."""
-    server = RedisProcess(folder, *arguments, binary=binary)
+    server = RedisProcess(folder, *arguments, binary=binary, config_file=config_file)
     server.start()
     try:
         yield server
