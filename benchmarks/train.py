@@ -2,12 +2,12 @@
 
     python benchmarks/train.py [--dataset DIR] [--backbones tiny,small] [--quick] [--json FILE]
 
-A sample is one source with one target (an encoded history with five next items counts five: the straightforward loop needs
-five sources for it). All contestants have the same T5 shape, draw from the same training interactions and use one batch size
-(in sources):
+A sample is one source with one target (an encoded history with five next items counts five: the straightforward loop
+needs five sources for it). All contestants have the same T5 shape, draw from the same training interactions and use one
+batch size (in sources):
 
-    straightforward   transformers' T5ForConditionalGeneration, texts formatted and tokenised in the loop, random batches of one
-                      task padded to their longest, softmax over the vocabulary, torch.optim.AdamW as published
+    straightforward   transformers' T5ForConditionalGeneration, texts tokenised in the loop, random batches of one task
+                      padded to their longest, softmax over the vocabulary, torch.optim.AdamW as published
     paper             our loop, recipe paper: the same sources, targets and loss
     scratch           our loop, recipe scratch: causal encoder, item words of one token, trie loss
 

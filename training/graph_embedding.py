@@ -1,8 +1,8 @@
-"""Start a fresh model's item words and digit pieces from the co-purchase graph of the training interactions.
+"""Start a fresh model's item words and first label pieces from the co-purchase graph of the training interactions.
 
-A truncated singular value decomposition of the normalised user-item matrix places items that the same users bought near
-each other. Each item word that is one token starts at its item's place; a label's first piece starts at the mean place
-of the items that have it. Knows counts, not the training loop.
+The leading directions of the graph, in which purchases near each other in a history weigh more, place items that are
+bought together near each other. Each item word that is one token starts at its item's place; a label's first piece
+starts at the mean place of the items that have it. Knows counts, not the training loop.
 """
 
 from __future__ import annotations
@@ -17,51 +17,47 @@ from training.examples import Histories
 
 Floats = npt.NDArray[np.float32]
 
+_DEGREE_DAMPING = 5.0
+"""Added to every item's degree, so that a handful of purchases does not make a direction of its own."""
 
-def spectral_embedding(histories: Histories, width: int, seed: int) -> Floats:
-    """Items (N, width) in the leading singular directions of the degree-normalised user-item matrix, unit rows.
 
-    Items without training interactions get zeros.
+def graph_places(histories: Histories, width: int, seed: int) -> Floats:
+    """Items (N, width) along the leading directions of the normalised graph, each times the root of its strength.
+
+    Standard deviation 1 over all entries; items without training interactions get zeros, and so do directions that a
+    small graph does not have.
     """
-    from scipy.sparse import csr_array, diags_array
+    from scipy.sparse import diags_array
     from sklearn.utils.extmath import randomized_svd
 
-    n_users = len(histories.indptr) - 1
-    ones = np.ones(len(histories.items), dtype=np.float32)
-    matrix = csr_array((ones, histories.items, histories.indptr), shape=(n_users, histories.n_items))
-    per_user = np.maximum(matrix.sum(axis=1), 1.0)
-    per_item = np.maximum(matrix.sum(axis=0), 1.0)
-    normal = diags_array(per_user**-0.5) @ matrix @ diags_array(per_item**-0.5)
-    width = min(width, min(normal.shape) - 1)
-    _, singular, right = randomized_svd(normal, n_components=width, n_iter=4, random_state=seed)
-    places = (right.T * singular).astype(np.float32)
-    lengths = np.linalg.norm(places, axis=1, keepdims=True)
-    return places / np.maximum(lengths, 1e-12)
+    from training.graph import GraphConfig, Sequences, ordered_pairs
+
+    pairs = ordered_pairs(Sequences(histories.indptr, histories.items, histories.n_items), GraphConfig())
+    graph = (pairs + pairs.T).astype(np.float64)
+    scale = diags_array((graph.sum(axis=1) + _DEGREE_DAMPING) ** -0.5)
+    directions, strengths, _ = randomized_svd(
+        scale @ graph @ scale, n_components=min(width, histories.n_items), n_iter=6, random_state=seed
+    )
+    places = np.zeros((histories.n_items, width), dtype=np.float32)
+    places[:, : len(strengths)] = directions * np.sqrt(strengths)
+    deviation = places.std()
+    return places / deviation if deviation > 0 else places
 
 
 def initialise_from_graph(
     model: RDRecModel, catalog: CatalogTokens, histories: Histories, generator: torch.Generator
 ) -> None:
-    """Overwrite the embedding rows of item words and label pieces; their scale stays that of the random ones."""
-    width = model.config.t5.d_model
-    places = spectral_embedding(histories, width, int(generator.initial_seed()))
-    if places.shape[1] < width:
-        places = np.pad(places, ((0, 0), (0, width - places.shape[1])))
+    """Overwrite the embedding rows of item words and first label pieces that the graph knows anything of."""
     table = model.t5.shared.weight
+    places = graph_places(histories, table.shape[1], generator.initial_seed() % 2**32)
+    known = np.abs(places).sum(axis=1) > 0
+    single = np.flatnonzero((np.diff(catalog.item_words.indptr) == 1) & known)
+    words = catalog.item_words.tokens[catalog.item_words.indptr[single]].astype(np.int64)
+    first = catalog.labels.tokens[catalog.labels.indptr[:-1]].astype(np.int64)
+    sums = np.zeros(table.shape, dtype=np.float64)
+    np.add.at(sums, first[known], places[known])
+    pieces = np.flatnonzero(sums.std(axis=1) > 0)
+    means = sums[pieces] / sums[pieces].std(axis=1, keepdims=True)
     with torch.no_grad():
-        scale = table.std().item() * width**0.5
-        noise = torch.empty(width).normal_(
-            0.0, 1.0, generator=generator
-        )  # a basis of random signs, so that no axis leads
-        places = places * torch.sign(noise).numpy() * scale
-        lengths = np.diff(catalog.item_words.indptr)
-        single = np.flatnonzero((lengths == 1) & (np.abs(places).sum(axis=1) > 0))
-        rows = catalog.item_words.tokens[catalog.item_words.indptr[single]]
-        table[torch.from_numpy(rows.astype(np.int64))] = torch.from_numpy(places[single])
-        first = catalog.labels.tokens[catalog.labels.indptr[:-1]].astype(np.int64)
-        sums = np.zeros((len(table), width), dtype=np.float64)
-        counts = np.bincount(first, minlength=len(table))
-        np.add.at(sums, first, places)
-        pieces = np.flatnonzero(counts > 1)
-        means = sums[pieces] / np.linalg.norm(sums[pieces], axis=1, keepdims=True).clip(1e-12) * scale
+        table[torch.from_numpy(words)] = torch.from_numpy(places[single])
         table[torch.from_numpy(pieces)] = torch.from_numpy(means.astype(np.float32))
