@@ -63,14 +63,16 @@ async function showHistory() {
   $("history-source").textContent = `${cards.length} items, from ${answer.history_source}${answer.degraded ? ", degraded" : ""}`;
 }
 
+async function openUser() {
+  state.user = $("user").value.trim();
+  state.justAdded = null;
+  await showHistory();
+  await ask();
+}
+
 $("user-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  attempt(async () => {
-    state.user = $("user").value.trim();
-    state.justAdded = null;
-    await showHistory();
-    await ask();
-  });
+  attempt(openUser);
 });
 
 $("add-form").addEventListener("submit", (event) => {
@@ -288,7 +290,12 @@ async function start() {
   state.model = await call("GET", "/v1/model");
   $("version").textContent = `${state.model.model_version} · ${state.model.n_items.toLocaleString("en")} items`;
   showModel(state.model);
-  $("users").replaceChildren(...userOptions(await call("GET", "/users?limit=12")));
+  const known = await call("GET", "/users?limit=12");
+  $("users").replaceChildren(...userOptions(known));
+  if (!state.user && known.user_ids.length) {
+    $("user").value = known.user_ids[0];
+    await openUser();
+  }
 }
 $("api-key").value = sessionStorage.getItem("rdrec-key") ?? "";
 $("api-key").addEventListener("change", (event) => {

@@ -1,0 +1,159 @@
+"""The console in a real browser: every view works by keyboard and mouse, offline, and axe objects to nothing."""
+
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.fake_service import write_bundle
+from tests.redis_process import free_port
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install chromium)")
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
+FUSION = {
+    f"{task}.{name}": value
+    for task in ("sequential", "topn")
+    for name, value in {"graph": 0.5, "popularity": 0.1, "channel.follows": 0.9}.items()
+}
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    bundle = write_bundle(tmp_path_factory.mktemp("console") / "bundle", fusion=FUSION, metrics={"HR@10": 0.123})
+    port = free_port()
+    command = [sys.executable, "-m", "tests.fake_server", "--bundle", str(bundle), "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(300):
+            try:
+                if httpx.get(f"{url}/health/ready").status_code == 200:
+                    break
+            except httpx.TransportError:
+                pass
+            time.sleep(0.1)
+        else:
+            pytest.fail("the service did not become ready")
+        yield url
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    """The console with its first user open; any error on the page or request to elsewhere fails the test."""
+    context = browser.new_context(viewport={"width": 1300, "height": 900}, color_scheme="light")
+    context.grant_permissions(["clipboard-read", "clipboard-write"], origin=address)
+    page = context.new_page()
+    troubles: list[str] = []
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.on("console", lambda line: troubles.append(line.text) if line.type == "error" else None)
+    page.on("request", lambda r: None if r.url.startswith(address) else troubles.append(f"asked {r.url}"))
+    page.goto(f"{address}/")
+    expect(page.locator("#results .title")).to_have_count(8)
+    yield page
+    context.close()
+    assert troubles == []
+
+
+def titles(page: Page, panel: int = 0) -> list[str]:
+    return page.locator("#results section").nth(panel).locator(".title").all_inner_texts()
+
+
+def test_a_user_is_opened_by_keyboard_and_shown_as_cards_with_both_signals(page: Page) -> None:
+    page.locator("#user").focus()
+    page.keyboard.press("Control+A")
+    page.keyboard.type("u0003")
+    page.keyboard.press("Enter")
+    expect(page.locator("#history-source")).to_have_text("5 items, from bundle")
+    expect(page.locator("#history .card").first).to_contain_text("Toy 7")
+    assert titles(page)[0] == "Toy 8"
+    assert page.locator("#results .bar").count() == 16
+
+
+def test_adding_an_interaction_changes_the_list(page: Page) -> None:
+    page.locator("#user").fill("u0005")
+    page.get_by_role("button", name="Open").click()
+    expect(page.locator("#results .title").first).to_have_text("i0010")
+    page.locator("#add-item").fill("Toy 2")
+    expect(page.locator("#items option").first).to_have_attribute("value", "i0002")
+    page.locator("#add-item").fill("i0022")
+    page.get_by_role("button", name="Add").click()
+    expect(page.locator("#history .card.new")).to_contain_text("Toy 22")
+    expect(page.locator("#results .title").first).to_have_text("Toy 23")
+
+
+def test_why_opens_and_closes_the_explanation(page: Page) -> None:
+    button = page.locator("#results li").first.get_by_role("button")
+    button.click()
+    opened = page.locator("#results li").first.locator(".why")
+    expect(opened).to_contain_text("explanation of user 0 and item 5")
+    expect(opened).to_contain_text("What the user prefers")
+    expect(opened).to_contain_text("Toy 4")
+    expect(button).to_have_attribute("aria-expanded", "true")
+    button.click()
+    expect(opened).to_have_count(0)
+
+
+def test_side_by_side_candidates_and_curl(page: Page, address: str) -> None:
+    page.locator("#compare").select_option("fusion")
+    expect(page.locator("#results section")).to_have_count(2)
+    page.get_by_label("Best of candidates").check()
+    page.locator("#candidates").fill("i0001 i0030,i0007")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator("#results section").first.locator(".title")).to_have_count(3)
+    assert titles(page, 1)[0] == "Toy 7"
+    page.get_by_role("button", name="Copy as curl").click()
+    expect(page.locator("#message")).to_have_text("Copied.")
+    command = page.evaluate("navigator.clipboard.readText()")
+    answer = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stdout
+    assert '"item_id":"i0007"' in answer
+
+
+def test_a_problem_is_told_in_words(browser: Browser, address: str) -> None:
+    page = browser.new_page()
+    page.goto(f"{address}/")
+    expect(page.locator("#results .title")).to_have_count(8)
+    page.locator("#add-item").fill("nothing of ours")
+    page.get_by_role("button", name="Add").click()
+    expect(page.locator("#message")).to_contain_text("is not in the catalogue")
+    page.close()
+
+
+def test_the_status_page_shows_the_bundle_and_draws_live_charts(page: Page) -> None:
+    page.get_by_role("link", name="Status").click()
+    expect(page.locator("#model")).to_contain_text("fake-")
+    expect(page.locator("#metrics")).to_contain_text("0.1230")
+    expect(page.locator("#charts polyline").first).to_have_attribute("points", re.compile(r"\d \d"), timeout=15_000)
+    assert float(page.locator("#charts figure").first.locator("output").inner_text()) > 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("view", ["recommend", "status"])
+def test_axe_finds_nothing(page: Page, scheme: str, view: str, tmp_path: Path) -> None:
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    page.evaluate(f"location.hash = '{view}'")
+    if view == "recommend":
+        page.locator("#results li").first.get_by_role("button").click()
+        expect(page.locator(".why")).to_have_count(1)
+    page.screenshot(path=str(tmp_path / f"{view}-{scheme}.png"), full_page=True)
+    found = Axe().run(page).response["violations"]
+    assert [(v["id"], [n["html"] for n in v["nodes"]]) for v in found] == []
