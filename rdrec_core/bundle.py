@@ -125,6 +125,14 @@ def replacing_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def manifest_of(description: Description, files: Mapping[str, FileEntry]) -> Manifest:
+    """The manifest over these files; its model version follows from the files and the description."""
+    total = hashlib.sha256("".join(f"{k} {v.sha256}\n" for k, v in files.items()).encode())
+    total.update(description.model_dump_json().encode())
+    version = f"{description.name}-{total.hexdigest()[:12]}"
+    return Manifest(**description.model_dump(), model_version=version, files=dict(files))
+
+
 class BundleWriter:
     """Collects the files of a bundle in a folder that `replacing_folder` gave; `finish` writes the manifest last."""
 
@@ -148,10 +156,7 @@ class BundleWriter:
             for path in sorted(self.folder.rglob("*"))
             if path.is_file()
         }
-        total = hashlib.sha256("".join(f"{k} {v.sha256}\n" for k, v in files.items()).encode())
-        total.update(description.model_dump_json().encode())
-        version = f"{description.name}-{total.hexdigest()[:12]}"
-        manifest = Manifest(**description.model_dump(), model_version=version, files=files)
+        manifest = manifest_of(description, files)
         (self.folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
         return manifest
 

@@ -66,7 +66,8 @@ class FusionWeights:
             except KeyError as error:
                 raise BundleError(f"fusion weights lack {error.args[0]!r}") from error
 
-        known = [key for key in flat if key.split(_SEPARATOR)[0] in ("sequential", "topn")]
+        # `build.*` says how the graph was made, which is the builder's matter
+        known = [key for key in flat if key.split(_SEPARATOR)[0] in ("sequential", "topn", "build")]
         if len(known) != len(flat):
             raise BundleError(f"fusion weights hold unknown names: {sorted(set(flat) - set(known))}")
         return cls(one("sequential"), one("topn"))

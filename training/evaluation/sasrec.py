@@ -1,8 +1,9 @@
 """SASRec (Kang and McAuley, ICDM 2018) as a baseline: self-attention over the history, one table of items.
 
-Trained at every position with a cross-entropy over the true item and thousands of uniform negatives that a batch shares,
-which is known to beat the published loss of one negative; on the same training interactions as everything else, and
-stopped when validation NDCG@10 stops rising. Runs are cached and resumable. Knows histories, not datasets or tables.
+Trained at every position with a cross-entropy over the true item and thousands of uniform negatives that a batch
+shares, which is known to beat the published loss of one negative; on the same training interactions as everything
+else, and stopped when validation NDCG@10 stops rising. Runs are cached and resumable. Knows histories, not datasets
+or tables.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class SASRecConfig(BaseModel):
     """Items a batch that the true ones are told from; all items where there are no more."""
     learning_rate: float = Field(1e-3, gt=0)
     epochs: int = Field(200, ge=1)
-    patience: int = Field(5, ge=1)
+    patience: int = Field(10, ge=1)
     """Epochs without a better validation NDCG@10 after which training stops."""
     seed: int = 0
 
@@ -161,7 +162,7 @@ def train_sasrec(
     report(epoch, loss, validation NDCG@10) is called after every epoch.
     """
     usable = [history for history in histories if len(history) > 1]
-    digest = hashlib.sha256(config.model_dump_json().encode())
+    digest = hashlib.sha256(config.model_dump_json(exclude={"epochs", "patience"}).encode())
     for part in (*usable, validation.users, validation.targets):
         digest.update(np.ascontiguousarray(part).tobytes())
     path = cache / f"sasrec-{digest.hexdigest()[:12]}.safetensors"

@@ -1,0 +1,113 @@
+"""What an evaluation leaves behind: one JSON record, and one Parquet row a user and system beside it.
+
+The top level of the record carries the measured system's metrics under their printed names, so that a script needs no
+path into it; `rows` holds every system of the table. Knows files and columns, not how anything was measured.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from rdrec_core.errors import DatasetError
+from training.evaluation.measure import Outcome
+from training.evaluation.metrics import coverage, novelty, per_user, summary
+from training.evaluation.protocol import Questions
+from training.evaluation.significance import interval, paired_difference
+
+HEADLINE = "NDCG@10"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One table: the questions and every system's answers by name. main: the system that the record is about."""
+
+    asked: Questions
+    outcomes: Mapping[str, Outcome]
+    main: str
+
+
+def ranking_record(
+    measured: Measured, *, n_items: int, popularity: np.ndarray[Any, np.dtype[np.float64]], seed: int
+) -> dict[str, Any]:
+    """Metrics, intervals, coverage, novelty and paired differences of a ranking table, ready for JSON."""
+    rows = {}
+    for name, outcome in measured.outcomes.items():
+        low, high = interval(per_user(outcome.ranks)[HEADLINE], np.random.default_rng(seed))
+        rows[name] = summary(outcome.ranks) | {
+            f"{HEADLINE} low": low, f"{HEADLINE} high": high, "coverage@10": coverage(outcome.lists, n_items),
+            "novelty@10": novelty(outcome.lists, popularity), "users_per_s": outcome.users_per_s,
+        }  # fmt: skip
+    mine = per_user(measured.outcomes[measured.main].ranks)
+    differences = {
+        name: {
+            metric: paired_difference(
+                mine[metric], per_user(outcome.ranks)[metric], np.random.default_rng(seed)
+            ).record()
+            for metric in ("HR@10", HEADLINE)
+        }
+        for name, outcome in measured.outcomes.items()
+        if name != measured.main
+    }
+    return rows[measured.main] | {
+        "n_users": len(measured.asked), "main": measured.main, "rows": rows, "differences": differences,
+    }  # fmt: skip
+
+
+def rank_table(measured: Measured) -> pl.DataFrame:
+    """user_index, target, history_length, system, rank (from 1, null where the list lacks it), items (up to ten)."""
+    frames = []
+    for name, outcome in measured.outcomes.items():
+        frames.append(
+            pl.DataFrame(
+                {
+                    "user_index": measured.asked.users.astype(np.int32),
+                    "target": measured.asked.targets.astype(np.int32),
+                    "history_length": measured.asked.lengths().astype(np.int32),
+                    "system": [name] * len(measured.asked),
+                    "rank": [None if np.isinf(rank) else float(rank) for rank in outcome.ranks],
+                    "items": [row[row >= 0].tolist() for row in outcome.lists],
+                },
+                schema_overrides={"rank": pl.Float32, "items": pl.List(pl.Int32)},
+            )
+        )
+    return pl.concat(frames)
+
+
+def write_results(out: Path, record: Mapping[str, Any], ranks: pl.DataFrame | None) -> None:
+    """Write `out` (JSON), the Parquet of the same name first: a record never stands without its ranks."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if ranks is not None:
+        replace_file(out.with_suffix(".parquet"), ranks.write_parquet)
+    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+    replace_file(out, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Write under a temporary name in the same folder, then rename: a killed run leaves no half file."""
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A record that `write_results` wrote. Raises DatasetError where it is not one."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DatasetError(f"{path} does not exist; make it with `rdrec evaluate --out`") from error
+    except ValueError as error:
+        raise DatasetError(f"{path} is not JSON: {error}") from error
+    if not isinstance(record, dict) or "task" not in record:
+        raise DatasetError(f"{path} is not a result of `rdrec evaluate`")
+    return record
