@@ -145,21 +145,24 @@ def teacher_forced(
     items: Sequence[int],
     mode: ScoreMode,
 ) -> FloatArray:
-    """Log-probability of each item's label by teacher forcing, (n,): the definition of a mode, computed the long way."""
+    """Log-probability of each item's label by teacher forcing, (n,): a mode's definition, the long way."""
     batch = pad_sources([encoder.encode(Task.SEQUENTIAL, request.user_index, request.history)])
     sources = (torch.from_numpy(x) for x in (batch.token_ids, batch.whole_word_ids, batch.mask, batch.tasks))
     encoded, mask = model.encode(*sources)
-    scores = []
-    for item in items:
-        label = trie.label(item)
-        hidden = model.decode_targets(encoded, mask, torch.tensor([label]))[0]
-        logits = model.t5.logits(hidden).double()
-        total = 0.0
+    labels = [trie.label(item) for item in items]
+    targets = torch.zeros(len(labels), max(len(label) for label in labels), dtype=torch.int64)
+    for row, label in enumerate(labels):
+        targets[row, : len(label)] = torch.tensor(label)
+    hidden = model.decode_targets(encoded.expand(len(labels), -1, -1), mask.expand(len(labels), -1), targets)
+    logits = model.t5.logits(hidden)
+    scores = np.zeros(len(labels), dtype=np.float32)
+    for row, label in enumerate(labels):
         for depth, token in enumerate(label):
-            rivals = logits[depth] if mode is ScoreMode.FULL else logits[depth, trie.next_tokens(label[:depth])]
-            total += float(logits[depth, token] - torch.logsumexp(rivals, 0))
-        scores.append(total)
-    return np.asarray(scores, dtype=np.float32)
+            rivals = logits[row, depth]
+            if mode is not ScoreMode.FULL:
+                rivals = rivals[trie.next_tokens(label[:depth])]
+            scores[row] += float(logits[row, depth, token] - torch.logsumexp(rivals, 0))
+    return scores
 
 
 def _check(
@@ -173,7 +176,7 @@ def _check(
 ) -> float:
     float_mode = ScoreMode.TRIE if mode is ScoreMode.TRIE_INT8 else mode
     reference = TorchEngine(model, encoder, trie, score_mode=float_mode)
-    engine = OnnxEngine(folder, encoder, trie, score_mode=mode)
+    engine = OnnxEngine(folder, encoder, trie, score_mode=mode, threads=1)
     n = min(_CHECKED_ITEMS, len(trie))
     chosen = [tuple(int(i) for i in rng.choice(len(trie), n, replace=False)) for _ in requests]
     wanted = [
@@ -193,7 +196,7 @@ def _check(
     for strategy in Strategy:
         if not (folder / f"{mode}.{strategy.value}.onnx").is_file():
             continue
-        ours = OnnxEngine(folder, encoder, trie, score_mode=mode, strategy=strategy)
+        ours = OnnxEngine(folder, encoder, trie, score_mode=mode, strategy=strategy, threads=1)
         reference.strategy = strategy
         answers = zip(ours.recommend(requests), reference.recommend(requests), strict=True)
         gap = max(_gap(mine, theirs) for mine, theirs in answers)
@@ -228,7 +231,7 @@ def _measure(
     for strategy in Strategy:
         if not (folder / f"{mode}.{strategy.value}.onnx").is_file():
             continue
-        engine = OnnxEngine(folder, encoder, trie, score_mode=mode, strategy=strategy)
+        engine = OnnxEngine(folder, encoder, trie, score_mode=mode, strategy=strategy, threads=1)
         rounds = []
         for _ in range(4):
             started = time.perf_counter()
