@@ -1,8 +1,9 @@
 """The made-up shop of the demo: hidden tastes and traits that show in what is bought, when, and in the reviews.
 
 A user likes three delights and starts at one kind of product. The next purchase is mostly the next product of a series
-that the user has begun, else a new series of the same kind, else one of a neighbouring kind; among series those that
-share delights with the user win. So a model that learns the series, the kinds and the users beats popularity by far.
+that the user has begun, else a new series of the same kind, else one of a neighbouring kind; among series those that share
+delights with the user win. Some purchases are gifts, which nobody can foresee. So a model that learns the series, the
+kinds and the users beats popularity by far.
 Deterministic in the seed. Writes the Amazon 2018 formats that `rdrec prepare` reads; knows nothing of datasets.
 """
 
@@ -26,6 +27,8 @@ N_USERS = 600
 REVIEWS_FILE = "reviews.json.gz"
 METADATA_FILE = "metadata.json.gz"
 
+_GIFT = 0.15
+"""How many purchases are for somebody else: any product of a series that is not begun and that is not gone on with."""
 _NEXT_OF_SERIES = 0.62
 _SAME_KIND = 0.7
 """Of new series, how many are of the kind that the user is at; the others move one kind on in the ring."""
@@ -131,6 +134,13 @@ def _purchases(user: _User, catalogue: list[_Series], rng: np.random.Generator) 
     begun: list[int] = []  # series that are not complete, the latest last
     time = _START + int(rng.integers(0, 900)) * _DAY
     for _ in range(user.n_purchases):
+        unknown = [number for number in range(len(catalogue)) if number not in owned]
+        if unknown and rng.random() < _GIFT:
+            gift = _pick(rng, unknown)
+            yield _Purchase(catalogue[gift], int(rng.integers(len(catalogue[gift].item_ids))), time)
+            owned[gift] = len(catalogue[gift].item_ids)
+            time += int(rng.integers(2, 60)) * _DAY
+            continue
         if begun and rng.random() < _NEXT_OF_SERIES:
             chosen = begun[-1]
         else:
