@@ -81,7 +81,9 @@ def _from_wheel(name: str) -> str:
 
 def _promtool_from_debian() -> str:
     with tempfile.TemporaryDirectory() as folder:
-        _run(["apt-get", "-q", "download", "prometheus"], "promtool", cwd=folder)
+        # A new machine has no package lists yet.
+        command = "apt-get -q download prometheus || { apt-get -q update && apt-get -q download prometheus; }"
+        _run(["sh", "-c", command], "promtool", cwd=folder)
         _run(["dpkg-deb", "--extract", str(next(Path(folder).glob("*.deb"))), f"{folder}/root"], "promtool")
         return _keep("promtool", (Path(folder) / "root/usr/bin/promtool").read_bytes())
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 
 import pytest
 
-from tests.redis_process import running_redis
+from tests.redis_process import ask, free_port, running_redis
 from tests.redis_topologies import running_cluster, running_sentinel
 
 
@@ -14,6 +15,33 @@ from tests.redis_topologies import running_cluster, running_sentinel
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with running_redis(tmp_path_factory.mktemp("redis")) as server:
         yield server.url
+
+
+@pytest.fixture(scope="session")
+def unix_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("unix")
+    with running_redis(folder, "--unixsocket", str(folder / "socket")):
+        yield f"unix://{folder}/socket?db=2"
+
+
+@pytest.fixture(scope="session")
+def tls_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """TLS with a certificate of our own, by which the client knows the server; the password has odd characters."""
+    folder = tmp_path_factory.mktemp("tls")
+    subprocess.run(
+        [
+            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
+            "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1",
+            "-keyout", f"{folder}/key.pem", "-out", f"{folder}/cert.pem",
+        ],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    port = free_port()
+    tls = ["--tls-port", str(port), "--tls-cert-file", f"{folder}/cert.pem", "--tls-key-file", f"{folder}/key.pem"]
+    with running_redis(folder, *tls, "--tls-auth-clients", "no") as server:
+        ask(server.port, "CONFIG", "SET", "requirepass", "p@ss/word:1")
+        yield f"rediss://:p%40ss%2Fword%3A1@127.0.0.1:{port}?ssl_ca_certs={folder}/cert.pem"
 
 
 @pytest.fixture(scope="session")

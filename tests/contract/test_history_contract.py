@@ -40,6 +40,8 @@ def redis_store(url_fixture: str) -> OpenStore:
 STORES: dict[str, OpenStore] = {
     "memory": memory_store,
     "redis": redis_store("redis_url"),
+    "redis-unix": redis_store("unix_url"),
+    "redis-tls": redis_store("tls_url"),
     "valkey": redis_store("valkey_url"),
     "redis-cluster": redis_store("cluster_url"),
     "redis-sentinel": redis_store("sentinel_url"),
