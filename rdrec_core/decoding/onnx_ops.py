@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto, helper, numpy_helper
 
-from rdrec_core.decoding.text_graphs import GraphWriter
+from rdrec_core.decoding.t5_graph import GraphWriter
 
 KINDS = {"float": TensorProto.FLOAT, "int": TensorProto.INT64, "int32": TensorProto.INT32, "bool": TensorProto.BOOL}
 _DTYPES = {"float": np.float32, "int": np.int64, "bool": np.bool_}

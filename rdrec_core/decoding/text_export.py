@@ -3,7 +3,6 @@ torch."""
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
 from dataclasses import dataclass
@@ -12,8 +11,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from onnxruntime.quantization import QuantFormat
-from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
 from rdrec_core.decoding.onnx_text import (
     ENCODER_GRAPH,
@@ -35,8 +32,6 @@ TOLERANCE = 1e-3
 """Largest difference of a candidate's log-probability that float32 in another order of addition explains."""
 INT8_TOLERANCE = 0.2
 """Mean difference that 8-bit weights may make, relative to how far a beam's candidates are apart."""
-_INT8_BLOCK = 128
-"""Columns of a weight's, and of one row's activations, that share a scale: no row depends on its batch-mates."""
 
 
 def export_text_graphs(model: RDRecModel, folder: Path, rows: IntArray, *, int8: bool = False) -> None:
@@ -49,14 +44,13 @@ def export_text_graphs(model: RDRecModel, folder: Path, rows: IntArray, *, int8:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".text-") as name:
         temporary = Path(name)
         np.save(temporary / ROWS_FILE, rows, allow_pickle=False)
-        step = step_graph(model, rows)
         onnx.save(encoder_graph(model), temporary / ENCODER_GRAPH)
-        onnx.save(step, temporary / STEP_GRAPH)
+        onnx.save(step_graph(model, rows), temporary / STEP_GRAPH)
         largest = compare_with_torch(model, temporary, rows, int8=False).largest
         if not largest <= TOLERANCE:
             raise ExportCheckError(f"{STEP_GRAPH} differs from the torch model by {largest:.2e} in a log-probability")
         if int8:
-            onnx.save(quantized(step), temporary / STEP_GRAPH_INT8)
+            onnx.save(step_graph(model, rows, int8=True), temporary / STEP_GRAPH_INT8)
             relative = compare_with_torch(model, temporary, rows, int8=True).relative
             if not relative <= INT8_TOLERANCE:
                 raise ExportCheckError(
@@ -64,19 +58,6 @@ def export_text_graphs(model: RDRecModel, folder: Path, rows: IntArray, *, int8:
                 )
         for file in temporary.iterdir():
             os.replace(file, folder / file.name)
-
-
-def quantized(step: onnx.ModelProto) -> onnx.ModelProto:
-    """The step graph with 8-bit weights in blocks, and products in integers."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(step)
-    config = DefaultWeightOnlyQuantConfig(
-        block_size=_INT8_BLOCK, is_symmetric=True, accuracy_level=4, bits=8, quant_format=QuantFormat.QOperator
-    )
-    logging.getLogger("onnxruntime.quantization.matmul_nbits_quantizer").setLevel(logging.WARNING)
-    quantizer = MatMulNBitsQuantizer(copy, algo_config=config)
-    quantizer.process()
-    return quantizer.model.model  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True)

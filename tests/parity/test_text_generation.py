@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from onnx import TensorProto
+from onnx import ModelProto, TensorProto
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import T5Config as HFConfig
 from transformers import T5ForConditionalGeneration
@@ -234,16 +234,19 @@ def test_an_export_whose_check_fails_writes_nothing(
     int8: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, model = pair(False)
-    good = text_export.quantized if int8 else text_export.step_graph
+    good = text_export.step_graph
 
-    def spoiled(*arguments: object) -> object:
-        graph = good(*arguments)
-        kind = TensorProto.UINT8 if int8 else TensorProto.FLOAT
-        output_layer = [weight for weight in graph.graph.initializer if weight.data_type == kind and weight.dims][-1]
-        output_layer.raw_data = bytes(len(output_layer.raw_data))
+    def spoiled(model: RDRecModel, rows: np.ndarray, **options: bool) -> ModelProto:
+        graph = good(model, rows, **options)
+        if options.get("int8", False) is int8:
+            kind = TensorProto.INT8 if int8 else TensorProto.FLOAT
+            output_layer = [weight for weight in graph.graph.initializer if weight.data_type == kind and weight.dims][
+                -1
+            ]
+            output_layer.raw_data = bytes(len(output_layer.raw_data))
         return graph
 
-    monkeypatch.setattr(text_export, good.__name__, spoiled)
+    monkeypatch.setattr(text_export, "step_graph", spoiled)
     folder = tmp_path / "onnx"
     with pytest.raises(ExportCheckError, match="differs from the torch model"):
         export_text_graphs(model, folder, EVERYTHING, int8=True)

@@ -1,0 +1,240 @@
+"""T5's layers as ONNX nodes, in float32 or with 8-bit products, with the runtime's fused operators.
+
+8-bit: weights have one scale an output column, activations one scale a token, computed when the graph runs. So a
+token's numbers depend on no other token and batch-mates change nothing; one scale a tensor (DynamicQuantizeMatMul)
+would be faster by a fifth and would break that. Knows layers, not what a graph is for. Needs torch and onnx.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from onnx import helper, numpy_helper
+from torch import Tensor, nn
+
+from rdrec_core.model import RDRecModel
+from rdrec_core.t5 import T5, Attention, Block, FeedForward, RMSNorm, relative_buckets
+
+KeyValueNames = tuple[str, str]
+"""Keys and values of one layer, each (B, H, T, d_kv)."""
+_OPSET = 20
+_MASKED = float(np.finfo(np.float32).min / 2)
+
+
+class GraphWriter:
+    """Collects nodes, weights, inputs and outputs; values are named by the writer."""
+
+    def __init__(self) -> None:
+        self._nodes: list[onnx.NodeProto] = []
+        self._weights: list[onnx.TensorProto] = []
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+
+    def constant(self, array: npt.ArrayLike) -> str:
+        """A weight or another constant."""
+        name = f"w{len(self._weights)}"
+        self._weights.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def weight(self, tensor: Tensor) -> str:
+        """A torch weight in float32."""
+        return self.constant(tensor.detach().float().cpu().numpy())
+
+    def call(self, op: str, *inputs: str, outputs: Sequence[str] = (), domain: str = "", **attributes: Any) -> str:
+        """Add a node; returns its first output (named by the writer unless outputs are given)."""
+        outputs = list(outputs) or [f"v{len(self._nodes)}"]
+        self._nodes.append(helper.make_node(op, list(inputs), outputs, domain=domain, **attributes))
+        return outputs[0]
+
+    def input(self, name: str, kind: int, shape: Sequence[int | str]) -> str:
+        """Declare an input."""
+        self._inputs.append(helper.make_tensor_value_info(name, kind, list(shape)))
+        return name
+
+    def output(self, name: str, kind: int, shape: Sequence[int | str]) -> str:
+        """Declare an output; a node must produce it under this name."""
+        self._outputs.append(helper.make_tensor_value_info(name, kind, list(shape)))
+        return name
+
+    def model(self, name: str, metadata: dict[str, str] | None = None) -> onnx.ModelProto:
+        """The finished model."""
+        model = helper.make_model(
+            helper.make_graph(self._nodes, name, self._inputs, self._outputs, self._weights),
+            opset_imports=[helper.make_opsetid("", _OPSET), helper.make_opsetid("com.microsoft", 1)],
+            ir_version=10,
+            producer_name="rdrec",
+        )
+        helper.set_model_props(model, metadata or {})
+        return model
+
+
+class T5Writer:
+    """Writes the layers of rdrec_core/t5.py into a graph, with the runtime's fused operators."""
+
+    def __init__(self, graph: GraphWriter, model: RDRecModel) -> None:
+        self.graph = graph
+        self.config = model.config.t5
+        self._head_shape = graph.constant(np.array([0, 0, self.config.num_heads, self.config.d_kv]))
+
+    def linear(self, x: str, *layers: nn.Linear, positive: bool = False) -> str:
+        """One product for all the layers, outputs side by side; see `product`."""
+        return self.product(x, torch.cat([layer.weight for layer in layers]), positive=positive)
+
+    def product(self, x: str, weight: Tensor, *, positive: bool = False) -> str:
+        """x (..., K) times weight (N, K) -> (..., N). positive: x has no negative numbers."""
+        return self.graph.call("MatMul", x, self.graph.weight(weight.T))
+
+    def heads(self, x: str) -> str:
+        """(B, T, H d_kv) -> (B, H, T, d_kv)."""
+        return self.graph.call("Transpose", self.graph.call("Reshape", x, self._head_shape), perm=[0, 2, 1, 3])
+
+    def norm(self, x: str, norm: RMSNorm) -> str:
+        """RMS norm."""
+        return self.graph.call(
+            "SimplifiedLayerNormalization", x, self.graph.weight(norm.weight), axis=-1, epsilon=norm.epsilon
+        )
+
+    def add_and_norm(self, x: str, branch: str, norm: RMSNorm) -> tuple[str, str]:
+        """x + branch, normed, and itself."""
+        total = f"{branch}.sum"
+        normed = self.graph.call(
+            "SkipSimplifiedLayerNormalization", x, branch, self.graph.weight(norm.weight),
+            outputs=[f"{branch}.norm", "", "", total], domain="com.microsoft", epsilon=norm.epsilon,
+        )  # fmt: skip
+        return normed, total
+
+    def attend(self, query: str, key: str, value: str, bias: str) -> str:
+        """Queries (B, T, H d_kv), keys and values (B, H, T_kv, d_kv), bias (B, H, T, T_kv) -> (B, T, H d_kv)."""
+        return self.graph.call(
+            "MultiHeadAttention", query, key, value, "", "", bias,
+            domain="com.microsoft", num_heads=self.config.num_heads, scale=1.0,
+        )  # fmt: skip
+
+    def query_key_value(self, x: str, attention: Attention) -> tuple[str, str, str]:
+        """Queries (B, T, H d_kv), keys and values (B, H, T, d_kv)."""
+        joined = self.linear(x, attention.q, attention.k, attention.v)
+        parts = [f"{joined}.q", f"{joined}.k", f"{joined}.v"]
+        self.graph.call("Split", joined, outputs=parts, axis=-1, num_outputs=3)
+        return parts[0], self.heads(parts[1]), self.heads(parts[2])
+
+    def feed_forward(self, x: str, ff: FeedForward) -> str:
+        """ReLU or gated GELU."""
+        inner = self.linear(x, ff.wi)
+        if ff.gate is None:
+            return self.linear(self.graph.call("Relu", inner), ff.wo, positive=True)
+        gated = self.graph.call("Mul", self.graph.call("Gelu", inner, approximate="tanh"), self.linear(x, ff.gate))
+        return self.linear(gated, ff.wo)
+
+    def encoder(self, t5: T5, x: str, bias: str) -> str:
+        """All encoder layers: embeddings (B, S, D), bias (B, H, S, S) -> normed states (B, S, D)."""
+        blocks: list[Block] = list(t5.encoder)  # type: ignore[arg-type]
+        normed = self.norm(x, blocks[0].self_norm)
+        for index, block in enumerate(blocks):
+            attended = self.attend(*self.query_key_value(normed, block.self_attention), bias)
+            normed, x = self.add_and_norm(x, self.linear(attended, block.self_attention.o), block.ff_norm)
+            after = blocks[index + 1].self_norm if index + 1 < len(blocks) else t5.encoder_norm
+            normed, x = self.add_and_norm(x, self.feed_forward(normed, block.ff), after)
+        return normed
+
+    def decoder(
+        self, t5: T5, x: str, bias: str, cross: list[KeyValueNames], cross_bias: str, past: list[KeyValueNames] | None
+    ) -> tuple[str, list[KeyValueNames]]:
+        """All decoder layers over new slots: embeddings (B, T, D) -> normed states and all slots' keys and values.
+
+        bias (B, H, T, T_kv), cross_bias (B, 1, T, S); past and what is returned as in `t5.T5.decode`.
+        """
+        blocks: list[Block] = list(t5.decoder)  # type: ignore[arg-type]
+        normed = self.norm(x, blocks[0].self_norm)
+        present: list[KeyValueNames] = []
+        for index, block in enumerate(blocks):
+            query, key, value = self.query_key_value(normed, block.self_attention)
+            if past is not None:
+                key = self.graph.call("Concat", past[index][0], key, axis=2)
+                value = self.graph.call("Concat", past[index][1], value, axis=2)
+            present.append((key, value))
+            attended = self.linear(self.attend(query, key, value, bias), block.self_attention.o)
+            normed, x = self.add_and_norm(x, attended, block.cross_norm)
+            query = self.linear(normed, block.cross_attention.q)
+            attended = self.linear(self.attend(query, *cross[index], cross_bias), block.cross_attention.o)
+            normed, x = self.add_and_norm(x, attended, block.ff_norm)
+            after = blocks[index + 1].self_norm if index + 1 < len(blocks) else t5.decoder_norm
+            normed, x = self.add_and_norm(x, self.feed_forward(normed, block.ff), after)
+        return normed, present
+
+    def cross_key_values(self, t5: T5, encoded: str) -> list[KeyValueNames]:
+        """Encoder states (B, S, D) -> keys and values of every decoder layer, out of one product."""
+        blocks: list[Block] = list(t5.decoder)  # type: ignore[arg-type]
+        layers = [layer for block in blocks for layer in (block.cross_attention.k, block.cross_attention.v)]
+        joined = self.linear(encoded, *layers)
+        parts = [f"{joined}.{place}" for place in range(len(layers))]
+        self.graph.call("Split", joined, outputs=parts, axis=-1, num_outputs=len(parts))
+        heads = [self.heads(part) for part in parts]
+        return list(zip(heads[::2], heads[1::2], strict=True))
+
+    def distance_bias(self, table: nn.Embedding, distances: str, *, bidirectional: bool) -> str:
+        """Bias of each head at a distance (key minus query): (...) int64 -> (H, ...)."""
+        far = self.config.relative_attention_max_distance  # everything beyond shares the last bucket
+        buckets = relative_buckets(
+            torch.arange(-far, far + 1),
+            bidirectional=bidirectional,
+            num_buckets=self.config.relative_attention_num_buckets,
+            max_distance=far,
+        )
+        limits = self.graph.constant(np.int64(-far)), self.graph.constant(np.int64(far))
+        near = self.graph.call("Clip", distances, *limits)
+        place = self.graph.call("Add", near, self.graph.constant(np.int64(far)))
+        by_distance = table.weight[buckets.to(table.weight.device)].T
+        return self.graph.call("Gather", self.graph.weight(by_distance), place, axis=1)
+
+    def mask_bias(self, mask: str) -> str:
+        """True -> 0, False -> a number that no softmax sees."""
+        zero, masked = self.graph.constant(np.float32(0)), self.graph.constant(np.float32(_MASKED))
+        return self.graph.call("Where", mask, zero, masked)
+
+    def unsqueeze(self, x: str, *axes: int) -> str:
+        """Insert axes."""
+        return self.graph.call("Unsqueeze", x, self.graph.constant(np.array(axes)))
+
+    def size(self, x: str, axis: int) -> str:
+        """Size along an axis, (1,) int64."""
+        return self.graph.call("Shape", x, start=axis, end=axis + 1)
+
+
+class QuantizedT5Writer(T5Writer):
+    """`T5Writer` whose products run in 8 bits."""
+
+    def __init__(self, graph: GraphWriter, model: RDRecModel) -> None:
+        super().__init__(graph, model)
+        self._quantized: dict[tuple[str, bool], tuple[str, str, str]] = {}
+
+    def product(self, x: str, weight: Tensor, *, positive: bool = False) -> str:
+        """See `T5Writer.product`; that x is positive is worth a bit."""
+        graph = self.graph
+        columns = weight.detach().float().cpu().numpy().T
+        scale = np.maximum(np.abs(columns).max(axis=0), 1e-12).astype(np.float32) / 127
+        quantized, row_scale, zero = self._quantize(x, positive)
+        whole = graph.call(
+            "MatMulIntegerToFloat", quantized, graph.constant(np.rint(columns / scale).astype(np.int8)),
+            graph.constant(np.float32(1)), graph.constant(scale), zero, domain="com.microsoft",
+        )  # fmt: skip
+        return graph.call("Mul", whole, row_scale)
+
+    def _quantize(self, x: str, positive: bool) -> tuple[str, str, str]:
+        key = (x, positive)
+        if key not in self._quantized:
+            graph = self.graph
+            size = x if positive else graph.call("Abs", x)
+            largest = graph.call("ReduceMax", size, graph.constant(np.array([-1])), keepdims=1)
+            largest = graph.call("Max", largest, graph.constant(np.float32(1e-12)))
+            levels = np.float32(255 if positive else 127)
+            row_scale = graph.call("Mul", largest, graph.constant(1 / levels))
+            zero = graph.constant(np.uint8(0 if positive else 128))
+            scaled = graph.call("Div", x, row_scale)
+            quantized = graph.call("QuantizeLinear", scaled, graph.constant(np.float32(1)), zero)
+            self._quantized[key] = (quantized, row_scale, zero)
+        return self._quantized[key]
