@@ -1,10 +1,10 @@
 """The made-up shop of the demo: hidden tastes and traits that show in what is bought, when, and in the reviews.
 
-A user likes three delights and starts at one kind of product. The next purchase is mostly the next product of a series
-that the user has begun, else a new series of the same kind, else one of a neighbouring kind; among series those that
-share delights with the user win. Some purchases are gifts, which nobody can foresee. So a model that learns the series, the
-kinds and the users beats popularity by far.
-Deterministic in the seed. Writes the Amazon 2018 formats that `rdrec prepare` reads; knows nothing of datasets.
+A user likes three delights and starts at one kind of product. The next purchase is mostly the next product of a
+series that the user has begun, else a new series of the same kind, else one of a neighbouring kind; among series
+those that share delights with the user win. Some purchases are gifts, which nobody can foresee. So a model that
+learns the series, the kinds and the users beats popularity by far. Deterministic in the seed. Writes the Amazon 2018
+formats that `rdrec prepare` reads; knows nothing of datasets.
 """
 
 from __future__ import annotations
