@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -24,8 +25,8 @@ from rdrec_core.engines import open_engine as open_installed_engine
 from rdrec_core.engines.base import Engine
 from rdrec_core.errors import RDRecError
 from service import routes
-from service.arm import OpenEngine
 from service.edge import Edge
+from service.engine_process import OpenEngine
 from service.openapi import install_openapi
 from service.parts import Stores, assemble, open_stores
 from service.problems import ProblemError, problem_response
@@ -38,9 +39,8 @@ CONSOLE = Path(__file__).parent / "console"
 
 def open_engine(bundle: Bundle, settings: Settings) -> Engine:
     """The fastest engine that is installed."""
-    return open_installed_engine(
-        bundle, score_mode=settings.score_mode, strategy=settings.strategy, threads=settings.engine_threads
-    )
+    threads = settings.engine_threads or max(1, len(os.sched_getaffinity(0)) - 1)
+    return open_installed_engine(bundle, score_mode=settings.score_mode, strategy=settings.strategy, threads=threads)
 
 
 def create_app(

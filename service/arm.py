@@ -15,17 +15,15 @@ from typing import Any
 import numpy as np
 
 from rdrec_core.bundle import Bundle
-from rdrec_core.engines.base import Engine
-from rdrec_core.errors import BundleError, EngineError, RDRecError
-from rdrec_core.item_graph import ItemGraph
+from rdrec_core.errors import BundleError, RDRecError
 from rdrec_core.ranking import Ranker
 from rdrec_core.types import RankRequest, ScoreMode, ScoreRequest, Strategy, TextRequest
 from service.batch_queue import BatchQueue, Kind
-from service.batcher import Batcher, BatcherObserver, EngineDownError, Outcome
-from service.computation import Computation, RankWork, ScoreWork
+from service.batcher import Batcher, BatcherObserver, EngineDownError, Outcome, Runner
+from service.computation import Computation, RankWork, ScoreWork, open_ranker
+from service.engine_process import EngineProcess, OpenEngine, as_ranker
 from service.settings import Settings
 
-OpenEngine = Callable[[Bundle, Settings], Engine]
 WARM_UP_S = 120.0
 _SEARCHED_TITLE_BYTES = 8_000_000
 
@@ -55,12 +53,14 @@ class Arm:
         """Requests that are being answered by this arm; a replaced arm ends with the last of them."""
         self.find_item: Callable[[str], int | None] = lru_cache(maxsize=200_000)(self.catalog.item_ids.find)
         """Index of an external item id; remembered, because a request may name a thousand."""
+        self.find_user: Callable[[str], int | None] = lru_cache(maxsize=200_000)(self.users.user_ids.find)
         self.name_of: Callable[[int], tuple[str, str | None]] = lru_cache(maxsize=200_000)(self._name_of)
         """External id and title of an item index; remembered, because popular items are in every answer."""
         self._settings = settings
         self._open_engine = open_engine
         self._clock = clock
         self._is_warm = False
+        self._process: EngineProcess | None = None
         queue = BatchQueue(
             size=settings.queue_size, batch_size=settings.batch_size, wait_s=settings.batch_wait_ms / 1000
         )
@@ -79,12 +79,12 @@ class Arm:
     async def start(self) -> None:
         """Open an engine, start its thread, warm up; also after a death. Raises RDRecError where any of it fails."""
         self._is_warm = False
-        self.ranker = await asyncio.to_thread(self._open_ranker)
-        self.batcher.start(Computation(self.ranker))
+        self._close()
+        self.batcher.start(await asyncio.to_thread(self._open))
         try:
             await self._warm_up()
         except BaseException:
-            await self.batcher.stop()
+            await self.stop()
             raise
         self._is_warm = True
 
@@ -100,8 +100,9 @@ class Arm:
         return await self.batcher.submit(kind, length, work, deadline)
 
     async def stop(self) -> None:
-        """Finish what is queued, end the thread."""
+        """Finish what is queued, end the thread and the engine."""
         await self.batcher.stop()
+        await asyncio.to_thread(self._close)
 
     def text_request(self, asked: TextRequest) -> TextRequest:
         """The request with the configured search."""
@@ -126,18 +127,18 @@ class Arm:
     def _titles(self) -> bytes:
         return self.catalog.titles.blob[:_SEARCHED_TITLE_BYTES].tobytes()
 
-    def _open_ranker(self) -> Ranker:
-        try:
-            engine = self._open_engine(self.bundle, self._settings)
-        except RDRecError:
-            raise
-        except Exception as error:  # whatever a runtime raises for a graph or a device it does not like
-            raise EngineError(f"{self.bundle.path}: the engine cannot be opened ({type(error).__name__})") from error
-        ranker = Ranker.of_bundle(self.bundle, engine)
-        if ranker.graph is None:  # popularity alone still answers users of whom nothing is known
-            counts = np.bincount(np.asarray(self.users.items), minlength=len(self.catalog)).astype(np.float32)
-            ranker.graph = ItemGraph(counts / max(1.0, float(counts.sum())), {})
-        return ranker
+    def _open(self) -> Runner:
+        if self._settings.engine_process:
+            self._process = EngineProcess(self._open_engine, self.bundle.path, self._settings)
+            self.ranker = as_ranker(self.bundle, self._process)
+            return self._process
+        self.ranker = open_ranker(self.bundle, lambda: self._open_engine(self.bundle, self._settings))
+        return Computation(self.ranker)
+
+    def _close(self) -> None:
+        if self._process is not None:
+            self._process.close()
+            self._process = None
 
     async def _warm_up(self) -> None:
         """Ask everything that the endpoints ask, alone and in full batches."""

@@ -5,12 +5,18 @@ Knows neither HTTP nor threads; `arm.py` puts it behind a queue.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from rdrec_core.bundle import Bundle
+from rdrec_core.engines.base import Engine
+from rdrec_core.errors import EngineError, RDRecError
+from rdrec_core.item_graph import ItemGraph
 from rdrec_core.ranking import Ranker
-from rdrec_core.types import RankRequest, ScoreRequest
+from rdrec_core.types import RankRequest, ScoreMode, ScoreRequest
 from service.batch_queue import Kind
 
 
@@ -31,11 +37,34 @@ class ScoreWork:
     fusion: bool
 
 
+def open_ranker(bundle: Bundle, open_engine: Callable[[], Engine]) -> Ranker:
+    """The bundle's ranker, always with a graph: a bundle without one still knows what is popular.
+
+    Raises RDRecError where the engine cannot be opened.
+    """
+    try:
+        engine = open_engine()
+    except RDRecError:
+        raise
+    except Exception as error:  # whatever a runtime raises for a graph or a device it does not like
+        raise EngineError(f"{bundle.path}: the engine cannot be opened ({type(error).__name__})") from error
+    ranker = Ranker.of_bundle(bundle, engine)
+    if ranker.graph is None:
+        counts = np.bincount(np.asarray(bundle.users.items), minlength=len(bundle.catalog)).astype(np.float32)
+        ranker.graph = ItemGraph(counts / max(1.0, float(counts.sum())), {})
+    return ranker
+
+
 class Computation:
     """A Runner: RankWork and ScoreWork become a Ranking each, TextRequest a string."""
 
     def __init__(self, ranker: Ranker) -> None:
         self._ranker = ranker
+
+    @property
+    def score_mode(self) -> ScoreMode:
+        """How the engine defines a log-probability."""
+        return self._ranker.engine.score_mode
 
     def __call__(self, kind: Kind, works: Sequence[Any]) -> Sequence[Any]:
         """Compute a batch of works of one kind, in order."""

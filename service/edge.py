@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.context import SCOPE_KEY, RequestContext
@@ -195,17 +195,16 @@ class _Exchange:
         """Add the headers that every response has."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = MutableHeaders(raw=list(message.get("headers", [])))
-            self._add_headers(headers)
-            message = {**message, "headers": headers.raw}
+            message = {**message, "headers": [*message.get("headers", ()), *self._headers()]}
         await self._send(message)
 
-    def _add_headers(self, headers: MutableHeaders) -> None:
+    def _headers(self) -> list[tuple[bytes, bytes]]:
         context = self._context
-        headers["x-request-id"] = context.request_id
         spent: list[tuple[str, float]] = [*context.seconds.items(), ("total", context.clock() - context.started_at)]
-        headers["server-timing"] = ", ".join(f"{phase};dur={seconds * 1000:.2f}" for phase, seconds in spent)
-        for name, value in security_headers(self._scope["path"]):
-            headers.setdefault(name.decode(), value.decode())
-        if self._close:
-            headers["connection"] = "close"
+        timing = ", ".join(f"{phase};dur={seconds * 1000:.2f}" for phase, seconds in spent)
+        headers = [
+            (b"x-request-id", context.request_id.encode()),
+            (b"server-timing", timing.encode()),
+            *security_headers(self._scope["path"]),
+        ]
+        return [*headers, (b"connection", b"close")] if self._close else headers

@@ -17,8 +17,9 @@ from typing import Any
 from rdrec_core.bundle import Bundle
 from rdrec_core.errors import BundleError, RDRecError
 from rdrec_core.signing import verify_signature
-from service.arm import Arm, OpenEngine
+from service.arm import Arm
 from service.batcher import EngineDownError
+from service.engine_process import OpenEngine
 from service.observability import ArmObserver, Metrics, describe_error
 from service.settings import Settings, public_key_bytes
 
@@ -145,6 +146,7 @@ class ModelHost:
             self._metrics.swaps.labels("done").inc()
             log.info("bundle_served", extra={"arm": arm, "model_version": new.version})
             if old is not None:
+                self._retiring.add(old)
                 self._in_background(self._retire(old))
             return new
 
@@ -179,7 +181,6 @@ class ModelHost:
             raise BundleError(f"the bundle cannot be read: {error.strerror}") from error
 
     async def _retire(self, arm: Arm) -> None:
-        self._retiring.add(arm)
         while arm.leases:
             await asyncio.sleep(0.05)
         await arm.stop()

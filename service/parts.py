@@ -9,7 +9,7 @@ from fastapi import Request
 from prometheus_client.registry import Collector
 
 from service.answer_cache import AnswerCache, SharedCache
-from service.arm import OpenEngine
+from service.engine_process import OpenEngine
 from service.history.base import HistoryStore
 from service.history.memory import MemoryHistoryStore
 from service.lifecycle import ModelHost

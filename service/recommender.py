@@ -99,7 +99,7 @@ class Recommender:
     async def _sequential(self, arm: Arm, request: SequentialRequest, context: RequestContext) -> RankingAnswer:
         include = None if request.include is None else _indices(arm, request.include, "include")
         exclude = _indices(arm, request.exclude or (), "exclude")
-        user = arm.users.user_ids.find(request.user_id) if request.user_id is not None else None
+        user = arm.find_user(request.user_id) if request.user_id is not None else None
         history = await self._history(arm, request.user_id, user, request.history, context)
         if request.exclude_seen:
             exclude = tuple(dict.fromkeys((*exclude, *history.items)))
@@ -117,7 +117,7 @@ class Recommender:
         """The best of the candidates. Raises like `sequential`."""
         with self._host.lease(request.user_id) as arm:
             given = None if request.candidates is None else _indices(arm, request.candidates, "candidates")
-            user = arm.users.user_ids.find(request.user_id) if request.user_id is not None else None
+            user = arm.find_user(request.user_id) if request.user_id is not None else None
             history = await self._history(arm, request.user_id, user, request.history, context)
             found_by: FoundBy
             if user is None and not history.items:
@@ -134,7 +134,7 @@ class Recommender:
         """Why this item for this user. Raises UnknownItemError, and what `Batcher.submit` raises."""
         with self._host.lease(request.user_id) as arm:
             item = _index(arm, request.item_id, "item_id")
-            user = arm.users.user_ids.find(request.user_id)
+            user = arm.find_user(request.user_id)
             history = await self._history(arm, request.user_id, user, None, context)
             explanation, preference, attributes = await asyncio.gather(
                 self._text(arm, TextRequest(Task.EXPLANATION, user, item), context),
@@ -166,7 +166,7 @@ class Recommender:
         """Keep an interaction. Raises UnknownItemError, or HistoryUnavailableError if it is not known to be kept."""
         with self._host.lease(request.user_id) as arm:
             _index(arm, request.item_id, "item_id")
-            user = arm.users.user_ids.find(request.user_id)
+            user = arm.find_user(request.user_id)
             base = [] if user is None else self._base_ids(arm, user)
         with context.timing("history"):
             recorded = await self._store.append(
@@ -182,7 +182,7 @@ class Recommender:
     async def history(self, user_id: str, limit: int, context: RequestContext) -> HistoryAnswer:
         """What is known of the user, from the store, else from the bundle."""
         with self._host.lease(user_id) as arm:
-            user = arm.users.user_ids.find(user_id)
+            user = arm.find_user(user_id)
             ids, source, degraded = await self._stored(arm, user_id, user, limit, context)
             items = [(item_id, arm.find_item(item_id)) for item_id in ids[max(0, len(ids) - limit) :]]
             context.history_source, context.degraded = source, degraded

@@ -113,18 +113,23 @@ def host_is_allowed(host: str, allowed: Sequence[str]) -> bool:
     )
 
 
-def security_headers(path: str) -> list[tuple[bytes, bytes]]:
+def security_headers(path: str) -> Sequence[tuple[bytes, bytes]]:
     """Headers of every answer; pages get the policy that they can live with, data gets none to run."""
     if path == "/" or path.startswith("/console/"):
-        policy, cache = CONSOLE_POLICY, "no-cache"
-    elif path.startswith(("/docs", "/static-offline-docs")):
-        policy, cache = DOCS_POLICY, "no-cache"
-    else:
-        policy, cache = "default-src 'none'; frame-ancestors 'none'", "no-store"
-    return [
+        return _CONSOLE_HEADERS
+    return _DOCS_HEADERS if path.startswith(("/docs", "/static-offline-docs")) else _DATA_HEADERS
+
+
+def _headers(policy: str, cache: str) -> Sequence[tuple[bytes, bytes]]:
+    return (
         (b"x-content-type-options", b"nosniff"),
         (b"x-frame-options", b"DENY"),
         (b"referrer-policy", b"no-referrer"),
         (b"content-security-policy", policy.encode()),
         (b"cache-control", cache.encode()),
-    ]
+    )
+
+
+_CONSOLE_HEADERS = _headers(CONSOLE_POLICY, "no-cache")
+_DOCS_HEADERS = _headers(DOCS_POLICY, "no-cache")
+_DATA_HEADERS = _headers("default-src 'none'; frame-ancestors 'none'", "no-store")

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from rdrec_core.bundle import Bundle
 from rdrec_core.errors import RDRecError
 from service.app import create_app, open_engine
-from service.arm import OpenEngine
+from service.engine_process import OpenEngine
 from service.lifecycle import ModelHost
 from service.observability import configure_logging, describe_error
 from service.settings import Settings, read_settings

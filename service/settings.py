@@ -50,7 +50,9 @@ class Settings(BaseSettings):
     """None takes the bundle's default."""
     strategy: Strategy | None = None
     engine_threads: int = Field(default=0, ge=0)
-    """Threads of one engine computation; 0 leaves it to the engine."""
+    """Threads of one engine computation; 0 takes all cores but one, which HTTP needs."""
+    engine_process: bool = True
+    """The engine in a process of its own; False saves its memory where there is one core only."""
     text_search: Literal["fast", "diverse"] = "fast"
     """How `/explain` writes what the bundle has no profile of: greedily, or by the paper's diverse beam search."""
     bundle_public_key: str | None = None

@@ -41,10 +41,11 @@ def bundle(tmp_path: Path) -> Path:
     return write_bundle(tmp_path / "bundles" / "first")
 
 
-def ask(client: httpx.AsyncClient, n: int, **more: Any) -> Any:
+def ask(client: httpx.AsyncClient, n: int, *, timeout_ms: int = 20_000) -> Any:
     """A request that no other shares."""
     history = [item_id(n % 40), item_id(n // 40 % 40)]
-    return client.post("/recommend/sequential", json={"history": history, "n_items": 3, "fusion": False}, **more)
+    body = {"history": history, "n_items": 3, "fusion": False}
+    return client.post("/recommend/sequential", json=body, headers={"X-Request-Timeout-Ms": str(timeout_ms)})
 
 
 def slug(response: httpx.Response) -> str:
@@ -154,7 +155,7 @@ async def test_overload_is_a_429_with_the_time_to_wait_and_all_accepted_are_answ
     app = create_app(fake_settings(bundle, queue_size=10, batch_size=4), open_engine=lambda b, s: engine)
     async with running(app) as client:
         engine._before = gate
-        asked = [asyncio.create_task(ask(client, n, headers={"X-Request-Timeout-Ms": "20000"})) for n in range(40)]
+        asked = [asyncio.create_task(ask(client, n)) for n in range(40)]
         await asyncio.to_thread(gate.entered.wait, 10)
         while sum(task.done() for task in asked) < 20:
             await asyncio.sleep(0.01)
@@ -176,7 +177,7 @@ async def test_a_deadline_is_a_504_and_never_reaches_the_engine(bundle: Path) ->
         blocker = asyncio.create_task(ask(client, 1))
         await asyncio.to_thread(gate.entered.wait, 10)
         engine.calls.clear()
-        late = await ask(client, 2, headers={"X-Request-Timeout-Ms": "20"})
+        late = await ask(client, 2, timeout_ms=20)
         assert (late.status_code, slug(late)) == (504, "deadline-exceeded")
         gate.opened.set()
         assert (await blocker).status_code == 200
@@ -224,7 +225,7 @@ async def test_twenty_swaps_under_load_answer_everything_from_one_model_or_the_o
             n = worker * 1000
             while not stop.is_set():
                 n += 1
-                answer = await ask(client, n, headers={"X-Request-Timeout-Ms": "20000"})
+                answer = await ask(client, n)
                 assert answer.status_code == 200, answer.text
                 content = answer.json()
                 assert len(content["items"]) == 3

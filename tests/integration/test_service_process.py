@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -204,3 +206,51 @@ def test_a_bundle_that_cannot_be_served_ends_the_process_with_status_1(bundle: P
     assert done.returncode == 1
     assert "labels.npy" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def children_of(service: ServiceProcess) -> list[int]:
+    threads = Path(f"/proc/{service.process.pid}/task").glob("*/children")
+    return [int(child) for thread in threads for child in thread.read_text().split()]
+
+
+@pytest.mark.parametrize("apart", ["true", "false"])
+def test_the_engine_answers_in_its_own_process_as_in_this_one(bundle: Path, tmp_path: Path, apart: str) -> None:
+    with service_process(bundle, tmp_path / "log", engine_process=apart) as service:
+        body = {"user_id": "u0003", "candidates": ["i0012", "i0009"], "n_items": 2}
+        answer = httpx.post(f"{service.url}/recommend/topn", json=body).json()
+        assert [item["item_id"] for item in answer["items"]] == ["i0009", "i0012"]
+        explained = httpx.post(f"{service.url}/explain", json={"user_id": "u0003", "item_id": "i0008"}).json()
+        assert explained["explanation"] == "explanation of user 3 and item 8"
+        assert [each["item_id"] for each in explained["evidence"]] == ["i0007"]
+        children = children_of(service)
+        assert bool(children) is (apart == "true")
+        service.signal(signal.SIGTERM)
+        assert service.wait() == 0
+    deadline = time.monotonic() + 10  # multiprocessing's own tracker ends a moment after its parent
+    while any(Path(f"/proc/{child}").exists() for child in children):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_killed_engine_process_is_replaced_and_its_requests_are_answered(bundle: Path, tmp_path: Path) -> None:
+    with service_process(bundle, tmp_path / "log", engine_seconds=0.3, engine_process="true") as service:
+
+        def ask() -> httpx.Response:
+            headers = {"X-Request-Timeout-Ms": "20000"}
+            body = {"user_id": "u0001", "n_items": 1}
+            return httpx.post(f"{service.url}/recommend/sequential", json=body, headers=headers, timeout=30)
+
+        with ThreadPoolExecutor() as pool:
+            asked = pool.submit(ask)
+            time.sleep(0.15)
+            engines = [
+                child for child in children_of(service) if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()
+            ]
+            assert len(engines) == 1
+            os.kill(engines[0], signal.SIGKILL)
+            assert asked.result().status_code == 503
+        deadline = time.monotonic() + 30
+        while httpx.get(f"{service.url}/health/ready").status_code != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert ask().status_code == 200
