@@ -9,12 +9,17 @@ import polars as pl
 
 from training.data.dataset import ITEMS, REVIEWS, DatasetInfo
 
+ROWS_PER_GROUP = 20_000
+"""As many as `rdrec prepare` puts into a row group at most."""
+
 
 def write_dataset(folder: Path, reviews: Iterable[tuple[str, str]], titles: tuple[str | None, ...] = (None,)) -> Path:
     """One user a review, in order; the reviews take turns over the items. (text, split) -> the folder."""
     folder.mkdir(parents=True)
     rows = [(n, n % len(titles), text, 5.0, None, split) for n, (text, split) in enumerate(reviews)]
-    pl.DataFrame(rows, schema=REVIEWS, orient="row").write_parquet(folder / "reviews.parquet")
+    pl.DataFrame(rows, schema=REVIEWS, orient="row").write_parquet(
+        folder / "reviews.parquet", row_group_size=ROWS_PER_GROUP
+    )
     items = [(n, f"B{n:09d}", str(n + 1), title) for n, title in enumerate(titles)]
     pl.DataFrame(items, schema=ITEMS, orient="row").write_parquet(folder / "items.parquet")
     info = DatasetInfo(
