@@ -71,7 +71,8 @@ def build(config: TrainConfig, dataset: Dataset, tokenizer_folder: Path | None) 
     if tokenizer_folder is not None:
         tokenizer = load_tokenizer(tokenizer_folder)
     else:
-        whole = dataset.items["label"] if config.item_words == "whole" else ()
+        as_one = config.item_words == "whole" and dataset.info.n_items <= config.whole_items_up_to
+        whole = dataset.items["label"] if as_one else ()
         tokenizer = train_vocabulary(training_texts(dataset), size=config.vocabulary_size, whole_items=whole)
     shape: dict[str, Any] = dict(PRESETS[preset])
     if config.dropout is not None:

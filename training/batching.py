@@ -49,6 +49,8 @@ class Batch:
     total_weight: float
     last_word: npt.NDArray[np.int64] | None
     choices: Choices | None
+    text_rows: int | None = None
+    """Texts are normalised over the first so many vocabulary rows; None: over all."""
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -59,10 +61,10 @@ class Batcher:
 
     def __init__(
         self, encoder: SourceEncoder, labels: RaggedTokens, *, trie: LabelTrie | None, decay: float = 1.0,
-        pad_token_id: int = 0, eos_token_id: int = 1,
+        text_rows: int | None = None, pad_token_id: int = 0, eos_token_id: int = 1,
     ) -> None:  # fmt: skip
-        """trie: restricts the loss of ranking tasks; None reads every target over the whole vocabulary."""
-        self._encoder, self._trie, self._decay = encoder, trie, decay
+        """trie and text_rows restrict what ranking and text targets are normalised over; None: the whole vocabulary."""
+        self._encoder, self._trie, self._decay, self._text_rows = encoder, trie, decay, text_rows
         self._pad, self._eos = pad_token_id, eos_token_id
         lengths = np.diff(labels.indptr)
         self._labels = np.full((len(labels), int(lengths.max()) + 1), pad_token_id, dtype=np.int64)
@@ -100,7 +102,9 @@ class Batcher:
         if self._trie is not None and mine[0].text is None:
             length, choices = _choices(self._trie, items)
             targets = targets[..., :length]
-        return Batch(source, targets, weights, total, self._last_words(mine, items.shape[1]), choices)
+        last_words = self._last_words(mine, items.shape[1])
+        text_rows = None if mine[0].text is None else self._text_rows
+        return Batch(source, targets, weights, total, last_words, choices, text_rows)
 
     @staticmethod
     def _target_items(examples: Sequence[TrainingExample]) -> npt.NDArray[np.int64]:

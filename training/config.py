@@ -86,7 +86,8 @@ class TrainConfig(BaseModel):
     """Share of ranking examples whose user word is `user_0`, so that unknown users with a history are served well."""
 
     loss: Literal["full", "trie"] = "full"
-    """Ranking tasks: softmax over the whole vocabulary, or over the children that the catalogue's trie allows."""
+    """full: softmax over the whole vocabulary. trie: over the children that the catalogue's trie allows, and for texts
+    over everything but whole item words, as texts are decoded."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     dropout: float | None = Field(None, ge=0, lt=1)
     """None keeps the backbone's."""
@@ -97,6 +98,8 @@ class TrainConfig(BaseModel):
     """Text pieces of a vocabulary trained here; digit pieces and item words come on top."""
     item_words: Literal["pieces", "whole"] = "pieces"
     """Whether `item_10012` in a source is read in digit pieces or, with a vocabulary trained here, as one token."""
+    whole_items_up_to: int = Field(100_000, ge=0)
+    """Larger catalogues are read in digit pieces in any case: one row an item would outgrow the model."""
     graph_initialisation: bool = False
     """Start item words and digit pieces from a spectral embedding of the training co-purchase graph (from scratch)."""
 

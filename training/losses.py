@@ -30,7 +30,9 @@ def target_nll(model: RDRecModel, batch: Batch, device: torch.device, *, smoothi
     targets = torch.from_numpy(batch.targets).to(device)
     if batch.choices is None:
         first = targets[:, 0, 0]
-        return _full(model, model.decode_targets(encoded, source_mask, first), first, smoothing)[:, None, None]
+        hidden = model.decode_targets(encoded, source_mask, first)
+        rows = None if batch.text_rows is None else torch.arange(batch.text_rows, device=device)
+        return _full(model, hidden, first, smoothing, rows)[:, None, None]
     last_word = None if batch.last_word is None else torch.from_numpy(batch.last_word).to(device)
     if last_word is not None:
         prompts = source_mask.shape[1] - whole_word_ids.shape[1]
@@ -68,10 +70,10 @@ def _decode_groups(model: RDRecModel, encoded: Tensor, source_mask: Tensor, targ
     return hidden
 
 
-def _full(model: RDRecModel, hidden: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-    """Mean over each target's tokens: hidden (B, T, D), targets (B, T) -> (B,)."""
+def _full(model: RDRecModel, hidden: Tensor, targets: Tensor, smoothing: float, rows: Tensor | None) -> Tensor:
+    """Mean over each target's tokens: hidden (B, T, D), targets (B, T) -> (B,). rows: a prefix of the vocabulary."""
     pad = model.config.t5.pad_token_id
-    logits = model.t5.logits(hidden).float()
+    logits = model.t5.logits(hidden, rows).float()
     nll = F.cross_entropy(
         logits.transpose(1, 2), targets, reduction="none", ignore_index=pad, label_smoothing=smoothing
     )

@@ -87,8 +87,18 @@ def materials(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) -> Ma
         if examples:
             validation[task] = examples
     trie = LabelTrie.of(ItemTrie.build(catalog.labels)) if config.loss == "trie" else None
-    batcher = Batcher(encoder, catalog.labels, trie=trie, decay=config.future_decay)
+    batcher = Batcher(
+        encoder, catalog.labels, trie=trie, decay=config.future_decay,
+        text_rows=_text_rows(tokenizer, catalog) if config.loss == "trie" else None,
+    )  # fmt: skip
     return Materials(tokenizer, labels, catalog, encoder, histories, epochs, batcher, validation)
+
+
+def _text_rows(tokenizer: Tokenizer, catalog: CatalogTokens) -> int | None:
+    """How many vocabulary rows come before those of whole item words; None where there are none such."""
+    n_items, size = len(catalog.item_words), tokenizer.get_vocab_size()
+    words = catalog.item_words.tokens
+    return size - n_items if len(words) == n_items and int(words.min()) == size - n_items else None
 
 
 def missing_tasks_notice(config: TrainConfig, dataset: Dataset, epochs: Epochs) -> str | None:

@@ -164,3 +164,18 @@ def test_a_causal_encoder_learns_every_prefix_as_if_it_were_alone(dataset: Datas
                 )
                 expected = target_nll(model, parts.batcher.batch([alone]), CPU)
                 assert nll[row, g, k].item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+def test_texts_are_normalised_over_everything_but_whole_item_words(dataset: Dataset) -> None:
+    config = load_config("scratch", None, {"tasks": "explanation", "causal_encoder": False})
+    model, tokenizer = build(config, dataset, None)
+    model.eval()
+    parts = materials(config, dataset, tokenizer)
+    n_words = tokenizer.get_vocab_size() - dataset.info.n_items
+    assert tokenizer.id_to_token(n_words).startswith("▁item_")
+    example = some_examples(parts, per_task=1)[0]
+    target = target_tokens(parts, example, None)
+    log_probs = by_hand(model, hugging_face_twin(model), parts, example, target)[:, :n_words]
+    expected = -torch.log_softmax(log_probs, dim=-1)[torch.arange(len(target)), torch.tensor(target)].mean()
+    nll = target_nll(model, parts.batcher.batch([example]), CPU)
+    assert nll.item() == pytest.approx(expected.item(), abs=1e-5)
