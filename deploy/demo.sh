@@ -32,7 +32,8 @@ step "7/7 serve it on http://$host:$port"
 rdrec-serve --bundle "$work/bundle" --host "$host" --port "$port" >"$work/serve.log" 2>&1 &
 server=$!
 trap 'kill -TERM $server 2>/dev/null || true; wait $server 2>/dev/null || true' EXIT
-python deploy/first_answers.py "http://$host:$port" || { tail -n 20 "$work/serve.log"; exit 1; }
+user=$(python -c "from rdrec_core.bundle import Bundle; print(Bundle.open('$work/bundle').users.user_ids[0])")
+python deploy/first_answers.py "http://$host:$port" "$user" || { tail -n 20 "$work/serve.log"; exit 1; }
 
 if $check; then
   kill -TERM "$server"

@@ -44,11 +44,11 @@ def ranking(answer: dict[str, Any]) -> Table:
 
 
 def main() -> None:
-    """Ask every endpoint for the first user of the model."""
-    with httpx.Client(base_url=sys.argv[1], timeout=30.0) as client:
+    """Ask every endpoint of the service at the given address for the given user."""
+    address, user = sys.argv[1:]
+    with httpx.Client(base_url=address, timeout=30.0) as client:
         wait_until_ready(client)
         model = client.get("/v1/model").raise_for_status().json()
-        user = sys.argv[2] if len(sys.argv) > 2 else model["example_user_id"]
         history = client.get(f"/users/{user}/history").raise_for_status().json()
         console.print(f"[bold]{model['model_version']}[/bold], user {user}, latest of the history:")
         for item in history["items"][-5:]:
@@ -57,7 +57,9 @@ def main() -> None:
         sequential = ask(client, "/recommend/sequential", {"user_id": user, "n_items": 5})
         console.print(ranking(sequential))
         candidates = [item["item_id"] for item in sequential["items"]]
-        console.print(ranking(ask(client, "/recommend/topn", {"user_id": user, "candidates": candidates, "n_items": 3})))
+        console.print(
+            ranking(ask(client, "/recommend/topn", {"user_id": user, "candidates": candidates, "n_items": 3}))
+        )
         why = ask(client, "/explain", {"user_id": user, "item_id": candidates[0]})
         for key in ("explanation", "user_preference", "item_attributes"):
             console.print(f"  [bold]{key}[/bold]: {why[key]}")
