@@ -61,9 +61,9 @@ class OnnxTextGraphs:
         self.device = "cuda" if self.encoder.get_providers()[0].startswith("CUDA") else "cpu"
         self.memory_names = [output.name for output in self.encoder.get_outputs()]
         self.present_names = [output.name for output in self.step.get_outputs()[2:]]
-        self.past_names = [name.replace("present", "past") for name in self.present_names]
-        shape = next(x.shape for x in self.step.get_inputs() if x.name == self.past_names[0])
-        self.heads, self.d_kv = int(shape[1]), int(shape[3])
+        past = [value for value in self.step.get_inputs() if value.name.startswith("past.")]
+        self.past_names = [value.name for value in past]
+        self.heads, self.d_kv = int(past[0].shape[1]), int(past[0].shape[3])
 
 
 class OnnxTextDecoder:

@@ -63,7 +63,7 @@ def encoder_graph(model: RDRecModel) -> onnx.ModelProto:
 
 
 def step_graph(model: RDRecModel, rows: IntArray, *, int8: bool = False) -> onnx.ModelProto:
-    """One token of every beam: tokens (B, W) as columns -> log_probs, columns (B, W, C) and the grown keys and values.
+    """One token of every beam: tokens (B, W) as columns -> log_probs, columns (B, W, C), then the grown keys and values.
 
     ancestors (B, W, P + W) says which slots a beam attends to, distances (P + W,) how many steps ago each was written,
     n_candidates (1,) is C. int8: products in 8 bits.
@@ -96,11 +96,8 @@ def step_graph(model: RDRecModel, rows: IntArray, *, int8: bool = False) -> onnx
     x = graph.call("Gather", graph.weight(t5.shared.weight[start_and_rows]), tokens)
     past, cross = ([key_value_input(layer, *of) for layer in layers] for of in (("past", "P"), ("cross", "PS")))
     hidden, present = write.decoder(t5, x, bias, cross, cross_bias, past)
-    for index, pair in enumerate(present):
-        for kind, value in zip(_KINDS, pair, strict=True):
-            name = f"present.{index}.{kind}"
-            graph.output(name, TensorProto.FLOAT, ["B", config.num_heads, "PW", config.d_kv])
-            graph.call("Identity", value, outputs=[name])
+    for value in (value for pair in present for value in pair):  # no names of their own: renaming would copy them
+        graph.output(value, TensorProto.FLOAT, ["B", config.num_heads, "PW", config.d_kv])
     logits = write.product(hidden, t5.output_rows(start_and_rows[:-1]))
     log_probs = graph.call("LogSoftmax", logits, axis=-1)
     graph.call("TopK", log_probs, n_candidates, outputs=["log_probs", "columns"], axis=-1)
