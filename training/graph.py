@@ -12,7 +12,7 @@ so its cost grows with N (docs/experiments.md has both side by side). Knows sequ
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -91,16 +91,26 @@ def graph_of(sequences: Sequences, config: GraphConfig) -> ItemGraph:
     pairs = ordered_pairs(sequences, config)
     after = damped(pairs, config.row_damping, purchases, config.column_damping)
     matrices = {
-        "next": (after, config.decay),
-        "ridge": (local_ridge(pairs, purchases, config.ridge_predecessors, config.ridge_strength), config.wide_decay),
-        "previous": (pairs.T.tocsr(), config.wide_decay),
-        "reach": (two_steps(pairs, config.reach_neighbours, config.neighbours), config.wide_decay),
+        "next": after,
+        "ridge": local_ridge(pairs, purchases, config.ridge_predecessors, config.ridge_strength),
+        "previous": pairs.T.tocsr(),
+        "reach": two_steps(pairs, config.reach_neighbours, config.neighbours),
     }
     channels = {
-        name: channel(strongest(matrix, config.neighbours), decay, config.window)
-        for name, (matrix, decay) in matrices.items()
+        name: channel(strongest(matrix, config.neighbours), _decay(name, config), config.window)
+        for name, matrix in matrices.items()
     }
     return ItemGraph((purchases / max(purchases.sum(), 1.0)).astype(np.float32), channels)
+
+
+def with_decays(graph: ItemGraph, config: GraphConfig) -> ItemGraph:
+    """The same graph read with other decays, which are settings of the query alone."""
+    channels = {name: replace(each, decay=_decay(name, config)) for name, each in graph.channels.items()}
+    return ItemGraph(graph.popularity, channels, order=graph.order)
+
+
+def _decay(channel_name: str, config: GraphConfig) -> float:
+    return config.decay if channel_name == "next" else config.wide_decay
 
 
 def ordered_pairs(sequences: Sequences, config: GraphConfig) -> csr_array:

@@ -7,7 +7,7 @@ Knows the ranking's formula through `rdrec_core.ranking`, not files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from rdrec_core.engines.base import Engine
 from rdrec_core.item_graph import Eligible, ItemGraph, Mix
-from rdrec_core.ranking import FusionWeights, TaskWeights
+from rdrec_core.ranking import TaskWeights
 from rdrec_core.types import RankRequest, ScoreRequest, Task
 from training.evaluation.measure import Progress
 from training.evaluation.metrics import gains, hits
@@ -66,12 +66,13 @@ class Table:
 
 
 def look_up(
-    engine: Engine, graph: ItemGraph, asked: Questions, task: Task, candidates: list[npt.NDArray[np.int64]] | None,
-    *, progress: Progress, beam_width: int = 20, start: TaskWeights = START, score_task: Task | None = None,
+    engine: Engine | None, graph: ItemGraph, asked: Questions, task: Task,
+    candidates: list[npt.NDArray[np.int64]] | None, *, progress: Progress, beam_width: int = 20,
+    start: TaskWeights = START, score_task: Task | None = None,
 ) -> Table:  # fmt: skip
     """Signals for every user. Sequential: the beam's items and the graph's best under `start`; top-N: the candidates.
 
-    score_task: under which source text top-N candidates are scored.
+    engine None looks up the graph's signals alone. score_task: under which source text top-N candidates are scored.
     """
     items: list[npt.NDArray[np.int64]] = []
     log_probs: list[npt.NDArray[np.float32]] = []
@@ -85,20 +86,24 @@ def look_up(
             task_of_source = score_task or Task.TOPN
         else:
             task_of_source = Task.SEQUENTIAL
-            found = engine.recommend(
+            union = [graph.prior(h, mix).best(CANDIDATES, Eligible(exclude=h)) for h in histories]
+            if engine is not None:
+                found = engine.recommend(
+                    [
+                        RankRequest(u, h, n_items=beam_width, exclude=tuple(sorted(set(h))), beam_width=beam_width)
+                        for u, h in zip(users, histories, strict=True)
+                    ]
+                )
+                union = [np.union1d(a.item_indices, b) for a, b in zip(found, union, strict=True)]
+        if engine is None:
+            log_probs += [np.zeros(len(each), dtype=np.float32) for each in union]
+        else:
+            log_probs += engine.score(
                 [
-                    RankRequest(user, history, n_items=beam_width, exclude=tuple(set(history)), beam_width=beam_width)
-                    for user, history in zip(users, histories, strict=True)
+                    ScoreRequest(user, tuple(each.tolist()), history=history, task=task_of_source)
+                    for user, each, history in zip(users, union, histories, strict=True)
                 ]
             )
-            best = [graph.prior(h, mix).best(CANDIDATES, Eligible(exclude=h)) for h in histories]
-            union = [np.union1d(a.item_indices, b) for a, b in zip(found, best, strict=True)]
-        log_probs += engine.score(
-            [
-                ScoreRequest(user, tuple(each.tolist()), history=history, task=task_of_source)
-                for user, each, history in zip(users, union, histories, strict=True)
-            ]
-        )
         items += union
         progress(len(batch))
     return _table(graph, asked, items, log_probs)
@@ -187,13 +192,3 @@ def _scaled(weights: TaskWeights) -> TaskWeights:
     total = total if total > 0 else 1.0
     channels = {name: round(value / total, 6) for name, value in weights.mix.channels.items()}
     return TaskWeights(round(weights.graph, 6), Mix(round(weights.mix.popularity / total, 6), channels))
-
-
-def fit_all(
-    tables: Mapping[str, Table], graph: ItemGraph, *, say: Callable[[str, Fit], None] = lambda *_: None
-) -> FusionWeights:
-    """Weights for both ranking tasks; tables by "sequential" and "topn"."""
-    fits = {name: fit(table, graph) for name, table in tables.items()}
-    for name, found in fits.items():
-        say(name, found)
-    return FusionWeights(fits["sequential"].weights, fits["topn"].weights)

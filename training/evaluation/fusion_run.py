@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from rdrec_core.bundle import MANIFEST_FILE, Bundle, Description, manifest_of
+from rdrec_core.item_graph import ItemGraph, Mix
 from rdrec_core.ranking import FusionWeights
 from rdrec_core.signing import SIGNATURE_FILE
 from rdrec_core.types import Task
@@ -25,7 +26,7 @@ from training.evaluation.protocol import Questions, candidate_lists, questions
 from training.evaluation.results import replace_file
 from training.evaluation.systems import FUSION_FILE, System
 from training.evaluation.tables import progress_bar
-from training.graph import GraphConfig, Sequences, graph_of
+from training.graph import GraphConfig, Sequences, graph_of, with_decays
 
 GRID: dict[str, tuple[float, ...]] = {
     "half_life_days": (0.0, 60.0, 180.0, 365.0, 1000.0),
@@ -55,7 +56,7 @@ def fit_system(
     asked = questions(dataset, "val", limit=limit_users, seed=seed)
     sequences = Sequences.of(dataset, "train")
     if tune_graph and not (system.path / MANIFEST_FILE).is_file():
-        config = _tuned(sequences, questions(dataset, "val", limit=TUNING_USERS, seed=seed), console)
+        config = tuned_graph(sequences, questions(dataset, "val", limit=TUNING_USERS, seed=seed), console)
     else:  # a bundle holds its graph already, built as its manifest says
         config = GraphConfig.from_fusion(system.fusion or {})
     graph = graph_of(sequences, config)
@@ -80,11 +81,25 @@ def fit_system(
     return Fitted(flat, metrics, len(asked))
 
 
-def _tuned(sequences: Sequences, asked: Questions, console: Console) -> GraphConfig:
+def fit_graph_alone(dataset: Dataset, config: GraphConfig, task: str, *, limit_users: int, seed: int) -> Mix:
+    """The mix of channels that ranks validation items best without a model, for the baselines' table."""
+    asked = questions(dataset, "val", limit=limit_users, seed=seed)
+    graph = graph_of(Sequences.of(dataset, "train"), config)
+    candidates = candidate_lists(dataset, asked, seed=seed) if task == "topn" else None
+    table = look_up(None, graph, asked, Task[task.upper()], candidates, progress=lambda _: None)
+    return fit(table, graph, model=0.0).weights.mix
+
+
+def tuned_graph(sequences: Sequences, asked: Questions, console: Console) -> GraphConfig:
     """Graph settings that rank validation items best by the graph alone, one setting after the other."""
 
+    built: dict[GraphConfig, ItemGraph] = {}
+
     def measure(config: GraphConfig) -> float:
-        graph = graph_of(sequences, config)
+        plain = config.model_copy(update={name: getattr(GraphConfig(), name) for name in ("decay", "wide_decay")})
+        if plain not in built:
+            built[plain] = graph_of(sequences, plain)
+        graph = with_decays(built[plain], config)
         return quality(rank_by_scorer(graph_alone(graph, known(START, graph).mix), asked, None, lambda _: None).ranks)
 
     best = GraphConfig()

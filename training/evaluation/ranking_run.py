@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from rdrec_core.errors import InputError
+from rdrec_core.item_graph import ItemGraph, Mix
 from rdrec_core.ranking import FusionWeights
 from training.data.dataset import Dataset, Split
 from training.evaluation import baselines
@@ -34,6 +35,9 @@ from training.evaluation.systems import System, fused_graph
 from training.evaluation.tables import progress_bar
 from training.graph import Sequences
 
+GRAPH = "graph alone"
+Run = Callable[[Progress], Outcome]
+Step = Callable[[str, Run], Outcome]
 VALIDATION_USERS = 3000
 """Validation users after whom SASRec stops."""
 
@@ -53,8 +57,8 @@ class RankingOptions:
     trials: int = 1
     beam_width: int = 20
 
-    def check(self, system: System) -> None:
-        """Raise InputError where the options contradict each other or the system."""
+    def check(self) -> None:
+        """Raise InputError where the options contradict each other."""
         if self.refit and self.split == "val":
             raise InputError("--refit fits on validation interactions, so it needs --split test", field="refit")
         if self.trials > 1 and self.task == "sequential":
@@ -67,54 +71,73 @@ class RankingOptions:
 def evaluate_ranking(
     system: System, dataset: Dataset, options: RankingOptions, console: Console
 ) -> tuple[Measured, dict[str, Any]]:
-    """Measure; returns the outcomes and the record."""
-    options.check(system)
+    """Measure a model's ranking; returns the outcomes and the record."""
+    options.check()
     upto: Split = "val" if options.refit else "train"
     asked = questions(dataset, options.split, limit=options.limit_users, seed=options.seed)
     candidates = candidate_lists(dataset, asked, seed=options.seed) if options.task == "topn" else None
     graph = fused_graph(dataset, upto, system.fusion)
     fused = options.fusion and system.fusion is not None
     ranker = system.ranker(graph, system.fusion)
-    names = {True: "fused", False: "model alone"}
+    main = "fused" if fused else "model alone"
 
-    def by_ranker(fusion: bool, lists: list[Ints] | None) -> Callable[[Progress], Outcome]:
+    def by_ranker(fusion: bool, lists: list[Ints] | None) -> Run:
         if lists is None:
             return lambda progress: rank_sequential(
                 ranker, asked, fusion=fusion, beam_width=options.beam_width, progress=progress
             )
         return lambda progress: rank_candidates(ranker, asked, lists, fusion=fusion, progress=progress)
 
-    outcomes: dict[str, Outcome] = {}
     with _steps(console, asked) as step:
-        outcomes[names[fused]] = step(names[fused], by_ranker(fused, candidates))
-        if options.with_baselines:
-            if fused:
-                outcomes["model alone"] = step("model alone", by_ranker(False, candidates))
-                assert system.fusion is not None
-                weights = FusionWeights.from_manifest(system.fusion)
-                mix = (weights.topn if options.task == "topn" else weights.sequential).mix
-                scorer = baselines.graph_alone(graph, mix)
-                outcomes["graph alone"] = step(
-                    "graph alone", lambda progress: rank_by_scorer(scorer, asked, candidates, progress)
-                )
-            sequences = Sequences.of(dataset, upto)
-            for name, make in _baselines(dataset, sequences, options, console):
-                made = make()
-                outcomes[name] = step(
-                    name, lambda progress, made=made: rank_by_scorer(made, asked, candidates, progress)
-                )
-        trials = [{name: summary(outcome.ranks) for name, outcome in outcomes.items()}]
+        outcomes = {main: step(main, by_ranker(fused, candidates))}
+        trials = [summary(outcomes[main].ranks)]
         for trial in range(1, options.trials):
             drawn = candidate_lists(dataset, asked, seed=options.seed + trial)
-            again = step(f"trial {trial + 1}", by_ranker(fused, drawn))
-            trials.append({names[fused]: summary(again.ranks)})
-    measured = Measured(asked, outcomes, names[fused])
-    record = _facts(system, dataset, options, upto) | ranking_record(
-        measured, n_items=dataset.info.n_items, popularity=graph.popularity.astype(np.float64), seed=options.seed
-    )
+            trials.append(summary(step(f"trial {trial + 1}", by_ranker(fused, drawn)).ranks))
+        if options.with_baselines:
+            if fused and system.fusion is not None:
+                outcomes["model alone"] = step("model alone", by_ranker(False, candidates))
+                weights = FusionWeights.from_manifest(system.fusion)
+                mix = (weights.topn if options.task == "topn" else weights.sequential).mix
+                outcomes[GRAPH] = step(GRAPH, _by_scorer(baselines.graph_alone(graph, mix), asked, candidates))
+            outcomes |= _measure_baselines(dataset, options, asked, candidates, step, console)
+    measured = Measured(asked, outcomes, main, graph.popularity.astype(np.float64))
+    record = {"fusion": system.fusion, "path": str(system.path), **system.facts}
+    record |= _record(measured, dataset, options)
     if options.trials > 1:
-        record["trials"] = {"n": options.trials, "rows": {names[fused]: _spread([t[names[fused]] for t in trials])}}
+        record["trials"] = {"n": options.trials, "rows": {main: _spread(trials)}}
     return measured, record
+
+
+def evaluate_baselines(
+    dataset: Dataset, options: RankingOptions, graph: ItemGraph, mix: Mix, console: Console
+) -> tuple[Measured, dict[str, Any]]:
+    """Measure the graph and the other systems that need no T5; returns the outcomes and the record."""
+    options.check()
+    asked = questions(dataset, options.split, limit=options.limit_users, seed=options.seed)
+    candidates = candidate_lists(dataset, asked, seed=options.seed) if options.task == "topn" else None
+    with _steps(console, asked) as step:
+        outcomes = {GRAPH: step(GRAPH, _by_scorer(baselines.graph_alone(graph, mix), asked, candidates))}
+        outcomes |= _measure_baselines(dataset, options, asked, candidates, step, console)
+    measured = Measured(asked, outcomes, GRAPH, graph.popularity.astype(np.float64))
+    return measured, {"system": GRAPH} | _record(measured, dataset, options)
+
+
+def _measure_baselines(
+    dataset: Dataset,
+    options: RankingOptions,
+    asked: Questions,
+    candidates: list[Ints] | None,
+    step: Step,
+    console: Console,
+) -> dict[str, Outcome]:
+    sequences = Sequences.of(dataset, "val" if options.refit else "train")
+    made = _baselines(dataset, sequences, options, console)
+    return {name: step(name, _by_scorer(make(), asked, candidates)) for name, make in made}
+
+
+def _by_scorer(scorer: Scorer, asked: Questions, candidates: list[Ints] | None) -> Run:
+    return lambda progress: rank_by_scorer(scorer, asked, candidates, progress)
 
 
 def _baselines(
@@ -138,14 +161,14 @@ def _sasrec(dataset: Dataset, sequences: Sequences, console: Console) -> Scorer:
     def report(epoch: int, loss: float, quality: float) -> None:
         console.print(f"SASRec epoch {epoch}: loss {loss:.3f}, validation NDCG@10 {quality:.4f}", highlight=False)
 
-    return baselines.sasrec(sequences, validation, dataset.path / "baselines", report)
+    return baselines.sasrec(sequences, validation, dataset.path.with_name(f"{dataset.path.name}-baselines"), report)
 
 
 @contextmanager
-def _steps(console: Console, asked: Questions) -> Iterator[Callable[[str, Callable[[Progress], Outcome]], Outcome]]:
+def _steps(console: Console, asked: Questions) -> Iterator[Step]:
     with progress_bar(console) as bar:
 
-        def step(name: str, run: Callable[[Progress], Outcome]) -> Outcome:
+        def step(name: str, run: Run) -> Outcome:
             row = bar.add_task(name, total=len(asked))
             outcome = run(lambda n: bar.advance(row, n))
             bar.remove_task(row)
@@ -154,16 +177,16 @@ def _steps(console: Console, asked: Questions) -> Iterator[Callable[[str, Callab
         yield step
 
 
-def _facts(system: System, dataset: Dataset, options: RankingOptions, upto: Split) -> dict[str, Any]:
+def _record(measured: Measured, dataset: Dataset, options: RankingOptions) -> dict[str, Any]:
     info = dataset.info
-    return {
+    facts = {
         "task": options.task, "split": options.split, "dataset": info.name, "protocol": info.protocol,
-        "warning": PAPER_WARNING if info.protocol == "paper" else None,
-        "fitted_on": "training and validation interactions" if upto == "val" else "training interactions",
-        "refit": options.refit, "seed": options.seed, "limit_users": options.limit_users, "fusion": system.fusion,
+        "label_scheme": info.label_scheme, "warning": PAPER_WARNING if info.protocol == "paper" else None,
+        "fitted_on": "training and validation interactions" if options.refit else "training interactions",
+        "refit": options.refit, "seed": options.seed, "limit_users": options.limit_users,
         "beam_width": options.beam_width, "n_items": info.n_items, "source_sha256": info.source_sha256,
-        "path": str(system.path), **system.facts,
     }  # fmt: skip
+    return facts | ranking_record(measured, seed=options.seed)
 
 
 def _spread(trials: list[dict[str, float]]) -> dict[str, dict[str, float]]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from rdrec_core.errors import DatasetError
@@ -27,23 +28,26 @@ HEADLINE = "NDCG@10"
 
 @dataclass(frozen=True)
 class Measured:
-    """One table: the questions and every system's answers by name. main: the system that the record is about."""
+    """One table: the questions and every system's answers by name.
+
+    main: the system that the record is about; popularity (N,): the items' shares of the purchases that were fitted on.
+    """
 
     asked: Questions
     outcomes: Mapping[str, Outcome]
     main: str
+    popularity: npt.NDArray[np.float64]
 
 
-def ranking_record(
-    measured: Measured, *, n_items: int, popularity: np.ndarray[Any, np.dtype[np.float64]], seed: int
-) -> dict[str, Any]:
+def ranking_record(measured: Measured, *, seed: int) -> dict[str, Any]:
     """Metrics, intervals, coverage, novelty and paired differences of a ranking table, ready for JSON."""
     rows = {}
     for name, outcome in measured.outcomes.items():
         low, high = interval(per_user(outcome.ranks)[HEADLINE], np.random.default_rng(seed))
         rows[name] = summary(outcome.ranks) | {
-            f"{HEADLINE} low": low, f"{HEADLINE} high": high, "coverage@10": coverage(outcome.lists, n_items),
-            "novelty@10": novelty(outcome.lists, popularity), "users_per_s": outcome.users_per_s,
+            f"{HEADLINE} low": low, f"{HEADLINE} high": high,
+            "coverage@10": coverage(outcome.lists, len(measured.popularity)),
+            "novelty@10": novelty(outcome.lists, measured.popularity), "users_per_s": outcome.users_per_s,
         }  # fmt: skip
     mine = per_user(measured.outcomes[measured.main].ranks)
     differences = {
@@ -62,7 +66,11 @@ def ranking_record(
 
 
 def rank_table(measured: Measured) -> pl.DataFrame:
-    """user_index, target, history_length, system, rank (from 1, null where the list lacks it), items (up to ten)."""
+    """One row a user and system.
+
+    user_index, target, target_share (of the fitted purchases), history_length, system, rank (from 1, null where the
+    list lacks the target), items (up to ten).
+    """
     frames = []
     for name, outcome in measured.outcomes.items():
         frames.append(
@@ -70,6 +78,7 @@ def rank_table(measured: Measured) -> pl.DataFrame:
                 {
                     "user_index": measured.asked.users.astype(np.int32),
                     "target": measured.asked.targets.astype(np.int32),
+                    "target_share": measured.popularity[measured.asked.targets].astype(np.float32),
                     "history_length": measured.asked.lengths().astype(np.int32),
                     "system": [name] * len(measured.asked),
                     "rank": [None if np.isinf(rank) else float(rank) for rank in outcome.ranks],

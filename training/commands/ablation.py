@@ -1,0 +1,44 @@
+"""`rdrec ablation`: train with and without each kind of rationale, and fill the table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_INTERRUPTED = 130
+
+
+def ablation(
+    dataset: Annotated[Path, typer.Argument(help="Dataset folder with rationales (`rdrec distill`).")],
+    out: Annotated[Path, typer.Option(help="Folder for the variants' checkpoints and ablation.json.")],
+    backbone: Annotated[str, typer.Option(help="As for `rdrec train`.")] = "scratch:tiny",
+    recipe: Annotated[str, typer.Option(help="paper or scratch.")] = "scratch",
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs at most.")] = None,
+    time_budget: Annotated[float | None, typer.Option(help="Minutes of training a variant.")] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Training runs a variant, seeds 0, 1, ...")] = 1,
+) -> None:
+    """Rationales off, user preference only, item attributes only, both; a killed run goes on when called again."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from training.config import load_config
+    from training.data.dataset import Dataset
+    from training.evaluation.ablation import ablation_lines, run_ablation
+    from training.evaluation.results import write_results
+
+    console = Console()
+    wanted = {"backbone": backbone, "epochs": epochs, "time_budget_min": time_budget}
+    config = load_config(recipe, None, {name: value for name, value in wanted.items() if value is not None})
+    record = run_ablation(Dataset(dataset), config, out, trials=trials, console=console)
+    if record is None:
+        console.print("saved; call again to go on")
+        raise typer.Exit(_INTERRUPTED)
+    write_results(out / "ablation.json", record, None)
+    table = Table(title=f"{record['dataset']}: which rationales help", caption=record["note"])
+    for name in ("variant", "task", "HR@10", "NDCG@10", "NDCG@10 minus without"):
+        table.add_column(name)
+    for line in ablation_lines(record["table"]):
+        table.add_row(*line)
+    console.print(table)
