@@ -63,7 +63,7 @@ def encoder_graph(model: RDRecModel) -> onnx.ModelProto:
 
 
 def step_graph(model: RDRecModel, rows: IntArray, *, int8: bool = False) -> onnx.ModelProto:
-    """One token of every beam: tokens (B, W) as columns -> log_probs, columns (B, W, C), then the grown keys and values.
+    """One token of every beam: tokens (B, W) as columns -> log_probs, columns (B, W, C) and grown keys and values.
 
     ancestors (B, W, P + W) says which slots a beam attends to, distances (P + W,) how many steps ago each was written,
     n_candidates (1,) is C. int8: products in 8 bits.
