@@ -47,7 +47,12 @@ def encoder(labels: list[tuple[int, ...]]) -> SourceEncoder:
     words = {f"user_{n}": 20 + n for n in range(30)}
     tokenizer = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2, **words}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return SourceEncoder(tokenizer, ragged([(3, *label) for label in labels]))
+    return SourceEncoder(tokenizer, item_words(labels))
+
+
+def item_words(labels: list[tuple[int, ...]]) -> RaggedTokens:
+    """Source tokens of each item's word."""
+    return ragged([(3, *label) for label in labels])
 
 
 def exact_scores(

@@ -109,11 +109,7 @@ class ItemTrie:
     def states(self, *, collapsed: bool) -> TrieStates:
         """The states at one granularity, built on first use. Raises InputError if loaded arrays lack it."""
         if collapsed not in self._states:
-            if self._rows is None:
-                raise InputError(
-                    "these trie arrays lack the states of this score mode; build from labels", field="trie"
-                )
-            self._states[collapsed] = _build_states(self._rows, collapsed=collapsed)
+            self._states[collapsed] = _build_states(self._labels(), collapsed=collapsed)
         return self._states[collapsed]
 
     def label(self, item: int) -> list[int]:
@@ -133,7 +129,9 @@ class ItemTrie:
 
     def _labels(self) -> _SortedLabels:
         if self._rows is None:
-            raise InputError("this trie was loaded as arrays, without its labels", field="trie")
+            raise InputError(
+                "this trie was loaded as arrays for one score mode, without its labels; build from labels", field="trie"
+            )
         return self._rows
 
     def arrays(self, *, collapsed: bool) -> Arrays:

@@ -7,7 +7,6 @@ giving the next run other arrays. Requests are turned into arrays by `TrieEngine
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -158,9 +157,8 @@ class OnnxEngine(TrieEngine):
 
     def _set_trie(self, trie: ItemTrie, available: BoolArray | None) -> None:
         super()._set_trie(trie, available)
-        self.__dict__.pop("_whole_catalogue", None)
-        for graph in self._graphs.values():
-            graph.keep(self._trie_feed(graph))
+        for name, graph in self._graphs.items():
+            self._keep_catalogue(name, graph)
 
     def _availability_changed(self) -> None:
         for graph in self._graphs.values():
@@ -174,16 +172,15 @@ class OnnxEngine(TrieEngine):
             path = self._folder / f"{self._score_mode}.{name}.onnx"
             graph = _RankingGraph(path, self._options, self._providers)
             _check_fits(graph, self._states.n_levels, self._states.tokens.shape[1])
-            graph.keep(self._trie_feed(graph))
-            if name == Strategy.EXACT.value:
-                graph.keep({f"paths.{k}": v for k, v in self._whole_catalogue.items()})
+            self._keep_catalogue(name, graph)
             self._graphs[name] = graph
         return self._graphs[name]
 
-    @cached_property
-    def _whole_catalogue(self) -> Feed:
-        paths = paths_of(self._states, np.arange(len(self._trie)), len(self._trie.columns))
-        return {name: getattr(paths, name)[None] for name in Paths.__dataclass_fields__}
+    def _keep_catalogue(self, name: str, graph: _RankingGraph) -> None:
+        graph.keep(self._trie_feed(graph))
+        if name == Strategy.EXACT.value:
+            paths = paths_of(self._states, np.arange(len(self._trie)), len(self._trie.columns))
+            graph.keep({f"paths.{field}": getattr(paths, field)[None] for field in Paths.__dataclass_fields__})
 
     def _trie_feed(self, graph: _RankingGraph) -> Feed:
         states = self._states
