@@ -42,12 +42,18 @@ def random_labels(rng: np.random.Generator, n: int, *, longest: int = 4, tokens:
     return list(found)
 
 
+def tokenizer() -> Tokenizer:
+    """One token a user word, and some plain words."""
+    words = {**{f"word{n}": n for n in range(4, 20)}, **{f"user_{n}": 20 + n for n in range(30)}}
+    built = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2, **words}, unk_token="<unk>"))
+    built.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    built.add_special_tokens(["<pad>", "</s>", "<unk>"])
+    return built
+
+
 def encoder(labels: list[tuple[int, ...]]) -> SourceEncoder:
     """Item words are the label's tokens after a marker; user words are one token each."""
-    words = {f"user_{n}": 20 + n for n in range(30)}
-    tokenizer = Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2, **words}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return SourceEncoder(tokenizer, item_words(labels))
+    return SourceEncoder(tokenizer(), item_words(labels))
 
 
 def item_words(labels: list[tuple[int, ...]]) -> RaggedTokens:
