@@ -1,0 +1,303 @@
+"""`rdrec batch`: everybody gets the list that the ranking gives them alone, whoever computes it and however often."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from rdrec_core.bundle import Bundle
+from rdrec_core.engines.torch_engine import TorchEngine
+from rdrec_core.ranking import Ranker
+from rdrec_core.types import RankRequest
+from tests.small_dataset import write_small_dataset
+from training.cli import main
+from training.config import load_config
+from training.data.dataset import Dataset
+from training.run import train
+
+N_USERS, N_ITEMS = 30, 40
+COLUMNS = ["user_id", "rank", "item_id", "score", "model", "graph", "model_version"]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return write_small_dataset(tmp_path_factory.mktemp("data") / "small", n_users=N_USERS, n_items=N_ITEMS)
+
+
+@pytest.fixture(scope="module")
+def bundle(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundles")
+    train(load_config("scratch", None, {"epochs": 1, "vocabulary_size": 300}), dataset, folder / "checkpoint")
+    assert main(["export", str(folder / "checkpoint"), "--out", str(folder / "bundle"), "--score-modes", "trie"]) == 0
+    assert main(["fuse", str(folder / "bundle"), str(dataset.path), "--no-tune-graph"]) == 0
+    return folder / "bundle"
+
+
+@pytest.fixture(scope="module")
+def whole(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("results") / "whole.parquet"
+    assert batch(bundle, out) == 0
+    return out
+
+
+def batch(bundle: Path, out: Path, *options: object) -> int:
+    return main(["batch", str(bundle), "--out", str(out), "--block-users", "4", "--threads", "1", *map(str, options)])
+
+
+def expected(bundle: Bundle, user_index: int | None, history: list[int], **options: bool) -> dict[str, float]:
+    """Every eligible item's score, by the reference engine, one user alone."""
+    ranker = Ranker.of_bundle(bundle, TorchEngine.from_bundle(bundle))
+    exclude = tuple(history) if options.get("exclude_seen", True) else ()
+    request = RankRequest(user_index, tuple(history), n_items=N_ITEMS, exclude=exclude, beam_width=N_ITEMS)
+    found = ranker.recommend([request], fusion=[options.get("fusion", True)])[0]
+    return {bundle.catalog.item_ids[i]: float(s) for i, s in zip(found.item_indices, found.scores, strict=True)}
+
+
+def assert_best(rows: pl.DataFrame, scores: dict[str, float], n_items: int) -> None:
+    assert rows["rank"].to_list() == list(range(1, n_items + 1))
+    assert rows["item_id"].n_unique() == n_items
+    assert rows["score"].to_list() == pytest.approx(sorted(scores.values(), reverse=True)[:n_items], abs=1e-3)
+    assert rows["score"].to_list() == pytest.approx([scores[item] for item in rows["item_id"]], abs=1e-3)
+
+
+def test_everybody_gets_the_best_items_by_the_reference_engine(bundle: Path, whole: Path, dataset: Dataset) -> None:
+    rows, opened = pl.read_parquet(whole), Bundle.open(bundle)
+    assert rows.columns == COLUMNS
+    assert rows["user_id"].unique(maintain_order=True).to_list() == [f"u{n}" for n in range(N_USERS)]
+    assert rows["model_version"].unique().to_list() == [opened.manifest.model_version]
+    assert opened.manifest.fusion is not None
+    indptr, bought = dataset.sequences("test")
+    for user in range(N_USERS):
+        history = bought[indptr[user] : indptr[user + 1]].tolist()
+        mine = rows.filter(pl.col("user_id") == f"u{user}")
+        assert_best(mine, expected(opened, user, history), 10)
+        assert not set(mine["item_id"]) & {f"B{item:03d}" for item in history}
+        # both signals are there, and the score is made of them
+        by_hand = mine["model"] + opened.manifest.fusion["sequential.graph"] * mine["graph"]
+        assert mine["score"].to_list() == pytest.approx(by_hand.to_list(), abs=1e-3)
+
+
+def test_options_reach_the_ranking(bundle: Path, tmp_path: Path, dataset: Dataset) -> None:
+    assert batch(bundle, tmp_path / "o.parquet", "--n-items", 3, "--no-exclude-seen", "--fusion", "off") == 0
+    rows, opened = pl.read_parquet(tmp_path / "o.parquet"), Bundle.open(bundle)
+    indptr, bought = dataset.sequences("test")
+    for user in (0, 7, 29):
+        history = bought[indptr[user] : indptr[user + 1]].tolist()
+        scores = expected(opened, user, history, exclude_seen=False, fusion=False)
+        assert_best(rows.filter(pl.col("user_id") == f"u{user}"), scores, 3)
+    assert rows["score"].to_list() == rows["model"].to_list()
+
+
+def test_threads_change_no_byte(bundle: Path, whole: Path, tmp_path: Path) -> None:
+    assert batch(bundle, tmp_path / "two.parquet", "--threads", 2) == 0
+    assert (tmp_path / "two.parquet").read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("n", [2, 3, 20])
+def test_the_shards_one_after_another_are_the_whole(bundle: Path, whole: Path, tmp_path: Path, n: int) -> None:
+    shards = [tmp_path / f"{i}.parquet" for i in range(1, n + 1)]
+    for i, shard in enumerate(shards, 1):
+        assert batch(bundle, shard, "--shard", f"{i}/{n}") == 0
+    parts = [pl.read_parquet(shard) for shard in shards]
+    assert pl.concat(parts).equals(pl.read_parquet(whole), null_equal=True)
+    users = [part["user_id"].n_unique() for part in parts]
+    assert max(users) - min(users) <= 4  # of 30 users in blocks of 4
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2"])
+def test_a_wrong_shard_is_refused(bundle: Path, tmp_path: Path, shard: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert batch(bundle, tmp_path / "o.parquet", f"--shard={shard}") == 2
+    assert "i/n" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ray_gives_the_same_bytes(bundle: Path, whole: Path, tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray", reason="Ray is not installed (extra `ray`)")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        assert batch(bundle, tmp_path / "ray.parquet", "--ray", "--workers", 2) == 0
+        assert (tmp_path / "ray.parquet").read_bytes() == whole.read_bytes()
+        # a worker's complaint arrives as one line, not as a stack trace of another process
+        assert batch(bundle, tmp_path / "full.parquet", "--ray", "--workers", 1, "--mode", "full") == 2
+    finally:
+        ray.shutdown()
+
+
+def test_a_worker_s_error_is_the_command_s(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert batch(bundle, tmp_path / "full.parquet", "--mode", "full") == 2
+    assert "has no graphs for score mode full; it has trie" in capsys.readouterr().err
+    # nothing was kept, so the right mode may follow
+    assert batch(bundle, tmp_path / "full.parquet", "--mode", "trie") == 0
+
+
+def listed(path: Path, n: int) -> Path:
+    """Users whom the bundle does not know, with histories of three items."""
+    rng = np.random.default_rng(3)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["user_id", "history"])
+        for user in range(n):
+            writer.writerow([f"new{user}", " ".join(f"B{i:03d}" for i in rng.choice(N_ITEMS, 3, replace=False))])
+    return path
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    users = listed(tmp_path / "users.csv", 400)
+    out, parts = tmp_path / "killed.parquet", tmp_path / "killed.parquet.parts"
+    command = [sys.executable, "-m", "training.cli", "batch", str(bundle), "--out", str(out), "--users", str(users),
+               "--block-users", "4", "--threads", "1"]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[2])
+    deadline = time.monotonic() + 60
+    while len(list(parts.glob("part-*.parquet"))) < 5:
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline, "no parts appeared"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = len(list(parts.glob("part-*.parquet")))
+    assert 5 <= kept < 100
+    assert not out.exists()
+    capsys.readouterr()
+    assert batch(bundle, out, "--users", users) == 0
+    assert f"{4 * kept} users were done by an earlier run" in capsys.readouterr().err
+    assert not parts.exists()
+    assert batch(bundle, tmp_path / "calm.parquet", "--users", users) == 0
+    assert out.read_bytes() == (tmp_path / "calm.parquet").read_bytes()
+
+
+def test_parts_of_another_run_are_not_mixed_in(
+    bundle: Path, tmp_path: Path, whole: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training.batch_scoring import parts as parts_module
+
+    def full_disk(self: object) -> int:
+        raise OSError("no space left")
+
+    out = tmp_path / "o.parquet"
+    with monkeypatch.context() as patch:
+        patch.setattr(parts_module.Parts, "finish", full_disk)
+        with pytest.raises(OSError, match="no space"):
+            batch(bundle, out, "--n-items", 3)
+    assert batch(bundle, out) == 2
+    assert "other n_items" in capsys.readouterr().err
+    assert not out.exists()
+    assert batch(bundle, out, "--force") == 0
+    assert out.read_bytes() == whole.read_bytes()
+    assert batch(bundle, out) == 2
+    assert "exists" in capsys.readouterr().err
+
+
+def test_a_damaged_part_is_named(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from training.batch_scoring import parts as parts_module
+
+    def damage(self: parts_module.Parts) -> int:
+        (tmp_path / "o.parquet.parts" / "part-00000002.parquet").write_bytes(b"PAR1 no more")
+        return finish(self)
+
+    finish = parts_module.Parts.finish
+    monkeypatch.setattr(parts_module.Parts, "finish", damage)
+    assert batch(bundle, tmp_path / "o.parquet") == 2
+    assert not (tmp_path / "o.parquet").exists()
+
+
+def test_two_runs_do_not_write_one_result(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training.batch_scoring import parts as parts_module
+
+    statuses = []
+
+    def meanwhile(self: parts_module.Parts) -> int:
+        with monkeypatch.context() as patch:
+            patch.setattr(parts_module.Parts, "finish", finish)
+            statuses.append(batch(bundle, tmp_path / "o.parquet"))
+        return finish(self)
+
+    finish = parts_module.Parts.finish
+    monkeypatch.setattr(parts_module.Parts, "finish", meanwhile)
+    assert batch(bundle, tmp_path / "o.parquet") == 0
+    assert statuses == [2]
+    assert "another run is writing" in capsys.readouterr().err
+
+
+def test_lists_of_users_in_every_form(bundle: Path, whole: Path, tmp_path: Path) -> None:
+    wanted = ["u7", "u3", "u29"]
+    (tmp_path / "users.txt").write_text("\ufeffu7\nu3\r\n\nu29\n", encoding="utf-8")
+    (tmp_path / "users.csv").write_text("age,user_id\n3,u7\n4,u3\n5,u29\n")
+    (tmp_path / "users.tsv").write_text("user_id\thistory\nu7\t\nu3\t\nu29\t\n")
+    pl.DataFrame({"user_id": wanted, "history": [None, None, None]}).write_parquet(tmp_path / "users.parquet")
+    results = []
+    for name in ("users.txt", "users.csv", "users.tsv", "users.parquet"):
+        assert batch(bundle, tmp_path / f"{name}.out", "--users", tmp_path / name) == 0
+        results.append(pl.read_parquet(tmp_path / f"{name}.out"))
+    everybody = pl.read_parquet(whole)
+    for rows in results:
+        assert rows["user_id"].unique(maintain_order=True).to_list() == wanted
+        for user in wanted:
+            mine, theirs = (frame.filter(pl.col("user_id") == user) for frame in (rows, everybody))
+            assert mine["item_id"].to_list() == theirs["item_id"].to_list()
+            assert mine["score"].to_list() == pytest.approx(theirs["score"].to_list(), abs=1e-3)
+
+
+def test_given_histories_replace_the_bundle_s(
+    bundle: Path, tmp_path: Path, dataset: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    users = pl.DataFrame(
+        {"user_id": ["u7", "stranger", "nobody", "empty"],
+         "history": [["B001", "B002"], ["B005", "gone", "B001"], None, []]}
+    )  # fmt: skip
+    users.write_parquet(tmp_path / "users.parquet")
+    assert batch(bundle, tmp_path / "o.parquet", "--users", tmp_path / "users.parquet", "--n-items", 5) == 0
+    rows, opened = pl.read_parquet(tmp_path / "o.parquet"), Bundle.open(bundle)
+
+    def of(user: str) -> pl.DataFrame:
+        return rows.filter(pl.col("user_id") == user)
+
+    assert_best(of("u7"), expected(opened, 7, [1, 2]), 5)
+    assert_best(of("stranger"), expected(opened, None, [5, 1]), 5)
+    counts = np.bincount(dataset.interactions.item_index, minlength=N_ITEMS)
+    popular = [f"B{i:03d}" for i in np.lexsort((np.arange(N_ITEMS), -counts))[:5]]
+    for user in ("nobody", "empty"):
+        assert of(user)["item_id"].to_list() == popular
+        assert of(user)["model"].null_count() == 5
+    said = capsys.readouterr().err
+    assert "2 users without any history got the popular items" in said
+    assert "1 items of the given histories are not in the catalogue" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("a.csv", "customer\nu1\n", "no column user_id; it has customer"),
+        ("a.txt", "u1\nu2\nu1\n", "'u1' more than once"),
+        ("a.csv", "user_id,history\n,B001\n", "row 0 has no user id"),
+        ("a.parquet", "not parquet", "cannot be read"),
+        ("a.txt", b"\xff\xfe\x00", "cannot be read"),
+    ],
+)
+def test_a_wrong_list_is_refused(
+    bundle: Path, tmp_path: Path, name: str, content: str | bytes, complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / name
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert batch(bundle, tmp_path / "o.parquet", "--users", file) == 2
+    assert complaint in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_no_users_make_an_empty_result(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "users.txt").write_text("")
+    assert batch(bundle, tmp_path / "o.parquet", "--users", tmp_path / "users.txt") == 0
+    rows = pl.read_parquet(tmp_path / "o.parquet")
+    assert rows.columns == COLUMNS
+    assert rows.is_empty()
