@@ -1,0 +1,99 @@
+"""What is written, what is refused, and what changes without a new graph."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rdrec_core.decoding import search_export
+from rdrec_core.decoding.item_trie import ItemTrie
+from rdrec_core.decoding.search_export import WEIGHTS_FILE, export_search_graphs, teacher_forced
+from rdrec_core.decoding.search_graphs import GRAPHS
+from rdrec_core.engines.onnx_engine import OnnxEngine
+from rdrec_core.errors import BundleError, ExportCheckError, InputError
+from rdrec_core.types import RankRequest, ScoreMode, Strategy
+from tests import ranking_world as world
+
+LABELS = world.random_labels(np.random.default_rng(2), 50, longest=3)
+REQUEST = RankRequest(4, (1, 2, 3), n_items=10)
+
+
+@pytest.fixture
+def trie() -> ItemTrie:
+    return ItemTrie.build(world.ragged(LABELS))
+
+
+def export(folder: Path, trie: ItemTrie, *modes: ScoreMode) -> search_export.SearchExport:
+    return export_search_graphs(world.model(0), world.encoder(LABELS), trie, folder, score_modes=modes)
+
+
+def engine(folder: Path, trie: ItemTrie, **options: object) -> OnnxEngine:
+    return OnnxEngine(folder, world.encoder(LABELS), trie, threads=1, **options)
+
+
+@pytest.mark.parametrize("kind", sorted(GRAPHS))
+@pytest.mark.parametrize("mode", [ScoreMode.FULL, ScoreMode.TRIE, ScoreMode.TRIE_INT8])
+def test_a_graph_of_other_weights_is_not_written(
+    tmp_path: Path, trie: ItemTrie, monkeypatch: pytest.MonkeyPatch, kind: str, mode: ScoreMode
+) -> None:
+    if mode is ScoreMode.TRIE_INT8 and kind != "score":
+        pytest.skip("in 8 bits the candidates' scores are compared, and the contract suite ties the searches to them")
+    other = world.model(99)
+    right = GRAPHS[kind]
+    monkeypatch.setitem(GRAPHS, kind, lambda model, states, mode: right(other, states, mode))
+    with pytest.raises(ExportCheckError, match=f"{mode}.{kind}.*nothing was written"):
+        export(tmp_path, trie, mode)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_files_and_the_measured_choice(tmp_path: Path, trie: ItemTrie) -> None:
+    report = export(tmp_path, trie, *ScoreMode)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        WEIGHTS_FILE, *(f"{mode}.{kind}.onnx" for mode in ScoreMode for kind in GRAPHS),
+    }  # fmt: skip
+    beam, exact = (report.seconds_per_request[f"full.{strategy}"] for strategy in Strategy)
+    chosen = Strategy.EXACT if exact <= search_export.EXACT_IS_WORTH * beam else Strategy.BEAM
+    assert report.strategy is chosen
+    assert report.largest_difference[ScoreMode.FULL] < 1e-5
+
+
+def test_teacher_forcing_is_the_definition(trie: ItemTrie) -> None:
+    model, encoder = world.model(0), world.encoder(LABELS)
+    for mode in (ScoreMode.FULL, ScoreMode.TRIE):
+        expected = world.exact_scores(model, encoder, LABELS, REQUEST, mode)
+        found = teacher_forced(model, encoder, trie, REQUEST, range(len(LABELS)), mode)
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+def test_an_item_goes_and_comes_back(tmp_path: Path, trie: ItemTrie, strategy: Strategy) -> None:
+    export(tmp_path, trie, ScoreMode.TRIE)
+    ranking = engine(tmp_path, trie, strategy=strategy)
+    (before,) = ranking.recommend([REQUEST])
+    first = before.item_indices[0]
+    available = np.ones(len(LABELS), dtype=bool)
+    available[first] = False
+    ranking.set_available(available)
+    (without,) = ranking.recommend([REQUEST])
+    assert without.item_indices.tolist()[:9] == before.item_indices.tolist()[1:]
+    np.testing.assert_allclose(without.log_probs[:9], before.log_probs[1:], atol=1e-5)
+    ranking.set_available(np.ones(len(LABELS), dtype=bool))
+    assert ranking.recommend([REQUEST])[0].item_indices.tolist() == before.item_indices.tolist()
+    with pytest.raises(InputError, match="49 items"):
+        ranking.set_available(available[1:])
+
+
+def test_a_trie_that_the_graph_cannot_take_changes_nothing(tmp_path: Path, trie: ItemTrie) -> None:
+    export(tmp_path, trie, ScoreMode.TRIE)
+    ranking = engine(tmp_path, trie)
+    (before,) = ranking.recommend([REQUEST])
+    deep = [tuple([10] * depth + [11]) for depth in range(12)]
+    with pytest.raises(InputError, match="export again"):
+        ranking.set_catalogue(ItemTrie.build(world.ragged(deep)), world.item_words(deep))
+    assert ranking.recommend([REQUEST])[0].item_indices.tolist() == before.item_indices.tolist()
+
+
+def test_a_mode_that_was_not_exported_names_the_file(tmp_path: Path, trie: ItemTrie) -> None:
+    export(tmp_path, trie, ScoreMode.TRIE)
+    with pytest.raises(BundleError, match=r"full\.beam\.onnx is missing"):
+        engine(tmp_path, trie, score_mode=ScoreMode.FULL)
