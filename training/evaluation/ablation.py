@@ -1,7 +1,8 @@
 """Do the rationales help? The same training with and without them, on the same users, with the sample's uncertainty.
 
-Trains each variant once a trial (seed), measures the model alone, and compares per-user values averaged over trials. Every
-finished variant leaves its ranks, so a killed run goes on where it stopped. Knows training and evaluation as functions.
+Trains each variant once a trial (seed), measures the model alone, and compares per-user values averaged over trials.
+Every finished variant leaves its ranks, so a killed run goes on where it stopped. Knows training and evaluation as
+functions.
 """
 
 from __future__ import annotations
@@ -95,8 +96,8 @@ def _record(
     rows = [ablation_row(cells, variant, task) for task in TASKS for variant in VARIANTS]
     n_users = next(iter(cells.values())).values["HR@10"].shape[1]
     note = (
-        f"{n_users:,} test users, {trials} training {'runs' if trials > 1 else 'run'} a variant, the model alone. Intervals"
-        " are 95 % paired bootstrap intervals over users; ± is the standard deviation over runs."
+        f"{n_users:,} test users, {trials} training {'runs' if trials > 1 else 'run'} a variant, the model alone."
+        " Intervals are 95 % paired bootstrap intervals over users; ± is the standard deviation over runs."
     )
     info = dataset.info
     return {

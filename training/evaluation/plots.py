@@ -11,6 +11,7 @@ import matplotlib as mpl
 mpl.use("svg")
 
 import matplotlib.pyplot as plt
+import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
@@ -64,10 +65,10 @@ def history_plot(ranks: pl.DataFrame) -> str:
     labels = [f"<{_HISTORY_EDGES[0]}"]
     labels += [f"{a}-{b - 1}" for a, b in pairwise(_HISTORY_EDGES)]
     labels.append(f"{_HISTORY_EDGES[-1]}+")
-    binned = pl.col("history_length").cut([edge - 0.5 for edge in _HISTORY_EDGES], labels=labels)
-    frame = _with_hits(ranks).with_columns(binned.cast(pl.Enum(labels)).alias("bin"))
-    present = [label for label in labels if label in set(frame["bin"].cast(pl.String))]
-    return _bars(frame.with_columns(pl.col("bin").cast(pl.Enum(present))), "bin", "items in the history")
+    places = np.searchsorted(_HISTORY_EDGES, ranks["history_length"].to_numpy(), side="right")
+    present = [labels[place] for place in np.unique(places)]
+    binned = pl.Series("bin", [labels[place] for place in places], dtype=pl.Enum(present))
+    return _bars(_with_hits(ranks).with_columns(binned), "bin", "items in the history")
 
 
 def decile_plot(ranks: pl.DataFrame) -> str:

@@ -1,0 +1,142 @@
+"""Baselines against their definitions in plain loops."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rdrec_core.errors import InputError
+from tests.ranking_dataset import chained_histories, write_dataset
+from training.evaluation import baselines
+from training.evaluation.measure import rank_by_scorer
+from training.evaluation.protocol import candidate_lists, questions
+from training.evaluation.sasrec import SASRecConfig, sasrec_scores, train_sasrec
+from training.graph import Sequences
+
+N = 12
+
+
+def sequences(histories: list[list[int]]) -> Sequences:
+    indptr = np.concatenate([[0], np.cumsum([len(h) for h in histories])]).astype(np.int64)
+    return Sequences(indptr, np.concatenate(histories).astype(np.int32), N)
+
+
+HISTORIES = chained_histories(np.random.default_rng(3), 30, N)
+ASKED = [np.array([3, 7, 1]), np.arange(12)]
+
+
+def test_counts_are_those_of_the_design_page() -> None:
+    pairs = np.zeros((N, N))
+    bought = np.zeros(N)
+    for history in HISTORIES:
+        for a, first in enumerate(history):
+            bought[first] += 1
+            for b in range(a + 1, min(len(history), a + 4)):
+                pairs[first, history[b]] += 1 / (b - a)
+                pairs[history[b], first] += 0.5 / (b - a)
+    for history, found in zip(ASKED, baselines.copurchase_counts(sequences(HISTORIES))(ASKED), strict=True):
+        expected = sum(
+            0.8 ** (len(history[-10:]) - 1 - place) * pairs[item] / np.sqrt(np.maximum(bought, 1))
+            for place, item in enumerate(history[-10:])
+        )
+        np.testing.assert_allclose(found, expected + 1e-6 * np.maximum(bought, 1) / bought.max(), rtol=1e-9)
+
+
+def test_ease_solves_its_constrained_regression() -> None:
+    matrix = np.zeros((len(HISTORIES), N))
+    for user, history in enumerate(HISTORIES):
+        matrix[user, history] = 1
+    strength = 7.0
+    weights = np.zeros((N, N))
+    for item in range(N):  # ridge regression of one column on all the others: EASE's definition
+        others = [i for i in range(N) if i != item]
+        a = matrix[:, others]
+        weights[others, item] = np.linalg.solve(a.T @ a + strength * np.eye(N - 1), a.T @ matrix[:, item])
+    found = baselines.ease(sequences(HISTORIES), strength)([np.array([4])])[0]
+    np.testing.assert_allclose(found, weights[4], atol=1e-4)
+
+
+def test_dense_ease_refuses_a_catalogue_that_it_cannot_invert() -> None:
+    wide = Sequences(np.array([0, 1]), np.array([0], dtype=np.int32), baselines.EASE_MAX_ITEMS + 1)
+    with pytest.raises(InputError, match="20,001"):
+        baselines.ease(wide)
+
+
+def test_item_knn_is_the_cosine_over_users() -> None:
+    matrix = np.zeros((len(HISTORIES), N))
+    for user, history in enumerate(HISTORIES):
+        matrix[user, history] = 1
+    unit = matrix / np.linalg.norm(matrix, axis=0)
+    cosine = unit.T @ unit
+    np.fill_diagonal(cosine, 0)
+    np.testing.assert_allclose(baselines.item_knn(sequences(HISTORIES))([np.array([2])])[0], cosine[2], atol=1e-5)
+
+
+def test_scorers_are_ranked_over_everything_but_the_history_or_over_the_candidates(tmp_path: Path) -> None:
+    data = write_dataset(tmp_path / "d", HISTORIES, N)
+    asked = questions(data, "test")
+    rng = np.random.default_rng(0)
+    scores = rng.random((len(asked), N))
+    by_history = {tuple(asked.history(q).tolist()): scores[q] for q in range(len(asked))}
+
+    def scorer(histories: list[np.ndarray]) -> np.ndarray:
+        return np.stack([by_history[tuple(h.tolist())] for h in histories])
+
+    full = rank_by_scorer(scorer, asked, None, lambda _: None)
+    lists = candidate_lists(data, asked, n=4)
+    topn = rank_by_scorer(scorer, asked, lists, lambda _: None)
+    for q in range(len(asked)):
+        own, target = by_history[tuple(asked.history(q).tolist())], asked.targets[q]
+        pool = sorted(set(range(N)) - set(asked.history(q).tolist()), key=lambda i: -own[i])
+        assert full.ranks[q] == pool.index(target) + 1
+        assert full.lists[q][full.lists[q] >= 0].tolist() == pool[:10]
+        pool = sorted(lists[q].tolist(), key=lambda i: -own[i])
+        assert topn.ranks[q] == pool.index(target) + 1
+        assert topn.lists[q][topn.lists[q] >= 0].tolist() == pool
+
+
+def test_sasrec_learns_a_chain_and_goes_on_after_a_kill_as_if_nothing_had_been(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    histories = [np.arange(start, start + int(rng.integers(4, 8))) % N for start in rng.integers(0, N, 60)]
+    data = write_dataset(tmp_path / "d", [h.tolist() for h in histories], N)
+    validation = questions(data, "val")
+    config = SASRecConfig(
+        width=16, layers=1, heads=1, length=8, dropout=0.1, batch_size=16, learning_rate=0.01, epochs=6
+    )
+    seen: list[int] = []
+    whole = train_sasrec(histories, validation, N, config, tmp_path / "a", lambda epoch, *_: seen.append(epoch))
+    assert seen == [1, 2, 3, 4, 5, 6]
+
+    class KilledError(Exception):
+        pass
+
+    def die(epoch: int, *_: float) -> None:
+        if epoch == 3:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        train_sasrec(histories, validation, N, config, tmp_path / "b", die)
+    resumed = train_sasrec(histories, validation, N, config, tmp_path / "b", lambda *_: None)
+    probe = [np.array([3, 4, 5]), np.array([8])]
+    np.testing.assert_allclose(sasrec_scores(whole, probe), sasrec_scores(resumed, probe), atol=1e-5)
+    assert sasrec_scores(whole, probe).argmax(axis=1).tolist() == [6, 9]
+    cached: list[int] = []
+    train_sasrec(histories, validation, N, config, tmp_path / "a", lambda epoch, *_: cached.append(epoch))
+    assert cached == [], "a finished run is taken from the cache"
+
+
+def test_sasrec_sees_no_future_and_padding_changes_nothing() -> None:
+    import torch
+
+    from training.evaluation.sasrec import SASRec
+
+    model = SASRec(N, SASRecConfig(width=16, layers=2, heads=2, length=8)).eval()
+    with torch.inference_mode():
+        states = model(torch.tensor([[3, 5, 2, 9, 0, 0]]))
+        changed = model(torch.tensor([[3, 5, 7, 1, 4, 6]]))
+    np.testing.assert_allclose(states[0, :2], changed[0, :2], atol=1e-6)
+    alone = sasrec_scores(model, [np.array([2, 4])])
+    padded = sasrec_scores(model, [np.array([2, 4]), np.arange(8)])
+    np.testing.assert_allclose(alone[0], padded[0], atol=1e-5)

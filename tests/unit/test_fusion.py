@@ -1,0 +1,99 @@
+"""The fit's table of signals against the ranking that is served, and the search against what was planted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rdrec_core.bundle import Bundle, BundleWriter, Description
+from rdrec_core.errors import BundleError
+from rdrec_core.item_graph import Mix
+from rdrec_core.ranking import FusionWeights, Ranker, TaskWeights
+from rdrec_core.types import ScoreMode, Task
+from tests.ranking_dataset import chained_histories, write_dataset
+from tests.unit.test_ranking import TableEngine
+from training.evaluation.fusion import START, fit, look_up, quality
+from training.evaluation.fusion_run import store_fusion
+from training.evaluation.measure import rank_candidates, rank_sequential
+from training.evaluation.protocol import candidate_lists, questions
+from training.graph import GraphConfig, Sequences, graph_of
+
+N = 24
+CHANNELS = {"next": 0.5, "ridge": 0.2, "previous": 0.1, "reach": 0.15}
+WEIGHTS = TaskWeights(0.8, Mix(0.05, CHANNELS))
+
+
+class AnyUserEngine(TableEngine):
+    """The table engine for more users than it has rows."""
+
+    def __init__(self) -> None:
+        super().__init__(N, 0)
+
+    def row(self, task: Task, user: int | None, history: tuple[int, ...]) -> np.ndarray:
+        return super().row(task, None if user is None else user % 4, history)
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tests.unit.test_ranking.UNAVAILABLE", set())
+    data = write_dataset(tmp_path / "d", chained_histories(np.random.default_rng(1), 80, N), N)
+    return data, graph_of(Sequences.of(data, "train"), GraphConfig())
+
+
+def test_the_table_ranks_as_the_served_ranking_does(world) -> None:
+    data, graph = world
+    engine, asked = AnyUserEngine(), questions(data, "val")
+    ranker = Ranker(engine, graph, FusionWeights(WEIGHTS, WEIGHTS), graph_candidates=N)
+    table = look_up(engine, graph, asked, Task.SEQUENTIAL, None, progress=lambda _: None)
+    served = rank_sequential(ranker, asked, fusion=True, beam_width=20, progress=lambda _: None)
+    fitted = table.ranks(WEIGHTS)
+    np.testing.assert_array_equal(np.where(fitted > 10, np.inf, fitted), served.ranks)
+
+    lists = candidate_lists(data, asked, n=8)
+    table = look_up(engine, graph, asked, Task.TOPN, lists, progress=lambda _: None)
+    served = rank_candidates(ranker, asked, lists, fusion=True, progress=lambda _: None)
+    np.testing.assert_array_equal(table.ranks(WEIGHTS), served.ranks)
+    # with the graph silenced it is the model's own ranking
+    alone = rank_candidates(ranker, asked, lists, fusion=False, progress=lambda _: None)
+    np.testing.assert_array_equal(table.ranks(TaskWeights(0.0, WEIGHTS.mix)), alone.ranks)
+
+
+def test_the_fit_never_ends_below_its_start_and_leaves_a_useless_model_behind(world) -> None:
+    data, graph = world
+    engine, asked = AnyUserEngine(), questions(data, "val")
+    table = look_up(engine, graph, asked, Task.SEQUENTIAL, None, progress=lambda _: None)
+    found = fit(table, graph)
+    qualities = [value for _, value in found.steps]
+    assert qualities == sorted(qualities)
+    assert quality(table.ranks(found.weights)) == pytest.approx(qualities[-1], abs=1e-4)
+    # the table of the engine is noise and the graph knows the chain: the fit turns the graph up
+    noise = quality(table.ranks(TaskWeights(0.0, found.weights.mix)))
+    assert qualities[-1] > 2 * noise
+    assert found.weights.graph > START.graph
+    assert sum(found.weights.mix.channels.values()) + found.weights.mix.popularity == pytest.approx(1.0, abs=1e-4)
+    assert fit(table, graph) == found
+
+
+def test_weights_go_into_a_bundle_whose_files_still_verify(tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    (folder / "model.json").write_text("{}")
+    description = Description(
+        name="shop", created_at="2026-01-01T00:00:00+00:00", recipe={}, protocol="clean", label_scheme="random",
+        dataset_sha256={}, n_users=1, n_items=1, score_modes=[ScoreMode.TRIE], text_tasks=[],
+    )  # fmt: skip
+    before = BundleWriter(folder).finish(description)
+    (folder / "manifest.sig").write_text("over the old manifest")
+    flat = FusionWeights(WEIGHTS, WEIGHTS).to_manifest()
+    store_fusion(folder, flat)
+    after = Bundle.open(folder).manifest
+    assert after.fusion == flat
+    assert after.files == before.files
+    assert after.model_version != before.model_version
+    assert not (folder / "manifest.sig").exists()
+    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "model.json"]
+    (folder / "model.json").write_text("{ }")
+    with pytest.raises(BundleError, match=r"model\.json"):
+        store_fusion(folder, flat)
