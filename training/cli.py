@@ -31,7 +31,7 @@ COMMANDS = {
     "ablation": "Train with and without each kind of rationale.",
     "report": "Compare runs on one HTML page.",
     "batch": "Score all users offline.",
-    "profile": "Show where the time goes.",
+    "profile": "Write every user's preference and every item's attributes.",
 }
 """Command name -> what it does, in the order of their use."""
 

@@ -20,6 +20,7 @@ from rdrec_core.decoding.text_export import export_text_graphs
 from rdrec_core.decoding.text_requests import text_rows
 from rdrec_core.encoding import SourceEncoder, encode_words
 from rdrec_core.engines.onnx_engine import trie_group
+from rdrec_core.profiles import GROUP as PROFILES
 from rdrec_core.types import ScoreMode, Strategy
 from training.backbone import CatalogTokens
 from training.checkpoint import Checkpoint
@@ -27,6 +28,7 @@ from training.data.dataset import Dataset, Split
 from training.evaluation.systems import read_fusion
 from training.examples import text_pools
 from training.graph import GraphConfig, build_graph
+from training.profiles import profiles_of_checkpoint
 
 Say = Callable[[str], None]
 
@@ -89,6 +91,8 @@ def export_bundle(
         trie = ItemTrie.build(tokens.labels, eos_token_id=t5.eos_token_id, start_token_id=t5.pad_token_id)
         for collapsed in sorted({mode is not ScoreMode.FULL for mode in modes}):
             writer.add_arrays(trie_group(collapsed=collapsed), trie.arrays(collapsed=collapsed))
+        if (profiles := profiles_of_checkpoint(checkpoint.path)) is not None:
+            writer.add_arrays(PROFILES, profiles.arrays())
         say("item graph")
         fusion = read_fusion(checkpoint.path)
         writer.add_arrays("graph", build_graph(dataset, upto, GraphConfig.from_fusion(fusion or {})).arrays())
@@ -100,7 +104,7 @@ def export_bundle(
         if info.text_tasks:
             say("text graphs, compared with torch")
             rows = text_rows(
-                tokenizer, t5.vocab_size, eos_token_id=t5.eos_token_id, seen=_written_tokens(checkpoint, dataset)
+                tokenizer, t5.vocab_size, eos_token_id=t5.eos_token_id, seen=written_tokens(checkpoint, dataset)
             )
             export_text_graphs(model, graphs, rows, int8=ScoreMode.TRIE_INT8 in modes)
         for file in folder.rglob("*"):
@@ -118,7 +122,7 @@ def export_bundle(
         )  # fmt: skip
 
 
-def _written_tokens(checkpoint: Checkpoint, dataset: Dataset) -> list[int]:
+def written_tokens(checkpoint: Checkpoint, dataset: Dataset) -> list[int]:
     """Every token of a training target: a text may be written with these, not with item words, say."""
     limit = checkpoint.info.config.max_target_tokens
     pools = text_pools(
