@@ -251,6 +251,8 @@ class Recommender:
         needs_user = asked.task is not Task.ITEM_ATTRIBUTES
         if asked.task not in arm.bundle.manifest.text_tasks or (needs_user and asked.user_index is None):
             return None
+        if (profile := arm.profiles.find(asked)) is not None:
+            return profile
         work = arm.text_request(asked)
         shared_key = f"{arm.version}:{work.task.name}:{work.user_index}:{work.item_index}:{work.fast}"
 
