@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,14 @@ import pytest
 
 from rdrec_core.bundle import Bundle
 from rdrec_core.engines.torch_engine import TorchEngine
-from rdrec_core.ranking import Ranker
+from rdrec_core.item_graph import Mix
+from rdrec_core.ranking import FusionWeights, Ranker, TaskWeights
 from rdrec_core.types import RankRequest
 from tests.small_dataset import write_small_dataset
 from training.cli import main
 from training.config import load_config
 from training.data.dataset import Dataset
+from training.evaluation.fusion_run import store_fusion
 from training.run import train
 
 N_USERS, N_ITEMS = 30, 40
@@ -28,7 +31,9 @@ COLUMNS = ["user_id", "rank", "item_id", "score", "model", "graph", "model_versi
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return write_small_dataset(tmp_path_factory.mktemp("data") / "small", n_users=N_USERS, n_items=N_ITEMS)
+    return write_small_dataset(
+        tmp_path_factory.mktemp("data") / "small", n_users=N_USERS, n_items=N_ITEMS, reviews=False
+    )
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +41,8 @@ def bundle(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles")
     train(load_config("scratch", None, {"epochs": 1, "vocabulary_size": 300}), dataset, folder / "checkpoint")
     assert main(["export", str(folder / "checkpoint"), "--out", str(folder / "bundle"), "--score-modes", "trie"]) == 0
-    assert main(["fuse", str(folder / "bundle"), str(dataset.path), "--no-tune-graph"]) == 0
+    one = TaskWeights(0.5, Mix(0.05, {"next": 0.6, "reach": 0.3}))
+    store_fusion(folder / "bundle", FusionWeights(one, one).to_manifest())
     return folder / "bundle"
 
 
@@ -51,9 +57,15 @@ def batch(bundle: Path, out: Path, *options: object) -> int:
     return main(["batch", str(bundle), "--out", str(out), "--block-users", "4", "--threads", "1", *map(str, options)])
 
 
-def expected(bundle: Bundle, user_index: int | None, history: list[int], **options: bool) -> dict[str, float]:
+@cache
+def reference(bundle: Path) -> tuple[Bundle, Ranker]:
+    opened = Bundle.open(bundle)
+    return opened, Ranker.of_bundle(opened, TorchEngine.from_bundle(opened))
+
+
+def expected(path: Path, user_index: int | None, history: list[int], **options: bool) -> dict[str, float]:
     """Every eligible item's score, by the reference engine, one user alone."""
-    ranker = Ranker.of_bundle(bundle, TorchEngine.from_bundle(bundle))
+    bundle, ranker = reference(path)
     exclude = tuple(history) if options.get("exclude_seen", True) else ()
     request = RankRequest(user_index, tuple(history), n_items=N_ITEMS, exclude=exclude, beam_width=N_ITEMS)
     found = ranker.recommend([request], fusion=[options.get("fusion", True)])[0]
@@ -68,29 +80,28 @@ def assert_best(rows: pl.DataFrame, scores: dict[str, float], n_items: int) -> N
 
 
 def test_everybody_gets_the_best_items_by_the_reference_engine(bundle: Path, whole: Path, dataset: Dataset) -> None:
-    rows, opened = pl.read_parquet(whole), Bundle.open(bundle)
+    rows = pl.read_parquet(whole)
     assert rows.columns == COLUMNS
     assert rows["user_id"].unique(maintain_order=True).to_list() == [f"u{n}" for n in range(N_USERS)]
-    assert rows["model_version"].unique().to_list() == [opened.manifest.model_version]
-    assert opened.manifest.fusion is not None
+    assert rows["model_version"].unique().to_list() == [Bundle.open(bundle).manifest.model_version]
     indptr, bought = dataset.sequences("test")
     for user in range(N_USERS):
         history = bought[indptr[user] : indptr[user + 1]].tolist()
         mine = rows.filter(pl.col("user_id") == f"u{user}")
-        assert_best(mine, expected(opened, user, history), 10)
+        assert_best(mine, expected(bundle, user, history), 10)
         assert not set(mine["item_id"]) & {f"B{item:03d}" for item in history}
         # both signals are there, and the score is made of them
-        by_hand = mine["model"] + opened.manifest.fusion["sequential.graph"] * mine["graph"]
+        by_hand = mine["model"] + 0.5 * mine["graph"]
         assert mine["score"].to_list() == pytest.approx(by_hand.to_list(), abs=1e-3)
 
 
 def test_options_reach_the_ranking(bundle: Path, tmp_path: Path, dataset: Dataset) -> None:
     assert batch(bundle, tmp_path / "o.parquet", "--n-items", 3, "--no-exclude-seen", "--fusion", "off") == 0
-    rows, opened = pl.read_parquet(tmp_path / "o.parquet"), Bundle.open(bundle)
+    rows = pl.read_parquet(tmp_path / "o.parquet")
     indptr, bought = dataset.sequences("test")
     for user in (0, 7, 29):
         history = bought[indptr[user] : indptr[user + 1]].tolist()
-        scores = expected(opened, user, history, exclude_seen=False, fusion=False)
+        scores = expected(bundle, user, history, exclude_seen=False, fusion=False)
         assert_best(rows.filter(pl.col("user_id") == f"u{user}"), scores, 3)
     assert rows["score"].to_list() == rows["model"].to_list()
 
@@ -258,13 +269,13 @@ def test_given_histories_replace_the_bundle_s(
     )  # fmt: skip
     users.write_parquet(tmp_path / "users.parquet")
     assert batch(bundle, tmp_path / "o.parquet", "--users", tmp_path / "users.parquet", "--n-items", 5) == 0
-    rows, opened = pl.read_parquet(tmp_path / "o.parquet"), Bundle.open(bundle)
+    rows = pl.read_parquet(tmp_path / "o.parquet")
 
     def of(user: str) -> pl.DataFrame:
         return rows.filter(pl.col("user_id") == user)
 
-    assert_best(of("u7"), expected(opened, 7, [1, 2]), 5)
-    assert_best(of("stranger"), expected(opened, None, [5, 1]), 5)
+    assert_best(of("u7"), expected(bundle, 7, [1, 2]), 5)
+    assert_best(of("stranger"), expected(bundle, None, [5, 1]), 5)
     counts = np.bincount(dataset.interactions.item_index, minlength=N_ITEMS)
     popular = [f"B{i:03d}" for i in np.lexsort((np.arange(N_ITEMS), -counts))[:5]]
     for user in ("nobody", "empty"):
