@@ -19,7 +19,7 @@ import onnxruntime as ort
 from tokenizers import Tokenizer
 
 from rdrec_core.decoding.text_requests import batches_by_search, encode_text_request, read_texts
-from rdrec_core.decoding.text_search import GREEDY, PAPER_SEARCH, TextSearch, extend_ancestors, search_text
+from rdrec_core.decoding.text_search import GREEDY, PAPER_SEARCH, TextSearch, search_text
 from rdrec_core.encoding import SourceBatch, SourceEncoder, pad_sources
 from rdrec_core.errors import BundleError
 from rdrec_core.types import FloatArray, IntArray, TextRequest
@@ -63,7 +63,45 @@ class OnnxTextGraphs:
         self.present_names = [output.name for output in self.step.get_outputs()[2:]]
         past = [value for value in self.step.get_inputs() if value.name.startswith("past.")]
         self.past_names = [value.name for value in past]
-        self.heads, self.d_kv = int(past[0].shape[1]), int(past[0].shape[3])
+        self.inner = int(past[0].shape[2])
+        """Numbers in the keys of one slot."""
+
+
+class Slots:
+    """Which slots of keys and values each request still has, and which of them each beam attends to.
+
+    A step's W slots stand behind the earlier ones and are never reordered; those that no live beam descends from are
+    left behind. Beams share most of their past, so some hundred slots of long texts shrink to a few dozen.
+    """
+
+    def __init__(self, n_requests: int) -> None:
+        self.ancestors = np.zeros((n_requests, 1, 0), dtype=np.bool_)
+        """(B, W, P): slots that each beam of the last step descends from, itself included."""
+        self.distances = np.zeros((n_requests, 0), dtype=np.int64)
+        """(B, P): how many steps before the last one each slot was written."""
+        self._rows = np.arange(n_requests)  # where each request's slots lie in the arrays of the last step
+
+    def extend(self, parents: IntArray) -> IntArray:
+        """Add a slot for each new beam, parents (B, W'); returns which earlier ones stay, (B, K), over all rows.
+
+        K is what the request that needs most needs; the others keep some that nobody attends to.
+        """
+        batch, slots = self.distances.shape
+        inherited = np.take_along_axis(self.ancestors, parents[..., None], axis=1)
+        needed = inherited.any(axis=1)
+        width = int(needed.sum(axis=1).max(initial=0))
+        kept = np.argsort(~needed, axis=1, kind="stable")[:, :width]
+        own = np.broadcast_to(np.eye(parents.shape[1], dtype=np.bool_), (batch, parents.shape[1], parents.shape[1]))
+        self.ancestors = np.concatenate([np.take_along_axis(inherited, kept[:, None], axis=2), own], axis=2)
+        earlier = np.take_along_axis(self.distances, kept, axis=1) + 1
+        self.distances = np.concatenate([earlier, np.zeros_like(parents)], axis=1)
+        places = kept + self._rows[:, None] * slots
+        self._rows = np.arange(batch)
+        return places
+
+    def keep(self, rows: IntArray) -> None:
+        """Go on with these requests only."""
+        self.ancestors, self.distances, self._rows = self.ancestors[rows], self.distances[rows], self._rows[rows]
 
 
 class OnnxTextDecoder:
@@ -76,10 +114,9 @@ class OnnxTextDecoder:
             "mask": sources.mask, "tasks": sources.tasks,
         }  # fmt: skip
         self._memory = self._run(graphs.encoder, feed, {}, graphs.memory_names)
-        empty = np.empty((len(sources.tasks), graphs.heads, 0, graphs.d_kv), dtype=np.float32)
+        empty = np.empty((len(sources.tasks), 0, graphs.inner), dtype=np.float32)
         self._past = {name: self._device_value(empty) for name in graphs.past_names}
-        self._ancestors: npt.NDArray[np.bool_] | None = None
-        self._depths: list[int] = []
+        self._slots = Slots(len(sources.tasks))
 
     def _device_value(self, array: npt.NDArray[Any]) -> ort.OrtValue:
         return ort.OrtValue.ortvalue_from_numpy(array, self._graphs.device)
@@ -108,13 +145,11 @@ class OnnxTextDecoder:
     def step(self, tokens: IntArray, parents: IntArray, n_candidates: int) -> tuple[FloatArray, IntArray]:
         """See `TextDecoder.step`."""
         graphs = self._graphs
-        self._ancestors = extend_ancestors(self._ancestors, parents)
-        depth = self._depths[-1] + 1 if self._depths else 0
-        self._depths += [depth] * tokens.shape[1]
         feed = {
             "tokens": np.ascontiguousarray(tokens),
-            "ancestors": np.ascontiguousarray(self._ancestors),
-            "distances": depth - np.asarray(self._depths, dtype=np.int64),
+            "kept": self._slots.extend(parents),
+            "ancestors": np.ascontiguousarray(self._slots.ancestors),
+            "distances": self._slots.distances,
             "n_candidates": np.asarray([min(n_candidates, len(graphs.rows))], dtype=np.int64),
         }
         on_host = ("log_probs", "columns")
@@ -125,11 +160,9 @@ class OnnxTextDecoder:
 
     def keep(self, rows: IntArray) -> None:
         """See `TextDecoder.keep`."""
-        for values in (self._memory, self._past):
-            for name, value in values.items():
-                values[name] = self._device_value(np.ascontiguousarray(value.numpy()[rows]))
-        if self._ancestors is not None:
-            self._ancestors = self._ancestors[rows]
+        for name, value in self._memory.items():
+            self._memory[name] = self._device_value(np.ascontiguousarray(value.numpy()[rows]))
+        self._slots.keep(rows)
 
 
 class OnnxTextGenerator:

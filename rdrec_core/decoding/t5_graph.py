@@ -8,6 +8,7 @@ would be faster by a fifth and would break that. Knows layers, not what a graph 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,14 @@ class T5Writer:
     def __init__(self, graph: GraphWriter, model: RDRecModel) -> None:
         self.graph = graph
         self.config = model.config.t5
-        self._head_shape = graph.constant(np.array([0, 0, self.config.num_heads, self.config.d_kv]))
+
+    @cached_property
+    def _head_shape(self) -> str:
+        return self.graph.constant(np.array([0, 0, self.config.num_heads, self.config.d_kv]))
+
+    @cached_property
+    def _row_shape(self) -> str:
+        return self.graph.constant(np.array([-1, self.config.num_heads * self.config.d_kv]))
 
     def linear(self, x: str, *layers: nn.Linear, positive: bool = False) -> str:
         """One product for all the layers, outputs side by side; see `product`."""
@@ -109,17 +117,27 @@ class T5Writer:
         return normed, total
 
     def attend(self, query: str, key: str, value: str, bias: str) -> str:
-        """Queries (B, T, H d_kv), keys and values (B, H, T_kv, d_kv), bias (B, H, T, T_kv) -> (B, T, H d_kv)."""
+        """Queries (B, T, H d_kv), keys and values (B, H, T_kv, d_kv) or (B, T_kv, H d_kv), bias (B, H, T, T_kv).
+
+        Returns (B, T, H d_kv).
+        """
         return self.graph.call(
             "MultiHeadAttention", query, key, value, "", "", bias,
             domain="com.microsoft", num_heads=self.config.num_heads, scale=1.0,
         )  # fmt: skip
 
-    def query_key_value(self, x: str, attention: Attention) -> tuple[str, str, str]:
-        """Queries (B, T, H d_kv), keys and values (B, H, T, d_kv)."""
+    def _behind(self, past: str, kept: str, new: str) -> str:
+        """The kept rows of past (B', P, K), each copied as a whole, and new (B, T, K) behind them."""
+        rows = self.graph.call("Reshape", past, self._row_shape)
+        return self.graph.call("Concat", self.graph.call("Gather", rows, kept), new, axis=1)
+
+    def query_key_value(self, x: str, attention: Attention, *, split_heads: bool = True) -> tuple[str, str, str]:
+        """Queries (B, T, H d_kv), keys and values (B, H, T, d_kv), or like the queries."""
         joined = self.linear(x, attention.q, attention.k, attention.v)
         parts = [f"{joined}.q", f"{joined}.k", f"{joined}.v"]
         self.graph.call("Split", joined, outputs=parts, axis=-1, num_outputs=3)
+        if not split_heads:
+            return parts[0], parts[1], parts[2]
         return parts[0], self.heads(parts[1]), self.heads(parts[2])
 
     def feed_forward(self, x: str, ff: FeedForward) -> str:
@@ -142,18 +160,29 @@ class T5Writer:
         return normed
 
     def decoder(
-        self, t5: T5, x: str, bias: str, cross: list[KeyValueNames], cross_bias: str, past: list[KeyValueNames] | None
+        self,
+        t5: T5,
+        x: str,
+        bias: str,
+        cross: list[KeyValueNames],
+        cross_bias: str,
+        past: list[KeyValueNames] | None,
+        kept: str | None = None,
     ) -> tuple[str, list[KeyValueNames]]:
         """All decoder layers over new slots: embeddings (B, T, D) -> normed states and all slots' keys and values.
 
-        bias (B, H, T, T_kv), cross_bias (B, 1, T, S); past and what is returned as in `t5.T5.decode`.
+        bias (B, H, T, T_kv), cross_bias (B, 1, T, S); past and what is returned as in `t5.T5.decode`. With kept (B, K)
+        both are (B', P, H d_kv) and (B, K + T, H d_kv) instead: of all B' * P past slots only these are carried on.
         """
         blocks: list[Block] = list(t5.decoder)  # type: ignore[arg-type]
         normed = self.norm(x, blocks[0].self_norm)
         present: list[KeyValueNames] = []
         for index, block in enumerate(blocks):
-            query, key, value = self.query_key_value(normed, block.self_attention)
-            if past is not None:
+            query, key, value = self.query_key_value(normed, block.self_attention, split_heads=kept is None)
+            if past is not None and kept is not None:
+                key = self._behind(past[index][0], kept, key)
+                value = self._behind(past[index][1], kept, value)
+            elif past is not None:
                 key = self.graph.call("Concat", past[index][0], key, axis=2)
                 value = self.graph.call("Concat", past[index][1], value, axis=2)
             present.append((key, value))

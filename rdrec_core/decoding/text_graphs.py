@@ -65,15 +65,17 @@ def encoder_graph(model: RDRecModel) -> onnx.ModelProto:
 def step_graph(model: RDRecModel, rows: IntArray, *, int8: bool = False) -> onnx.ModelProto:
     """One token of every beam: tokens (B, W) as columns -> log_probs, columns (B, W, C) and grown keys and values.
 
-    ancestors (B, W, P + W) says which slots a beam attends to, distances (P + W,) how many steps ago each was written,
-    n_candidates (1,) is C. int8: products in 8 bits.
+    kept (B, K): which of all past slots (B' * P of them) are carried on. ancestors (B, W, K + W) says which slots a
+    beam attends to, distances (B, K + W) how many steps ago each was written, n_candidates (1,) is C. int8: products in
+    8 bits.
     """
     graph = GraphWriter()
     write = (QuantizedT5Writer if int8 else T5Writer)(graph, model)
     config, t5 = model.config.t5, model.t5
     tokens = graph.input("tokens", TensorProto.INT64, ["B", "W"])
-    ancestors = graph.input("ancestors", TensorProto.BOOL, ["B", "W", "PW"])
-    distances = graph.input("distances", TensorProto.INT64, ["PW"])
+    kept = graph.input("kept", TensorProto.INT64, ["B", "K"])
+    ancestors = graph.input("ancestors", TensorProto.BOOL, ["B", "W", "KW"])
+    distances = graph.input("distances", TensorProto.INT64, ["B", "KW"])
     n_candidates = graph.input("n_candidates", TensorProto.INT64, [1])
     source_bias = graph.input("source_bias", TensorProto.FLOAT, ["B", 1, 1, "PS"])
     graph.output("log_probs", TensorProto.FLOAT, ["B", "W", "C"])
@@ -81,23 +83,26 @@ def step_graph(model: RDRecModel, rows: IntArray, *, int8: bool = False) -> onnx
 
     layers = range(config.num_decoder_layers)
 
-    def key_value_input(layer: int, name: str, slots: str) -> KeyValueNames:
-        shape: list[int | str] = ["B", config.num_heads, slots, config.d_kv]
+    inner = config.num_heads * config.d_kv
+
+    def key_value_input(layer: int, name: str, shape: list[int | str]) -> KeyValueNames:
         key, value = (graph.input(f"{name}.{layer}.{kind}", TensorProto.FLOAT, shape) for kind in _KINDS)
         return key, value
 
     by_distance = write.distance_bias(t5.decoder_bias, graph.call("Neg", distances), bidirectional=False)
-    bias = graph.call("Add", write.unsqueeze(by_distance, 0, 2), write.mask_bias(write.unsqueeze(ancestors, 1)))
+    by_distance = write.unsqueeze(graph.call("Transpose", by_distance, perm=[1, 0, 2]), 2)
+    bias = graph.call("Add", by_distance, write.mask_bias(write.unsqueeze(ancestors, 1)))
     one = graph.constant(np.array([1]))
     beams = graph.call("Concat", one, one, write.size(tokens, 1), one, axis=0)
     cross_bias = graph.call("Expand", source_bias, beams)
 
     start_and_rows = torch.from_numpy(np.append(rows, config.pad_token_id)).to(t5.shared.weight.device)
     x = graph.call("Gather", graph.weight(t5.shared.weight[start_and_rows]), tokens)
-    past, cross = ([key_value_input(layer, *of) for layer in layers] for of in (("past", "P"), ("cross", "PS")))
-    hidden, present = write.decoder(t5, x, bias, cross, cross_bias, past)
+    past = [key_value_input(layer, "past", ["B'", "P", inner]) for layer in layers]
+    cross = [key_value_input(layer, "cross", ["B", config.num_heads, "PS", config.d_kv]) for layer in layers]
+    hidden, present = write.decoder(t5, x, bias, cross, cross_bias, past, kept)
     for value in (value for pair in present for value in pair):  # no names of their own: renaming would copy them
-        graph.output(value, TensorProto.FLOAT, ["B", config.num_heads, "PW", config.d_kv])
+        graph.output(value, TensorProto.FLOAT, ["B", "KW", inner])
     logits = write.product(hidden, t5.output_rows(start_and_rows[:-1]))
     log_probs = graph.call("LogSoftmax", logits, axis=-1)
     graph.call("TopK", log_probs, n_candidates, outputs=["log_probs", "columns"], axis=-1)
