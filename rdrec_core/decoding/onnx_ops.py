@@ -204,10 +204,8 @@ class OnnxOps:
 
     def logsumexp(self, x: Value) -> Value:
         # x - log_softmax(x) is the same number for every finite x; the fused operator is several times faster than
-        # ReduceLogSumExp. The largest is finite.
-        largest = self._call("float", "ReduceMax", x.name, self._index(-1), keepdims=1)
-        normal = self._call("float", "LogSoftmax", x.name, axis=-1)
-        return largest - self._call("float", "ReduceMax", normal.name, self._index(-1), keepdims=1)
+        # ReduceLogSumExp
+        return self.head(x, 1, -1) - self.head(self._call("float", "LogSoftmax", x.name, axis=-1), 1, -1)
 
     def count_columns(self, mask: Value) -> Value:
         counts = self._call("int", "ReduceSum", self._integer(mask).name, self._index(-1), keepdims=0)

@@ -65,7 +65,7 @@ class TensorOps(Protocol):
         ...
 
     def logsumexp(self, x: Tensor) -> Tensor:
-        """Over the last axis, which stays with size 1; x must hold a finite number in each row."""
+        """Over the last axis, which stays with size 1; the first number of each row must be finite."""
         ...
 
     def count_columns(self, mask: Tensor) -> Size:
