@@ -2,8 +2,8 @@
 
     python benchmarks/decode.py [--bundle DIR] [--quick] [--json FILE] [--plot FILE.png]
 
-All contestants rank the same requests in turns within one run, so that whatever else the machine does hits all alike. On
-a machine that is busy with other things, `--clock cpu --threads 1` compares processor time instead of waiting time.
+All contestants rank the same requests in turns within one run, so that whatever else the machine does hits all alike.
+On a machine that is busy with other things, `--clock cpu --threads 1` compares processor time, not waiting time.
 Without a bundle: T5-small's shape with random weights, T5's tokenizer from $RDREC_DATA, labels 1 to 12101.
 """
 
@@ -444,7 +444,8 @@ def main() -> None:
     work = multiply_adds(world, tokens, 1 + BEAMS)
     floor = (
         f"{tokens:.0f} source tokens; float32 MatMul does {rate / 1e9:.0f} G multiply-adds/s, and a trie search needs "
-        f"{work / 1e9:.2f} G: at most {rate / work:.1f} users/s in float32 ({arguments.threads} threads, {arguments.clock} clock)"
+        f"{work / 1e9:.2f} G: at most {rate / work:.1f} users/s in float32 "
+        f"({arguments.threads} threads, {arguments.clock} clock)"
     )
     show(rows, floor)
     arguments.plot.parent.mkdir(parents=True, exist_ok=True)
