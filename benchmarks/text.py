@@ -180,7 +180,7 @@ def show(records: list[Record]) -> None:
             r.road, r.search, f"{r.rows}", f"{r.batch}", f"{r.texts_per_s:.2f}", f"{r.latency_ms:.0f}",
             f"{r.ratio_to_hf:.1f}", f"{r.cpu_ms:.0f}", f"{r.cpu_ratio_to_hf:.1f}", same,
         )  # fmt: skip
-    Console().print(table)
+    Console(width=100).print(table)
     diverse = [r for r in records if r.road.startswith("onnx") and r.search == "3 x 7 beams"]
     fast = [r for r in records if r.road.startswith("onnx") and r.search == "greedy" and r.batch == 1]
     for title, rows, met in (
