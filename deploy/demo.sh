@@ -24,7 +24,7 @@ step "4/7 train a tiny RDRec"
 rdrec train "$work/dataset" --out "$work/checkpoint" --backbone scratch:tiny --time-budget 2
 step "5/7 fit the fusion with the item graph on validation, evaluate on test"
 rdrec fuse "$work/checkpoint" "$work/dataset"
-rdrec evaluate "$work/checkpoint" "$work/dataset" --task sequential --baselines --out "$work/sequential.json"
+rdrec evaluate "$work/checkpoint" "$work/dataset" --task sequential --baselines --no-sasrec --out "$work/sequential.json"
 rdrec evaluate "$work/checkpoint" "$work/dataset" --task topn --out "$work/topn.json"
 step "6/7 export the bundle"
 rdrec export "$work/checkpoint" --out "$work/bundle"
