@@ -203,13 +203,17 @@ def two_steps(pairs: csr_array, neighbours: int, kept: int) -> csr_array:
 def strongest(matrix: csr_array, n: int) -> csr_array:
     """The n largest positive entries of each row; equal ones go by column. Columns ascend within a row."""
     matrix = csr_array(matrix)
-    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    order = np.lexsort((matrix.indices, -matrix.data, rows))
-    rank = np.arange(len(order)) - np.repeat(matrix.indptr[:-1], np.diff(matrix.indptr))
-    keep = np.zeros(len(order), dtype=bool)
-    keep[order[rank < n]] = True
+    keep = np.zeros(matrix.nnz, dtype=bool)
+    for start, stop in _row_blocks(matrix.shape[0]):  # so that sorting needs memory for one block at a time
+        begin, end = matrix.indptr[start], matrix.indptr[stop]
+        lengths = np.diff(matrix.indptr[start : stop + 1])
+        rows = np.repeat(np.arange(stop - start), lengths)
+        order = np.lexsort((matrix.indices[begin:end], -matrix.data[begin:end], rows))
+        rank = np.arange(end - begin) - np.repeat(matrix.indptr[start:stop] - begin, lengths)
+        keep[begin + order[rank < n]] = True
     keep &= matrix.data > 0
-    out = csr_array((matrix.data[keep], (rows[keep], matrix.indices[keep])), shape=matrix.shape)
+    kept_before = np.concatenate([[0], np.cumsum(keep)])
+    out = csr_array((matrix.data[keep], matrix.indices[keep], kept_before[matrix.indptr]), shape=matrix.shape)
     out.sort_indices()
     return out
 

@@ -17,6 +17,7 @@ def baselines(
     out: Annotated[Path | None, typer.Option(help="JSON record to write; ranks go beside it as Parquet.")] = None,
     sasrec: Annotated[bool, typer.Option(help="Train SASRec, or take it from the cache.")] = True,
     refit: Annotated[bool, typer.Option(help="Refit on training and validation interactions.")] = False,
+    tune_graph: Annotated[bool, typer.Option(help="Choose decay and damping of the graph on validation users.")] = True,
     limit_users: Annotated[int | None, typer.Option(min=1, help="Measure this many users, drawn by seed.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of candidates and samples.")] = 0,
 ) -> None:
@@ -29,7 +30,7 @@ def baselines(
     from training.evaluation.ranking_run import RankingOptions, evaluate_baselines
     from training.evaluation.results import rank_table, write_results
     from training.evaluation.tables import differences_table, ranking_table
-    from training.graph import Sequences, build_graph
+    from training.graph import GraphConfig, Sequences, build_graph
 
     for name, value, allowed in (("task", task, ("sequential", "topn")), ("split", split, ("test", "val"))):
         if value not in allowed:
@@ -41,8 +42,11 @@ def baselines(
         limit_users=limit_users, seed=seed,
     )  # fmt: skip
     options.check()
-    chosen = questions(data, "val", limit=TUNING_USERS, seed=seed)
-    config = tuned_graph(Sequences.of(data, "train"), chosen, console)
+    config = GraphConfig()
+    if tune_graph:
+        config = tuned_graph(
+            Sequences.of(data, "train"), questions(data, "val", limit=TUNING_USERS, seed=seed), console
+        )
     mix = fit_graph_alone(data, config, task, limit_users=5000, seed=seed)
     graph = build_graph(data, "val" if refit else "train", config)
     measured, record = evaluate_baselines(data, options, graph, mix, console)

@@ -1,0 +1,123 @@
+"""What the item graph costs as the catalogue grows: time and memory to build, size, and microseconds a query.
+
+    python benchmarks/graph.py [--items 10000,100000] [--quick] [--json FILE]
+
+Users are made up: five interactions an item, histories of 3 to 20, a few items bought much more than the rest, and
+steps to near items that repeat often enough for the graph to have edges. Each size is built in a process of its own, so
+that peak memory is that size's alone. Appends one JSON line to results/graph.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from rdrec_core.item_graph import Eligible, ItemGraph, Mix  # noqa: E402
+from training.graph import GraphConfig, Sequences, graph_of  # noqa: E402
+
+RESULTS = ROOT / "benchmarks" / "results" / "graph.jsonl"
+QUERIES = 2000
+
+
+def made_up(n_items: int, rng: np.random.Generator) -> Sequences:
+    lengths = rng.integers(3, 21, size=max(1, 5 * n_items // 11))
+    indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    total = int(indptr[-1])
+    popular = (n_items * rng.random(total) ** 3).astype(np.int64)  # heavy head, long tail
+    start = np.repeat(popular[indptr[:-1]], lengths)
+    near = (start + rng.geometric(0.05, total)) % n_items
+    items = np.where(rng.random(total) < 0.6, near, popular).astype(np.int32)
+    return Sequences(indptr, items, n_items)
+
+
+def measure(n_items: int, connection: Any) -> None:
+    rng = np.random.default_rng(0)
+    sequences = made_up(n_items, rng)
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    wall, cpu = time.perf_counter(), time.process_time()
+    graph = graph_of(sequences, GraphConfig())
+    built_s, built_cpu_s = time.perf_counter() - wall, time.process_time() - cpu
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    mix = Mix(0.1, dict.fromkeys(graph.channels, 1.0))
+    connection.send(
+        {
+            "n_items": n_items,
+            "n_interactions": len(sequences.items),
+            "build_s": built_s,
+            "build_cpu_s": built_cpu_s,
+            "peak_memory_mib": after.ru_maxrss / 1024,
+            "memory_before_mib": before.ru_maxrss / 1024,
+            "entries": sum(len(channel.items) for channel in graph.channels.values()),
+            "size_mib": sum(array.nbytes for array in graph.arrays().values()) / 2**20,
+            **query(graph, sequences, mix),
+        }
+    )
+
+
+def query(graph: ItemGraph, sequences: Sequences, mix: Mix) -> dict[str, float]:
+    times_us = []
+    for user in range(min(QUERIES, len(sequences.indptr) - 1)):
+        history = sequences.items[sequences.indptr[user] : sequences.indptr[user + 1]].tolist()
+        started = time.perf_counter()
+        graph.prior(history, mix).best(50, Eligible(exclude=history))
+        times_us.append((time.perf_counter() - started) * 1e6)
+    return {f"query_p{p}_us": float(np.percentile(times_us, p)) for p in (50, 99)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", default="10000,100000", help="catalogue sizes")
+    parser.add_argument("--quick", action="store_true", help="the smallest size alone, nothing appended")
+    parser.add_argument("--json", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    sizes = [int(size) for size in arguments.items.split(",")]
+    console = Console()
+    rows = []
+    context = multiprocessing.get_context("spawn")
+    for size in sizes[:1] if arguments.quick else sizes:
+        here, there = context.Pipe(duplex=False)
+        process = context.Process(target=measure, args=(size, there))
+        with console.status(f"{size:,} items"):
+            process.start()
+            rows.append(here.recv())
+            process.join()
+    table = Table(title="item graph, four channels, at most 200 entries a row")
+    for name in ("items", "interactions", "build", "CPU", "peak memory", "arrays", "entries", "query p50", "p99"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(
+            f"{row['n_items']:,}", f"{row['n_interactions']:,}",
+            f"{row['build_s']:.1f} s", f"{row['build_cpu_s']:.1f} s",
+            f"{row['peak_memory_mib']:,.0f} MiB", f"{row['size_mib']:,.0f} MiB", f"{row['entries']:,}",
+            f"{row['query_p50_us']:,.0f} us", f"{row['query_p99_us']:,.0f} us",
+        )  # fmt: skip
+    console.print(table)
+    if not arguments.quick:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        line = {
+            "benchmark": "graph",
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        }
+        with arguments.json.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line | {"rows": rows}) + "\n")
+
+
+if __name__ == "__main__":
+    main()
