@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -15,11 +17,10 @@ VOCABULARY = 60
 EOS = 1
 
 
-def model(seed: int = 0, *, spread: float = 3.0) -> RDRecModel:
+def model(seed: int = 0, *, spread: float = 3.0, **changes: Any) -> RDRecModel:
     """A random model; spread > 1 makes its distributions peaked, so that ranks are not decided by rounding."""
-    config = T5Config(
-        vocab_size=VOCABULARY, d_model=16, d_kv=4, d_ff=24, num_layers=2, num_decoder_layers=2, num_heads=4
-    )
+    shape = {"d_model": 16, "d_kv": 4, "d_ff": 24, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 4}
+    config = T5Config(**{"vocab_size": VOCABULARY, **shape, **changes})
     built = RDRecModel(ModelConfig(t5=config, whole_word_rows=128))
     built.initialise(torch.Generator().manual_seed(seed))
     with torch.no_grad():

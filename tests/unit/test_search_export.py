@@ -4,14 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from rdrec_core.decoding import search_export
 from rdrec_core.decoding.item_trie import ItemTrie
 from rdrec_core.decoding.search_export import WEIGHTS_FILE, export_search_graphs, teacher_forced
 from rdrec_core.decoding.search_graphs import GRAPHS
 from rdrec_core.engines.onnx_engine import OnnxEngine
+from rdrec_core.engines.torch_engine import TorchEngine
 from rdrec_core.errors import BundleError, ExportCheckError, InputError
-from rdrec_core.types import RankRequest, ScoreMode, Strategy
+from rdrec_core.types import RankRequest, ScoreMode, ScoreRequest, Strategy, Task
 from tests import ranking_world as world
 
 LABELS = world.random_labels(np.random.default_rng(2), 50, longest=3)
@@ -55,6 +57,34 @@ def test_the_files_and_the_measured_choice(tmp_path: Path, trie: ItemTrie) -> No
     chosen = Strategy.EXACT if exact <= search_export.EXACT_IS_WORTH * beam else Strategy.BEAM
     assert report.strategy is chosen
     assert report.largest_difference[ScoreMode.FULL] < 1e-5
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"causal_encoder": True},
+        {"is_gated_act": True, "tie_word_embeddings": False},
+        {"d_kv": 8, "num_heads": 3, "num_decoder_layers": 1},
+    ],
+)
+def test_every_shape_of_model(tmp_path: Path, trie: ItemTrie, changes: dict[str, object]) -> None:
+    """The check inside export compares each graph with torch and with teacher forcing."""
+    model = world.model(4, **changes)
+    report = export_search_graphs(model, world.encoder(LABELS), trie, tmp_path, score_modes=list(ScoreMode))
+    assert report.largest_difference[ScoreMode.FULL] < 1e-4
+    assert report.largest_difference[ScoreMode.TRIE] < 1e-4
+
+
+def test_bfloat16_ranks_almost_alike(trie: ItemTrie) -> None:
+    encoder = world.encoder(LABELS)
+    everything = tuple(range(len(LABELS)))
+    asked = [ScoreRequest(4, everything, (1, 2, 3), Task.SEQUENTIAL)]
+    (exact,) = TorchEngine(world.model(0), encoder, trie).score(asked)
+    half = TorchEngine(world.model(0).to(torch.bfloat16), encoder, trie)
+    (rounded,) = half.score(asked)
+    assert np.abs(exact - rounded).mean() < 0.1 * exact.std()
+    (answer,) = half.recommend([REQUEST])
+    assert len(answer.item_indices) == REQUEST.n_items
 
 
 def test_teacher_forcing_is_the_definition(trie: ItemTrie) -> None:
