@@ -12,10 +12,11 @@ service_to_engine, loads.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import random
+import resource
+import select
 import shutil
 import signal
 import socket
@@ -30,7 +31,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import uvloop
 from rich.console import Console
 from rich.table import Table
 
@@ -43,6 +43,8 @@ from rdrec_core.types import RankRequest
 
 ENDPOINT = "/recommend/sequential"
 DEADLINE_S = 1.0
+CLIENTS = 64
+"""Callers of the closed loop."""
 GRACE_S = 5.0
 """An answer that is later than the deadline by more than this counts as none."""
 CONTRACT_5XX = {503, 504}
@@ -66,9 +68,9 @@ def body_of(bundle: Bundle, request: RankRequest) -> bytes:
     return json.dumps({"user_id": bundle.users.user_ids[request.user_index or 0], "exclude": exclude}).encode()
 
 
-def engine_alone(bundle: Bundle, batch_size: int, seconds: float) -> float:
-    """Requests a second through the ranker in batches of the served size, in this process, nothing else running."""
-    ranker = Ranker.of_bundle(bundle, open_engine(bundle))
+def engine_alone(bundle: Bundle, batch_size: int, threads: int, seconds: float) -> float:
+    """Requests a second through the ranker in batches of the served size, with the service's threads."""
+    ranker = Ranker.of_bundle(bundle, open_engine(bundle, threads=threads))
     stream = requests_of(bundle, 1)
     batches = [[next(stream) for _ in range(batch_size)] for _ in range(64)]
     for batch in batches[:3]:
@@ -78,45 +80,6 @@ def engine_alone(bundle: Bundle, batch_size: int, seconds: float) -> float:
         ranker.recommend(batches[done % len(batches)])
         done += 1
     return done * batch_size / (time.perf_counter() - started)
-
-
-class Connection(asyncio.Protocol):
-    """One keep-alive HTTP/1.1 connection with one request at a time; knows just enough of HTTP for this service."""
-
-    def __init__(self) -> None:
-        self.transport: Any = None
-        self._buffer = b""
-        self._answer: asyncio.Future[int] | None = None
-        self.closed = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.closed = True
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(exc or ConnectionResetError("closed without an answer"))
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        head, separator, rest = self._buffer.partition(b"\r\n\r\n")
-        if not separator:
-            return
-        lower = head.lower()
-        at = lower.index(b"content-length:") + 15
-        length = int(lower[at : (lower + b"\r\n").index(b"\r\n", at)])
-        if len(rest) < length:
-            return
-        self._buffer = rest[length:]
-        if b"connection: close" in lower:
-            self.closed = True
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_result(int(head[9:12]))
-
-    def ask(self, request: bytes) -> asyncio.Future[int]:
-        self._answer = asyncio.get_running_loop().create_future()
-        self.transport.write(request)
-        return self._answer
 
 
 @dataclass
@@ -150,72 +113,118 @@ class Result:
 
 
 class Load:
-    """A pool of connections and the requests that go through them."""
+    """Requests over keep-alive connections, one at a time on each, by plain epoll: every microsecond that the generator
+    takes on this machine is one that the service does not get. Knows just enough of HTTP/1.1 for this service.
+    """
 
     def __init__(self, port: int, bodies: list[bytes]) -> None:
-        self._port = port
-        self._bodies = bodies
-        self._free: list[Connection] = []
-        self._next = 0
+        self._address = ("127.0.0.1", port)
+        self._requests = [_request(body) for body in bodies]
+        self._sent = 0
+        self._epoll = select.epoll()
+        self._sockets: dict[int, socket.socket] = {}
+        self._free: list[int] = []
+        self._due: dict[int, float] = {}
+        """When the request that a connection carries was due, by file number, in the order of sending."""
+        self._parts: dict[int, bytes] = {}
 
-    def _request(self) -> bytes:
-        body = self._bodies[self._next % len(self._bodies)]
-        self._next += 1
-        head = (
-            f"POST {ENDPOINT} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-            f"X-Request-Timeout-Ms: {round(DEADLINE_S * 1000)}\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        return head.encode() + body
-
-    async def _once(self, due: float, result: Result) -> None:
-        loop = asyncio.get_running_loop()
-        connection = None
-        try:
-            while self._free and (connection is None or connection.closed):
-                connection = self._free.pop()
-            if connection is None or connection.closed:
-                _, connection = await loop.create_connection(Connection, "127.0.0.1", self._port)
-            async with asyncio.timeout(DEADLINE_S + GRACE_S):
-                status = await connection.ask(self._request())
-        except (OSError, TimeoutError):
-            result.unanswered += 1
-            if connection is not None:
-                connection.transport.abort()
-            return
-        result.note(status, loop.time() - due)
-        if not connection.closed:
-            self._free.append(connection)
-
-    async def closed_loop(self, clients: int, seconds: float) -> Result:
+    def closed_loop(self, clients: int, seconds: float) -> Result:
         """`clients` callers, each asking again as soon as it has its answer."""
-        loop = asyncio.get_running_loop()
         result = Result(seconds, float("nan"))
-        end = loop.time() + seconds
-
-        async def client() -> None:
-            while (now := loop.time()) < end:
-                await self._once(now, result)
-
-        await asyncio.gather(*(client() for _ in range(clients)))
-        result.seconds = seconds + max(0.0, loop.time() - end)
+        started = time.perf_counter()
+        while (now := time.perf_counter()) < started + seconds:
+            while len(self._due) < clients:
+                self._ask(now, result)
+            self._collect(0.05, result)
+        self._wait_for_the_rest(result)
+        result.seconds = time.perf_counter() - started
         return result
 
-    async def open_loop(self, rate: float, seconds: float, seed: int) -> Result:
+    def open_loop(self, rate: float, seconds: float, seed: int) -> Result:
         """Poisson arrivals at `rate`, whatever becomes of the earlier ones."""
-        loop = asyncio.get_running_loop()
         rng = random.Random(seed)
         result = Result(seconds, rate)
-        due = started = loop.time()
-        asked: set[asyncio.Task[None]] = set()
+        due = started = time.perf_counter()
         while (due := due + rng.expovariate(rate)) < started + seconds:
-            if (ahead := due - loop.time()) > 0:
-                await asyncio.sleep(ahead)
-            task = asyncio.create_task(self._once(due, result))
-            asked.add(task)
-            task.add_done_callback(asked.discard)
-        if asked:
-            await asyncio.wait(asked)
+            self._collect(0.0, result)
+            while (ahead := due - time.perf_counter()) > 0:
+                self._collect(ahead, result)
+            self._ask(due, result)
+        self._wait_for_the_rest(result)
+        result.seconds = max(seconds, time.perf_counter() - started)
         return result
+
+    def _ask(self, due: float, result: Result) -> None:
+        self._sent += 1
+        request = self._requests[self._sent % len(self._requests)]
+        while self._free:
+            number = self._free.pop()
+            try:
+                self._sockets[number].send(request)
+            except OSError:  # closed while it was idle: nothing was asked on it
+                self._drop(number)
+                continue
+            self._due[number] = due
+            return
+        try:
+            connection = socket.create_connection(self._address, timeout=1.0)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.send(request)
+        except OSError:
+            result.unanswered += 1
+            return
+        connection.setblocking(False)
+        number = connection.fileno()
+        self._sockets[number] = connection
+        self._epoll.register(number, select.EPOLLIN)
+        self._due[number] = due
+
+    def _collect(self, wait_s: float, result: Result) -> None:
+        for number, _ in self._epoll.poll(max(0.0, wait_s), 256):
+            try:
+                received = self._parts.pop(number, b"") + self._sockets[number].recv(65536)
+            except OSError:
+                received = b""
+            head, separator, body = received.partition(b"\r\n\r\n")
+            if not received:
+                result.unanswered += self._due.pop(number, None) is not None
+                self._drop(number)
+            elif not separator or len(body) < _length(head):
+                self._parts[number] = received
+            else:
+                result.note(int(head[9:12]), time.perf_counter() - self._due.pop(number))
+                if b"connection: close" in head:
+                    self._drop(number)
+                else:
+                    self._free.append(number)
+
+    def _drop(self, number: int) -> None:
+        if number in self._free:
+            self._free.remove(number)
+        self._epoll.unregister(number)
+        self._sockets.pop(number).close()
+
+    def _wait_for_the_rest(self, result: Result) -> None:
+        """Until every request is answered, or too late to count."""
+        while self._due and time.perf_counter() - next(iter(self._due.values())) < DEADLINE_S + GRACE_S:
+            self._collect(0.1, result)
+        for number in list(self._due):
+            result.unanswered += 1
+            del self._due[number]
+            self._drop(number)
+
+
+def _request(body: bytes) -> bytes:
+    head = (
+        f"POST {ENDPOINT} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        f"X-Request-Timeout-Ms: {round(DEADLINE_S * 1000)}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def _length(head: bytes) -> int:
+    at = head.index(b"content-length: ") + 16
+    return int(head[at : (head + b"\r").index(b"\r", at)])
 
 
 def serve(bundle: Path, port: int, settings: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
@@ -240,18 +249,22 @@ def wait_until_ready(port: int, process: subprocess.Popen[bytes], log: Path) -> 
     sys.exit("rdrec-serve was not ready within two minutes")
 
 
-async def measure(bundle: Bundle, port: int, seconds: float) -> tuple[float, dict[str, Any]]:
+def measure(bundle: Bundle, port: int, seconds: float) -> tuple[float, dict[str, Any]]:
     """Capacity in requests a second, and a summary by load."""
     stream = requests_of(bundle, 2)
     load = Load(port, [body_of(bundle, next(stream)) for _ in range(20_000)])
-    await load.closed_loop(48, min(5.0, seconds))
-    saturated = await load.closed_loop(48, seconds)
+    load.closed_loop(CLIENTS, min(5.0, seconds))
+    saturated = load.closed_loop(CLIENTS, seconds)
     capacity = saturated.statuses[200] / saturated.seconds
     loads = {"closed": saturated.summary()}
     for factor in (0.5, 1.0, 2.0):
-        result = await load.open_loop(factor * capacity, seconds, seed=int(10 * factor))
-        loads[f"{factor:g}x"] = result.summary()
-        await asyncio.sleep(1.0)
+        busy = time.process_time()
+        result = load.open_loop(factor * capacity, seconds, seed=int(10 * factor))
+        loads[f"{factor:g}x"] = {
+            **result.summary(),
+            "generator_cores": round((time.process_time() - busy) / seconds, 2),
+        }
+        time.sleep(1.0)
     return capacity, loads
 
 
@@ -282,13 +295,17 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="shorter runs; under five minutes in all")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--engine-threads", type=int, default=max(1, len(os.sched_getaffinity(0)) - 1))
     parser.add_argument("--setting", action="append", default=[], help="NAME=VALUE for RDREC_NAME of the service")
     arguments = parser.parse_args()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     seconds = 10.0 if arguments.quick else 40.0
     bundle = Bundle.open(arguments.bundle)
     settings = {f"RDREC_{name.upper()}": value for name, _, value in (s.partition("=") for s in arguments.setting)}
     settings["RDREC_BATCH_SIZE"] = str(arguments.batch_size)
-    engine = engine_alone(bundle, arguments.batch_size, seconds / 2)
+    settings["RDREC_ENGINE_THREADS"] = str(arguments.engine_threads)
+    engine = engine_alone(bundle, arguments.batch_size, arguments.engine_threads, seconds / 2)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -297,15 +314,16 @@ def main() -> None:
         process = serve(arguments.bundle, port, settings, log)
         try:
             wait_until_ready(port, process, log)
-            capacity, loads = uvloop.run(measure(bundle, port, seconds))
+            capacity, loads = measure(bundle, port, seconds)
         finally:
             process.send_signal(signal.SIGTERM)
             exit_status = process.wait(60)
-    engine = (engine + engine_alone(bundle, arguments.batch_size, seconds / 2)) / 2
+    engine = (engine + engine_alone(bundle, arguments.batch_size, arguments.engine_threads, seconds / 2)) / 2
     record = {
         "bundle": bundle.manifest.model_version,
         "cores": os.cpu_count(),
         "batch_size": arguments.batch_size,
+        "engine_threads": arguments.engine_threads,
         "settings": arguments.setting,
         "engine": engine,
         "capacity": capacity,

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeVar
 
+from service.batcher import DeadlineError
+
 T = TypeVar("T")
 How = Literal["hit", "miss", "joined"]
 
@@ -28,22 +30,8 @@ class SharedCache(Protocol):
         ...
 
 
-class SharedDeadline:
-    """The latest deadline of all who wait for one computation; read when it is queued, extended by who joins."""
-
-    def __init__(self, deadline: float) -> None:
-        self.value = deadline
-
-    def extend(self, deadline: float) -> None:
-        """A later deadline counts."""
-        self.value = max(self.value, deadline)
-
-
-@dataclass(eq=False, slots=True)
-class _Flight:
-    task: asyncio.Task[Any]
-    deadline: SharedDeadline
-    waiting: int = 0
+class _Abandoned(Exception):  # noqa: N818
+    """Whoever computed the answer left, or ran out of time; one of those who wait takes over."""
 
 
 @dataclass(slots=True)
@@ -54,54 +42,60 @@ class AnswerCache:
     ttl_s: float
     clock: Callable[[], float]
     _answers: OrderedDict[Hashable, tuple[float, Any]] = field(default_factory=OrderedDict)
-    _flights: dict[Hashable, _Flight] = field(default_factory=dict)
+    _flights: dict[Hashable, asyncio.Future[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self._answers)
 
-    async def get(
-        self, key: Hashable, deadline: float, compute: Callable[[SharedDeadline], Awaitable[T]]
-    ) -> tuple[T, How]:
+    async def get(self, key: Hashable, deadline: float, compute: Callable[[], Awaitable[T]]) -> tuple[T, How]:
         """The answer, from the cache, from a computation under way, or from `compute`.
 
-        The computation goes on while anybody waits for it and is cancelled with the last one. Its error reaches all who
-        wait and is not kept.
+        The first to ask computes, the others wait for it. If the first is cancelled or its deadline passes, another
+        one computes; every other error reaches all who wait. Raises DeadlineError past `deadline` (of `clock`).
         """
-        found = self._answers.get(key)
-        if found is not None:
-            if self.clock() < found[0]:
-                self._answers.move_to_end(key)
-                return found[1], "hit"
-            del self._answers[key]
-        flight = self._flights.get(key)
-        how: How = "miss" if flight is None else "joined"
-        if flight is None:
-            shared = SharedDeadline(deadline)
-            flight = _Flight(asyncio.ensure_future(self._compute(key, shared, compute)), shared)
-            self._flights[key] = flight
-        flight.deadline.extend(deadline)
-        flight.waiting += 1
-        try:
-            return await asyncio.shield(flight.task), how
-        finally:
-            flight.waiting -= 1
-            if not flight.waiting and not flight.task.done():
-                self._flights.pop(key, None)
-                flight.task.cancel()
-
-    async def _compute(
-        self, key: Hashable, deadline: SharedDeadline, compute: Callable[[SharedDeadline], Awaitable[T]]
-    ) -> T:
-        task = asyncio.current_task()
-        try:
-            answer = await compute(deadline)
-        finally:
+        while True:
+            found = self._answers.get(key)
+            if found is not None:
+                if self.clock() < found[0]:
+                    self._answers.move_to_end(key)
+                    return found[1], "hit"
+                del self._answers[key]
             flight = self._flights.get(key)
-            if flight is not None and flight.task is task:
-                del self._flights[key]
-        if self.size:
-            self._answers[key] = (self.clock() + self.ttl_s, answer)
-            self._answers.move_to_end(key)
-            if len(self._answers) > self.size:
-                self._answers.popitem(last=False)
-        return answer
+            if flight is None:
+                return await self._lead(key, compute), "miss"
+            try:
+                async with asyncio.timeout(deadline - self.clock()):
+                    return await asyncio.shield(flight), "joined"
+            except _Abandoned:
+                continue
+            except TimeoutError as error:
+                raise DeadlineError("the deadline passed before the answer was there") from error
+
+    async def _lead(self, key: Hashable, compute: Callable[[], Awaitable[T]]) -> T:
+        flight: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._flights[key] = flight
+        outcome: BaseException = _Abandoned()
+        try:
+            answer = await compute()
+        except DeadlineError:
+            raise
+        except Exception as error:
+            outcome = error
+            raise
+        else:
+            flight.set_result(answer)
+            self._keep(key, answer)
+            return answer
+        finally:
+            del self._flights[key]
+            if not flight.done():
+                flight.set_exception(outcome)
+                flight.exception()  # nobody may be waiting, and that is no fault
+
+    def _keep(self, key: Hashable, answer: Any) -> None:
+        if not self.size:
+            return
+        self._answers[key] = (self.clock() + self.ttl_s, answer)
+        self._answers.move_to_end(key)
+        if len(self._answers) > self.size:
+            self._answers.popitem(last=False)

@@ -104,6 +104,7 @@ def create_app(
         tracer=tracer,
         clock=clock,
         is_draining=lambda: parts.host.is_draining,
+        seconds_ahead=parts.host.seconds_ahead,
     )
     return app
 

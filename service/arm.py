@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,10 @@ from rdrec_core.profiles import Profiles
 from rdrec_core.ranking import Ranker
 from rdrec_core.types import RankRequest, ScoreMode, ScoreRequest, Strategy, TextRequest
 from service.batch_queue import BatchQueue, Kind
-from service.batcher import Batcher, BatcherObserver, EngineDownError, Outcome, Runner
+from service.batcher import Batcher, BatcherObserver, EngineDownError, Lane, Outcome
 from service.computation import Computation, RankWork, ScoreWork, open_ranker
-from service.engine_process import EngineProcess, OpenEngine, as_ranker
+from service.engine_process import EngineElsewhere, EngineProcess, OpenEngine
+from service.engine_thread import EngineThread
 from service.settings import Settings
 
 WARM_UP_S = 120.0
@@ -62,7 +63,6 @@ class Arm:
         self._open_engine = open_engine
         self._clock = clock
         self._is_warm = False
-        self._process: EngineProcess | None = None
         queue = BatchQueue(
             size=settings.queue_size, batch_size=settings.batch_size, wait_s=settings.batch_wait_ms / 1000
         )
@@ -81,8 +81,7 @@ class Arm:
     async def start(self) -> None:
         """Open an engine, start its thread, warm up; also after a death. Raises RDRecError where any of it fails."""
         self._is_warm = False
-        self._close()
-        self.batcher.start(await asyncio.to_thread(self._open))
+        self.batcher.start(await self._open())
         try:
             await self._warm_up()
         except BaseException:
@@ -102,9 +101,8 @@ class Arm:
         return await self.batcher.submit(kind, length, work, deadline)
 
     async def stop(self) -> None:
-        """Finish what is queued, end the thread and the engine."""
+        """Finish what is queued, end the engine."""
         await self.batcher.stop()
-        await asyncio.to_thread(self._close)
 
     def text_request(self, asked: TextRequest) -> TextRequest:
         """The request with the configured search."""
@@ -129,18 +127,14 @@ class Arm:
     def _titles(self) -> bytes:
         return self.catalog.titles.blob[:_SEARCHED_TITLE_BYTES].tobytes()
 
-    def _open(self) -> Runner:
+    async def _open(self) -> Lane:
         if self._settings.engine_process:
-            self._process = EngineProcess(self._open_engine, self.bundle.path, self._settings)
-            self.ranker = as_ranker(self.bundle, self._process)
-            return self._process
-        self.ranker = open_ranker(self.bundle, lambda: self._open_engine(self.bundle, self._settings))
-        return Computation(self.ranker)
-
-    def _close(self) -> None:
-        if self._process is not None:
-            self._process.close()
-            self._process = None
+            process = await EngineProcess.open(self._open_engine, self.bundle.path, self._settings)
+            self.ranker = open_ranker(self.bundle, lambda: EngineElsewhere(process.score_mode))
+            return process
+        opening = partial(open_ranker, self.bundle, lambda: self._open_engine(self.bundle, self._settings))
+        self.ranker = await asyncio.to_thread(opening)
+        return EngineThread(Computation(self.ranker))
 
     async def _warm_up(self) -> None:
         """Ask everything that the endpoints ask, alone and in full batches."""

@@ -1,6 +1,6 @@
-"""Which requests enter the engine together, which are turned away, and which are dropped: the policy without threads.
+"""Which requests enter the engine together, which are turned away, and which are dropped: the policy without an engine.
 
-Pure bookkeeping on a clock that the caller reads; `batcher.py` puts a lock and a thread around it. Knows nothing of
+Pure bookkeeping on a clock that the caller reads; `batcher.py` puts an engine behind it. Knows nothing of
 what a job computes.
 """
 
@@ -77,7 +77,7 @@ class BatchQueue:
         self._groups: dict[tuple[Kind, int], deque[Job]] = {}
         self._waiting: Counter[Kind] = Counter()
         self._seconds_per_job: dict[Kind, float] = {}
-        self._busy_until = 0.0
+        self._in_engine: Counter[Kind] = Counter()
         self._company_until = 0.0
 
     @property
@@ -85,14 +85,14 @@ class BatchQueue:
         """Jobs that wait."""
         return self._waiting.total()
 
-    def seconds_ahead(self, now: float) -> float:
-        """Estimated time until a job that arrives now would start: what waits, plus the rest of the running batch."""
-        queued = sum(self._seconds_per_job.get(kind, 0.0) * count for kind, count in self._waiting.items())
-        return queued + max(0.0, self._busy_until - now)
+    def seconds_ahead(self) -> float:
+        """Estimated time until a job that arrives now would start: what waits and what the engine has."""
+        kinds = self._seconds_per_job.items()
+        return sum(seconds * (self._waiting[kind] + self._in_engine[kind]) for kind, seconds in kinds)
 
     def offer(self, job: Job, now: float) -> None:
         """Queue the job, or raise QueueFullError with the time after which a place is likely."""
-        ahead_s = self.seconds_ahead(now)
+        ahead_s = self.seconds_ahead()
         if self.depth >= self._size:
             raise QueueFullError(f"all {self._size} places of the queue are taken", retry_after_s=ahead_s)
         own_s = self._seconds_per_job.get(job.kind, 0.0)
@@ -111,8 +111,11 @@ class BatchQueue:
         job.cancelled = True
         self._waiting[job.kind] -= 1
 
-    def take(self, now: float) -> Decision:
-        """The next batch: the group whose oldest job came first, without expired and cancelled jobs."""
+    def take(self, now: float, *, engine_is_idle: bool = True) -> Decision:
+        """The next batch: the group whose oldest job came first, without expired and cancelled jobs.
+
+        For an engine that still has a batch only a full one is worth sending ahead; it would wait there just as here.
+        """
         expired: list[Job] = []
         while True:
             self._drop_cancelled_heads()
@@ -120,6 +123,8 @@ class BatchQueue:
                 return Decision(expired=expired)
             key = min(self._groups, key=lambda k: self._groups[k][0].enqueued_at)
             group = self._groups[key]
+            if not engine_is_idle and len(group) < self._batch_size:
+                return Decision(expired=expired)
             if now < self._company_until and len(group) < self._batch_size:
                 return Decision(expired=expired, wake_at=self._company_until)
             batch: list[Job] = []
@@ -137,7 +142,7 @@ class BatchQueue:
             if not group:
                 del self._groups[key]
             if batch:
-                self._busy_until = now + self._seconds_per_job.get(key[0], 0.0) * len(batch)
+                self._in_engine[key[0]] += len(batch)
                 return Decision(batch=batch, expired=expired)
 
     def finished(self, kind: Kind, jobs: int, seconds: float, now: float) -> None:
@@ -145,14 +150,17 @@ class BatchQueue:
         measured = seconds / jobs
         known = self._seconds_per_job.get(kind)
         self._seconds_per_job[kind] = measured if known is None else 0.8 * known + 0.2 * measured
-        self._busy_until = 0.0
+        self._in_engine[kind] -= jobs
         self._company_until = now + self._wait_s if jobs > 1 else 0.0
 
     def clear(self) -> Iterable[Job]:
-        """Remove and return everything that waits."""
+        """Remove and return everything that waits; the engine has lost what it had."""
         jobs = [job for group in self._groups.values() for job in group if not job.cancelled]
+        for job in jobs:
+            job.cancelled = True
         self._groups.clear()
         self._waiting.clear()
+        self._in_engine.clear()
         return jobs
 
     def _drop_cancelled_heads(self) -> None:

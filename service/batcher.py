@@ -1,22 +1,18 @@
-"""One engine thread behind one bounded queue: every job that it accepts is resolved, whatever happens to the engine.
+"""One engine behind one bounded queue: every job that is accepted is resolved, whatever happens to the engine.
 
-The policy is `batch_queue.py`; what a batch computes is the Runner's business (`arm.py`). Here are the lock, the
-thread, the splitting of failing batches, and the bridge to the event loop.
+The policy is `batch_queue.py`; where a batch is computed is a Lane's business (`engine_thread.py`,
+`engine_process.py`). Everything here runs on the event loop, so there is no lock to wait for.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rdrec_core.errors import EngineError, InputError, RDRecError
-from service.batch_queue import BatchQueue, Job, Kind, QueueFullError
-
-Runner = Callable[[Kind, Sequence[Any]], Sequence[Any]]
-"""Computes a batch of works of one kind, in order. Called by the engine thread only."""
+from service.batch_queue import BatchQueue, Job, Kind
 
 
 class DeadlineError(RDRecError):
@@ -24,14 +20,39 @@ class DeadlineError(RDRecError):
 
 
 class EngineDownError(EngineError):
-    """The engine thread is not running; it is being restarted."""
+    """The engine is not running; it is being restarted."""
+
+
+class LaneEndedError(Exception):
+    """The engine's thread or process is gone, and the batch with it."""
+
+
+class Lane(Protocol):
+    """Where batches are computed, in the order in which they were given."""
+
+    @property
+    def depth(self) -> int:
+        """Batches that it takes at a time; all but one wait inside, so that the engine need not wait for the loop."""
+        ...
+
+    def watch(self, on_end: Callable[[str], None]) -> None:
+        """Have `on_end` called on the event loop, once, with a cause, when the lane ends unasked."""
+        ...
+
+    async def compute(self, kind: Kind, works: Sequence[Any]) -> Sequence[Any]:
+        """Results in order. Raises what the engine raised, or LaneEndedError."""
+        ...
+
+    async def close(self) -> None:
+        """End it, whatever it is doing. Idempotent."""
+        ...
 
 
 class BatcherObserver(Protocol):
-    """Hears of what happens inside, on the engine thread; must be quick and must not raise."""
+    """Hears of what happens inside; must be quick and must not raise."""
 
     def batch_done(self, kind: Kind, jobs: int, seconds: float) -> None:
-        """A batch was computed."""
+        """A batch was computed, and took the engine so long."""
         ...
 
     def left_queue(self, kind: Kind, waited_s: float, *, expired: bool) -> None:
@@ -49,7 +70,7 @@ class Outcome:
 
 
 class Batcher:
-    """Runs jobs through a Runner. `on_death` is called on the event loop when the engine thread ends unasked."""
+    """Sends jobs through a Lane. `on_death` is called when the lane ends unasked, after all its jobs are resolved."""
 
     def __init__(
         self,
@@ -62,155 +83,153 @@ class Batcher:
         self._clock = clock
         self._observer = observer
         self._on_death = on_death
-        self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lane: Lane | None = None
         self._stopping = False
-        self._running: list[Job] = []
-        self._running_since: float | None = None
+        self._running: dict[asyncio.Task[None], list[Job]] = {}
+        self._last_finish = 0.0
+        self._wake: asyncio.TimerHandle | None = None
 
     @property
     def is_alive(self) -> bool:
         """Whether jobs are accepted."""
-        return self._thread is not None and self._thread.is_alive() and not self._stopping
+        return self._lane is not None and not self._stopping
 
     @property
     def depth(self) -> int:
         """Jobs that wait for the engine."""
         return self._queue.depth
 
-    def busy_for_s(self) -> float:
-        """How long the running batch has been running."""
-        since = self._running_since
-        return 0.0 if since is None else self._clock() - since
+    def seconds_ahead(self) -> float:
+        """See BatchQueue."""
+        return self._queue.seconds_ahead()
 
-    def start(self, runner: Runner) -> None:
-        """Start the engine thread, from the event loop; also again after its death."""
+    def busy_for_s(self) -> float:
+        """How long the engine has been at the batch that it computes now."""
+        if not self._running:
+            return 0.0
+        first = next(iter(self._running.values()))
+        return self._clock() - max(first[0].started_at or 0.0, self._last_finish)
+
+    def start(self, lane: Lane) -> None:
+        """Take jobs; also again after a death, with a new lane."""
         assert not self.is_alive
-        self._loop = asyncio.get_running_loop()
+        self._lane = lane
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, args=(runner,), name="rdrec-engine", daemon=True)
-        self._thread.start()
+        lane.watch(self._lane_ended)
 
     async def stop(self, *, within_s: float = 30.0) -> None:
-        """Finish what was accepted, then end the thread; a thread that hangs is left behind after `within_s`."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
-            thread = self._thread
-        if thread is not None:
-            await asyncio.to_thread(thread.join, within_s)
+        """Finish what was accepted, then close the lane; what is not finished after `within_s` fails."""
+        self._stopping = True
+        try:
+            async with asyncio.timeout(within_s):
+                while self._running or self._queue.depth:
+                    await asyncio.wait(list(self._running))
+        except TimeoutError:
+            pass
+        lane, self._lane = self._lane, None
+        if lane is not None:
+            await lane.close()
+        self._fail_all("the engine was stopped")
 
     async def submit(self, kind: Kind, length: int, work: Any, deadline: float) -> Outcome:
         """Queue one work and wait for its result.
 
-        Raises QueueFullError, EngineDownError, DeadlineError, or what the Runner raised for this work alone. Cancelling
+        Raises QueueFullError, EngineDownError, DeadlineError, or what the engine raised for this work alone. Cancelling
         the caller frees the place.
         """
+        if not self.is_alive:
+            raise EngineDownError("the engine is being restarted")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         now = self._clock()
         job = Job(kind, length, work, deadline, now, lambda value: _settle(future, value))
-        with self._changed:
-            if not self.is_alive:
-                raise EngineDownError("the engine is being restarted")
-            self._queue.offer(job, now)
-            self._changed.notify()
+        self._queue.offer(job, now)
+        self._pump()
+        late = DeadlineError("the deadline passed before the answer was there")
+        timer = loop.call_later(deadline - now, _settle, future, late)
         try:
-            async with asyncio.timeout(deadline - now):
-                value = await future
-        except TimeoutError as error:
-            raise DeadlineError("the deadline passed before the answer was there") from error
+            value = await future
         finally:
-            if not future.done() or future.cancelled():
-                with self._changed:
-                    self._queue.cancel(job)
+            timer.cancel()
+            self._queue.cancel(job)
         started = job.started_at if job.started_at is not None else now
         finished = job.finished_at if job.finished_at is not None else started
         return Outcome(value, started - now, finished - started)
 
-    def _run(self, runner: Runner) -> None:
-        cause = "the engine thread ended"
+    def _pump(self) -> None:
+        """Give the lane what it can take."""
+        while self._lane is not None and len(self._running) < self._lane.depth:
+            now = self._clock()
+            decision = self._queue.take(now, engine_is_idle=not self._running)
+            for job in decision.expired:
+                self._observer.left_queue(job.kind, now - job.enqueued_at, expired=True)
+                job.resolve(DeadlineError("the deadline passed in the queue"))
+            if not decision.batch:
+                self._wake_at(decision.wake_at)
+                return
+            for job in decision.batch:
+                self._observer.left_queue(job.kind, now - job.enqueued_at, expired=False)
+            task = asyncio.get_running_loop().create_task(self._run(self._lane, decision.batch))
+            self._running[task] = decision.batch
+
+    def _wake_at(self, at: float | None) -> None:
+        if self._wake is not None:
+            self._wake.cancel()
+        self._wake = None
+        if at is not None:
+            self._wake = asyncio.get_running_loop().call_later(max(0.0, at - self._clock()), self._pump)
+
+    async def _run(self, lane: Lane, batch: list[Job]) -> None:
         try:
-            while (batch := self._next()) is not None:
-                self._compute(runner, batch)
-        except BaseException as error:  # also SystemExit: nothing may end this thread with jobs unresolved
-            cause = f"the engine thread died of {type(error).__name__}"
+            results = await self._isolating(lane, batch)
+        except LaneEndedError as error:
+            for job in batch:
+                job.resolve(EngineDownError(str(error)))
+            return  # `_lane_ended` sees to what waits
         finally:
-            self._bury(cause)
-
-    def _next(self) -> list[Job] | None:
-        """The next batch; None to stop."""
-        with self._changed:
-            while True:
-                decision = self._queue.take(self._clock())
-                self._resolve([(job, DeadlineError("the deadline passed in the queue")) for job in decision.expired])
-                now = self._clock()
-                for job in decision.expired:
-                    self._observer.left_queue(job.kind, now - job.enqueued_at, expired=True)
-                if decision.batch:
-                    self._running = decision.batch
-                    self._running_since = now
-                    for job in decision.batch:
-                        self._observer.left_queue(job.kind, now - job.enqueued_at, expired=False)
-                    return decision.batch
-                if self._stopping and decision.wake_at is None:
-                    return None
-                self._changed.wait(None if decision.wake_at is None else decision.wake_at - now)
-
-    def _compute(self, runner: Runner, batch: list[Job]) -> None:
-        started = self._clock()
-        results = self._isolating(runner, batch)
+            task = asyncio.current_task()
+            assert task is not None
+            self._running.pop(task, None)
         finished = self._clock()
-        for job in batch:
+        engine_s = finished - max(batch[0].started_at or 0.0, self._last_finish)
+        self._last_finish = finished
+        self._queue.finished(batch[0].kind, len(batch), engine_s, finished)
+        self._pump()  # before the callers: the engine is the scarcer of the two
+        for job, value in results:
             job.finished_at = finished
-        self._resolve(results)
-        kind = batch[0].kind
-        with self._changed:
-            self._running, self._running_since = [], None
-            self._queue.finished(kind, len(batch), finished - started, finished)
-        self._observer.batch_done(kind, len(batch), finished - started)
+            job.resolve(value)
+        self._observer.batch_done(batch[0].kind, len(batch), engine_s)
 
-    def _isolating(self, runner: Runner, batch: list[Job]) -> list[tuple[Job, Any]]:
-        """Run the batch; where it fails, run its halves, so that one poison job fails alone."""
+    async def _isolating(self, lane: Lane, batch: list[Job]) -> list[tuple[Job, Any]]:
+        """Compute the batch; where it fails, compute its halves, so that one poison job fails alone."""
         try:
-            values = runner(batch[0].kind, [job.work for job in batch])
+            values = await lane.compute(batch[0].kind, [job.work for job in batch])
             if len(values) != len(batch):
                 raise EngineError(f"the engine gave {len(values)} results for {len(batch)} requests")
             return list(zip(batch, values, strict=True))
+        except LaneEndedError:
+            raise
         except Exception as error:
             if len(batch) > 1:
                 half = len(batch) // 2
-                return self._isolating(runner, batch[:half]) + self._isolating(runner, batch[half:])
+                return await self._isolating(lane, batch[:half]) + await self._isolating(lane, batch[half:])
             if isinstance(error, InputError | EngineError):
                 return [(batch[0], error)]
             failure = EngineError(f"the engine failed with {type(error).__name__}")
             failure.__cause__ = error
             return [(batch[0], failure)]
 
-    def _bury(self, cause: str) -> None:
-        """Resolve everything that was accepted; report an unasked end."""
-        with self._changed:
-            expected = self._stopping
-            self._thread = None
-            lost = [*self._running, *self._queue.clear()]
-            self._running, self._running_since = [], None
-        self._resolve([(job, EngineDownError(cause)) for job in lost])
-        if not expected:
-            self._call_on_loop(lambda: self._on_death(cause))
+    def _lane_ended(self, cause: str) -> None:
+        if self._lane is None:
+            return
+        self._lane = None
+        self._fail_all(cause)
+        self._on_death(cause)
 
-    def _resolve(self, results: Sequence[tuple[Job, Any]]) -> None:
-        def deliver() -> None:
-            for job, value in results:
-                job.resolve(value)
-
-        if results:
-            self._call_on_loop(deliver)
-
-    def _call_on_loop(self, callback: Callable[[], Any]) -> None:
-        assert self._loop is not None
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(callback)
+    def _fail_all(self, cause: str) -> None:
+        """Resolve everything that was accepted."""
+        for job in [*(job for batch in self._running.values() for job in batch), *self._queue.clear()]:
+            job.resolve(EngineDownError(cause))
 
 
 def _settle(future: asyncio.Future[Any], value: Any) -> None:
@@ -220,6 +239,3 @@ def _settle(future: asyncio.Future[Any], value: Any) -> None:
         future.set_exception(value)
     else:
         future.set_result(value)
-
-
-__all__ = ["Batcher", "BatcherObserver", "DeadlineError", "EngineDownError", "Outcome", "QueueFullError", "Runner"]

@@ -1,4 +1,4 @@
-"""What the engine thread computes: batches of rankings, scorings and texts, in indices.
+"""What the engine computes: batches of rankings, scorings and texts, in indices.
 
 Knows neither HTTP nor threads; `arm.py` puts it behind a queue.
 """
@@ -56,7 +56,7 @@ def open_ranker(bundle: Bundle, open_engine: Callable[[], Engine]) -> Ranker:
 
 
 class Computation:
-    """A Runner: RankWork and ScoreWork become a Ranking each, TextRequest a string."""
+    """The engine's side of a Lane: RankWork and ScoreWork become a Ranking each, TextRequest a string."""
 
     def __init__(self, ranker: Ranker) -> None:
         self._ranker = ranker

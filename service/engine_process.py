@@ -1,81 +1,135 @@
 """The engine in a process of its own, so that its Python and numpy do not share an interpreter lock with HTTP.
 
-A crash of the runtime then costs a restart of the engine, not of the service. The engine thread of `batcher.py` sends a
-batch through a pipe and waits; nothing else talks to the process.
+A crash of the runtime then costs a restart of the engine, not of the service. Batches go through a socket pair, which
+nobody else can write to, as pickles: a length in eight bytes, then the pickle.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import multiprocessing
+import pickle
 import signal
+import socket
+import struct
+from collections import deque
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from rdrec_core.bundle import Bundle
 from rdrec_core.engines.base import Engine
 from rdrec_core.errors import EngineError, RDRecError
-from rdrec_core.ranking import Ranker
 from rdrec_core.types import ScoreMode
 from service.batch_queue import Kind
+from service.batcher import LaneEndedError
 from service.computation import Computation, open_ranker
 from service.observability import configure_logging, describe_error
 from service.settings import Settings
 
 OpenEngine = Callable[[Bundle, Settings], Engine]
 log = logging.getLogger("rdrec.engine")
-
-
-class EngineProcessDied(BaseException):
-    """The process ended by itself. Not an Exception: no batch may be tried again on it, the engine thread must end."""
+_HEAD = struct.Struct("!Q")
+_ENDED = "the engine's process ended"
 
 
 class EngineProcess:
-    """A Runner. Opening it waits until the engine is there; raises RDRecError where it cannot be opened."""
+    """See Lane; `open` makes one."""
 
-    score_mode: ScoreMode
+    depth = 4
 
-    def __init__(self, open_engine: OpenEngine, bundle: Path, settings: Settings) -> None:
+    def __init__(
+        self,
+        process: multiprocessing.process.BaseProcess,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        score_mode: ScoreMode,
+    ) -> None:
+        self.score_mode = score_mode
+        self._process = process
+        self._reader = reader
+        self._writer = writer
+        self._asked: deque[asyncio.Future[Any]] = deque()
+        self._on_end: Callable[[str], None] = lambda cause: None
+        self._has_ended = False
+        self._reading = asyncio.get_running_loop().create_task(self._read())
+
+    @classmethod
+    async def open(cls, open_engine: OpenEngine, bundle: Path, settings: Settings) -> EngineProcess:
+        """Start the process and wait until the engine is there. Raises RDRecError where it cannot be opened."""
+        ours, theirs = socket.socketpair()
         context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(
+        process = context.Process(
             target=_serve, args=(theirs, open_engine, bundle, settings), name="rdrec-engine", daemon=True
         )
-        self._process.start()
-        theirs.close()
+        with theirs:
+            await asyncio.to_thread(process.start)
+        reader, writer = await asyncio.open_connection(sock=ours)
         try:
-            self.score_mode = self._receive()
-        except EngineProcessDied as error:
-            raise EngineError("the engine's process ended before the engine was open") from error
-        except BaseException:
-            self.close()
+            first = await _receive(reader)
+        except BaseException as error:
+            writer.close()
+            process.kill()
+            if isinstance(error, asyncio.IncompleteReadError | OSError):
+                raise EngineError(f"{_ENDED} before the engine was open") from error
             raise
+        if isinstance(first, Exception):
+            writer.close()
+            await asyncio.to_thread(process.join)
+            raise first
+        return cls(process, reader, writer, first)
 
-    def __call__(self, kind: Kind, works: Sequence[Any]) -> Sequence[Any]:
-        """See Computation."""
-        try:
-            self._pipe.send((kind, works))
-        except OSError as error:
-            raise EngineProcessDied from error
-        answer: Sequence[Any] = self._receive()
-        return answer
+    def watch(self, on_end: Callable[[str], None]) -> None:
+        """See Lane."""
+        self._on_end = on_end
+        if self._has_ended:
+            on_end(_ENDED)
 
-    def close(self) -> None:
-        """End the process, whatever it is doing."""
-        self._pipe.close()
-        self._process.kill()
-        self._process.join()
-
-    def _receive(self) -> Any:
-        try:
-            answer = self._pipe.recv()
-        except (EOFError, OSError) as error:
-            raise EngineProcessDied from error
+    async def compute(self, kind: Kind, works: Sequence[Any]) -> Sequence[Any]:
+        """See Lane."""
+        if self._has_ended:
+            raise LaneEndedError(_ENDED)
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._asked.append(future)
+        self._writer.write(_packed((kind, works)))
+        answer = await future
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        result: Sequence[Any] = answer
+        return result
+
+    async def close(self) -> None:
+        """See Lane."""
+        self._on_end = lambda cause: None
+        self._reading.cancel()
+        self._writer.close()
+        self._process.kill()
+        await asyncio.to_thread(self._process.join)
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                answer = await _receive(self._reader)
+                future = self._asked.popleft()
+                if not future.done():
+                    future.set_result(answer)
+        except (asyncio.IncompleteReadError, OSError):
+            self._has_ended = True
+            for future in self._asked:
+                if not future.done():
+                    future.set_exception(LaneEndedError(_ENDED))
+            self._on_end(_ENDED)
+
+
+def _packed(message: Any) -> bytes:
+    content = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    return _HEAD.pack(len(content)) + content
+
+
+async def _receive(reader: asyncio.StreamReader) -> Any:
+    (length,) = _HEAD.unpack(await reader.readexactly(_HEAD.size))
+    return pickle.loads(await reader.readexactly(length))
 
 
 class EngineElsewhere:
@@ -91,21 +145,21 @@ class EngineElsewhere:
     score = generate_text = recommend
 
 
-def _serve(pipe: Connection, open_engine: OpenEngine, path: Path, settings: Settings) -> None:
-    """The process: open, then answer batches until the pipe closes, which it does with the service's process."""
+def _serve(connection: socket.socket, open_engine: OpenEngine, path: Path, settings: Settings) -> None:
+    """The process: open, then answer batches until the socket closes, as it does when the service's process ends."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the service decides when to end
         signal.signal(number, signal.SIG_IGN)
     configure_logging(settings.log_level)
-    try:
-        computation = _open(open_engine, path, settings)
-        pipe.send(computation.score_mode)
-        while True:
-            kind, works = pipe.recv()
-            pipe.send(_answer(computation, kind, works))
-    except RDRecError as error:
-        pipe.send(error)
-    except (EOFError, OSError):
-        return
+    with connection, connection.makefile("rb") as incoming:
+        try:
+            computation = _open(open_engine, path, settings)
+        except RDRecError as error:
+            connection.sendall(_packed(error))
+            return
+        connection.sendall(_packed(computation.score_mode))
+        while len(head := incoming.read(_HEAD.size)) == _HEAD.size:
+            kind, works = pickle.loads(incoming.read(_HEAD.unpack(head)[0]))
+            connection.sendall(_packed(_answer(computation, kind, works)))
 
 
 def _open(open_engine: OpenEngine, path: Path, settings: Settings) -> Computation:
@@ -121,8 +175,3 @@ def _answer(computation: Computation, kind: Kind, works: Sequence[Any]) -> Any:
     except Exception as error:
         log.warning("engine_failed", extra=describe_error(error))
         return EngineError(f"the engine failed with {type(error).__name__}")
-
-
-def as_ranker(bundle: Bundle, process: EngineProcess) -> Ranker:
-    """A Ranker whose graph is asked in this process."""
-    return open_ranker(bundle, lambda: EngineElsewhere(process.score_mode))

@@ -90,6 +90,10 @@ class ModelHost:
         arm = self._arms.get("b") if self._settings.second_mode == "shadow" else None
         return arm if arm is not None and arm.is_ready else None
 
+    def seconds_ahead(self) -> float:
+        """Estimated time until a request that arrives now would reach an engine."""
+        return max((arm.batcher.seconds_ahead() for arm in self._arms.values()), default=0.0)
+
     def unready(self) -> list[str]:
         """Why no new request should come here; empty when ready."""
         reasons = []

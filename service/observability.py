@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import sys
 import traceback
 from collections.abc import Callable
 from typing import Any
 
+import orjson
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -71,19 +71,21 @@ class ArmObserver:
     """What a Batcher reports, under the arm's name."""
 
     def __init__(self, metrics: Metrics, arm: str) -> None:
-        self._metrics = metrics
-        self._arm = arm
+        self._size = {kind: metrics.batch_size.labels(arm, kind.value) for kind in Kind}
+        self._engine = {kind: metrics.engine.labels(arm, kind.value) for kind in Kind}
+        self._wait = {kind: metrics.queue_wait.labels(arm, kind.value) for kind in Kind}
+        self._expired = {kind: metrics.expired.labels(arm, kind.value) for kind in Kind}
 
     def batch_done(self, kind: Kind, jobs: int, seconds: float) -> None:
         """See BatcherObserver."""
-        self._metrics.batch_size.labels(self._arm, kind.value).observe(jobs)
-        self._metrics.engine.labels(self._arm, kind.value).observe(seconds)
+        self._size[kind].observe(jobs)
+        self._engine[kind].observe(seconds)
 
     def left_queue(self, kind: Kind, waited_s: float, *, expired: bool) -> None:
         """See BatcherObserver."""
-        self._metrics.queue_wait.labels(self._arm, kind.value).observe(waited_s)
+        self._wait[kind].observe(waited_s)
         if expired:
-            self._metrics.expired.labels(self._arm, kind.value).inc()
+            self._expired[kind].inc()
 
 
 StateRow = tuple[str, str, dict[str, str], float]
@@ -126,7 +128,7 @@ class JsonFormatter(logging.Formatter):
         entry.update({k: v for k, v in vars(record).items() if k not in _STANDARD and not k.startswith("_")})
         if record.exc_info and record.exc_info[1] is not None:
             entry.update(describe_error(record.exc_info[1]))
-        return json.dumps(entry, default=str, ensure_ascii=False)
+        return orjson.dumps(entry, default=str).decode()
 
 
 def describe_error(error: BaseException) -> dict[str, Any]:

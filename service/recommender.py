@@ -19,9 +19,10 @@ import numpy as np
 from rdrec_core.errors import RDRecError, UnknownItemError
 from rdrec_core.ranking import Ranking
 from rdrec_core.types import RankRequest, ScoreRequest, Task, TextRequest
-from service.answer_cache import AnswerCache, SharedCache, SharedDeadline
+from service.answer_cache import AnswerCache, SharedCache
 from service.arm import Arm
 from service.batch_queue import Kind
+from service.batcher import Outcome
 from service.computation import RankWork, ScoreWork
 from service.context import RequestContext
 from service.history.base import HistoryStore, HistoryUnavailableError
@@ -237,8 +238,8 @@ class Recommender:
         return ResolvedHistory(tuple(index for index in found if index is not None), source, degraded)
 
     async def _ask(self, arm: Arm, kind: Kind, length: int, work: RankWork | ScoreWork, context: RequestContext) -> Any:
-        async def compute(deadline: SharedDeadline) -> Any:
-            return await arm.submit(kind, length, work, deadline.value)
+        async def compute() -> Outcome:
+            return await arm.submit(kind, length, work, context.deadline)
 
         outcome, context.cache = await self._cache.get((arm.version, arm.name, work), context.deadline, compute)
         if context.cache != "hit":
@@ -256,10 +257,10 @@ class Recommender:
         work = arm.text_request(asked)
         shared_key = f"{arm.version}:{work.task.name}:{work.user_index}:{work.item_index}:{work.fast}"
 
-        async def compute(deadline: SharedDeadline) -> str:
+        async def compute() -> str:
             if self._shared_cache is not None and (known := await self._shared_cache.get(shared_key)) is not None:
                 return known
-            outcome = await arm.submit(Kind.TEXT, 1, work, deadline.value)
+            outcome = await arm.submit(Kind.TEXT, 1, work, context.deadline)
             context.spend("queue", outcome.queue_s)
             context.spend("engine", outcome.engine_s)
             self._metrics.words.labels(arm.name).inc(len(outcome.value.split()))

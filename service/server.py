@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -110,6 +111,7 @@ def run(arguments: list[str], *, open_engine: OpenEngine = open_engine) -> int:
         print(f"rdrec-serve: {_readable(error)}", file=sys.stderr)
         return USAGE
     configure_logging(settings.log_level)
+    _allow_many_connections()
     server: Server
     app = create_app(settings, open_engine=open_engine, on_failed_start=lambda error: server.fail(error))
     config = uvicorn.Config(
@@ -126,6 +128,11 @@ def run(arguments: list[str], *, open_engine: OpenEngine = open_engine) -> int:
     server = Server(config, app.state.parts.host, settings)
     server.run()
     return server.exit_status if server.started else server.exit_status or FAILED
+
+
+def _allow_many_connections() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _readable(error: Exception) -> str:

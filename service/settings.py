@@ -67,8 +67,8 @@ class Settings(BaseSettings):
     cors_origins: tuple[str, ...] = ()
     max_body_bytes: int = Field(default=1_048_576, ge=1024)
     body_timeout_s: float = Field(default=10.0, gt=0)
-    max_in_flight: int = Field(default=2048, ge=1)
-    """HTTP requests at a time; more are turned away with 429."""
+    max_in_flight: int = Field(default=256, ge=1)
+    """HTTP requests at a time; more are turned away with 429 before their body is read, which costs next to nothing."""
     console: bool = True
     """The web page at /, with `GET /users` and `GET /items`, which list what the bundle knows."""
     tls_certificate: Path | None = None

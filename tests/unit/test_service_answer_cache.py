@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from service.answer_cache import AnswerCache, SharedDeadline
+from service.answer_cache import AnswerCache
+from service.batcher import DeadlineError
 
 
 class Counting:
@@ -18,11 +19,9 @@ class Counting:
         self.cancelled = 0
         self.error = error
         self.go = asyncio.Event()
-        self.deadline: SharedDeadline | None = None
 
-    async def __call__(self, deadline: SharedDeadline) -> Any:
+    async def __call__(self) -> Any:
         self.runs += 1
-        self.deadline = deadline
         try:
             await self.go.wait()
         except asyncio.CancelledError:
@@ -58,13 +57,11 @@ async def test_a_finished_answer_is_found_until_it_expires() -> None:
     assert await cache.get("other", 1.0, compute) == ("answer 3", "miss")
 
 
-async def test_concurrent_identical_questions_run_once_under_the_latest_deadline() -> None:
+async def test_concurrent_identical_questions_run_once() -> None:
     cache = AnswerCache(10, 5.0, Clock())
     compute = Counting()
-    asked = [asyncio.create_task(cache.get("k", deadline, compute)) for deadline in (1.0, 3.0, 2.0)]
+    asked = [asyncio.create_task(cache.get("k", 100.0, compute)) for _ in range(3)]
     await settle()
-    assert compute.deadline is not None
-    assert compute.deadline.value == 3.0
     compute.go.set()
     assert await asyncio.gather(*asked) == [("answer 1", "miss"), ("answer 1", "joined"), ("answer 1", "joined")]
     assert compute.runs == 1
@@ -73,7 +70,7 @@ async def test_concurrent_identical_questions_run_once_under_the_latest_deadline
 async def test_an_error_reaches_all_who_wait_and_is_not_kept() -> None:
     cache = AnswerCache(10, 5.0, Clock())
     compute = Counting(ValueError("no"))
-    asked = [asyncio.create_task(cache.get("k", 1.0, compute)) for _ in range(3)]
+    asked = [asyncio.create_task(cache.get("k", 100.0, compute)) for _ in range(3)]
     await settle()
     compute.go.set()
     assert [type(e) for e in await asyncio.gather(*asked, return_exceptions=True)] == [ValueError] * 3
@@ -81,20 +78,45 @@ async def test_an_error_reaches_all_who_wait_and_is_not_kept() -> None:
     assert await cache.get("k", 1.0, compute) == ("answer 2", "miss")
 
 
-async def test_one_who_leaves_does_not_stop_the_others_and_the_last_stops_the_work() -> None:
+async def test_where_the_first_leaves_another_takes_over_and_the_last_stops_the_work() -> None:
     cache = AnswerCache(10, 5.0, Clock())
     compute = Counting()
-    first, second = (asyncio.create_task(cache.get("k", 1.0, compute)) for _ in range(2))
+    first, second, third = (asyncio.create_task(cache.get("k", 100.0, compute)) for _ in range(3))
     await settle()
+    third.cancel()
+    await settle()
+    assert (compute.runs, compute.cancelled) == (1, 0)
     first.cancel()
     await settle()
-    assert compute.cancelled == 0
+    assert (compute.runs, compute.cancelled) == (2, 1)
     second.cancel()
     await settle()
-    assert compute.cancelled == 1
-    again = Counting()
-    again.go.set()
-    assert await cache.get("k", 1.0, again) == ("answer 1", "miss")
+    assert (compute.runs, compute.cancelled) == (2, 2)
+    compute.go.set()
+    assert await cache.get("k", 100.0, compute) == ("answer 3", "miss")
+
+
+async def test_where_the_first_runs_out_of_time_another_takes_over() -> None:
+    cache = AnswerCache(10, 5.0, Clock())
+    compute = Counting(DeadlineError("late"))
+    first, second = (asyncio.create_task(cache.get("k", 100.0, compute)) for _ in range(2))
+    await settle()
+    compute.go.set()
+    with pytest.raises(DeadlineError):
+        await first
+    compute.error = None
+    assert await second == ("answer 2", "miss")
+
+
+async def test_who_joins_has_a_deadline_of_its_own() -> None:
+    cache = AnswerCache(10, 5.0, Clock())
+    compute = Counting()
+    first = asyncio.create_task(cache.get("k", 100.0, compute))
+    await settle()
+    with pytest.raises(DeadlineError):
+        await cache.get("k", 0.01, compute)
+    compute.go.set()
+    assert await first == ("answer 1", "miss")
 
 
 async def test_the_longest_unused_answer_makes_room() -> None:
@@ -112,7 +134,7 @@ async def test_the_longest_unused_answer_makes_room() -> None:
 async def test_without_room_answers_are_shared_but_not_kept(size: int) -> None:
     cache = AnswerCache(size, 100.0, Clock())
     compute = Counting()
-    asked = [asyncio.create_task(cache.get("k", 1.0, compute)) for _ in range(2)]
+    asked = [asyncio.create_task(cache.get("k", 100.0, compute)) for _ in range(2)]
     await settle()
     compute.go.set()
     assert [how for _, how in await asyncio.gather(*asked)] == ["miss", "joined"]

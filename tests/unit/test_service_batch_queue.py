@@ -110,7 +110,7 @@ def test_cancelling_a_running_job_changes_no_count() -> None:
 def test_retry_after_is_the_measured_time_to_drain() -> None:
     queue = queue_of(*(job() for _ in range(10)), size=10, batch_size=4)
     queue.take(0.0)
-    queue.finished(Kind.RANK, 4, 2.0, 2.0)  # half a second each
+    queue.finished(Kind.RANK, 4, 2.0, 2.0)  # half a second each; six of ten still wait
     for _ in range(4):
         queue.offer(job(at=2.0), 2.0)
     with pytest.raises(QueueFullError) as error:
@@ -118,14 +118,23 @@ def test_retry_after_is_the_measured_time_to_drain() -> None:
     assert error.value.retry_after_s == pytest.approx(5.0)
 
 
-def test_the_running_batch_counts_into_the_time_ahead() -> None:
+def test_what_the_engine_has_counts_into_the_time_ahead() -> None:
     queue = queue_of(*(job() for _ in range(4)), batch_size=4)
     queue.take(0.0)
     queue.finished(Kind.RANK, 4, 2.0, 2.0)
     for _ in range(4):
         queue.offer(job(at=2.0), 2.0)
     queue.take(2.0)
-    assert queue.seconds_ahead(2.5) == pytest.approx(1.5)
+    assert queue.seconds_ahead() == pytest.approx(2.0)
+    queue.finished(Kind.RANK, 4, 2.0, 4.0)
+    assert queue.seconds_ahead() == 0.0
+
+
+def test_a_busy_engine_is_given_full_batches_only() -> None:
+    queue = queue_of(job(at=0), job(at=0), job(at=0), batch_size=2)
+    assert len(queue.take(1.0, engine_is_idle=False).batch) == 2
+    assert queue.take(1.0, engine_is_idle=False).batch == []
+    assert len(queue.take(1.0).batch) == 1
 
 
 def test_a_job_that_could_not_be_answered_in_time_is_turned_away_unless_nothing_waits() -> None:
@@ -145,6 +154,7 @@ def test_clear_returns_what_waits_and_forgets_it() -> None:
     queue = queue_of(first, second)
     queue.cancel(first)
     assert list(queue.clear()) == [second]
+    queue.cancel(second)
     assert queue.depth == 0
     assert queue.take(1.0).batch == []
 

@@ -13,7 +13,8 @@ import pytest
 
 from rdrec_core.errors import EngineError, InputError
 from service.batch_queue import BatchQueue, Kind, QueueFullError
-from service.batcher import Batcher, DeadlineError, EngineDownError
+from service.batcher import Batcher, DeadlineError, EngineDownError, LaneEndedError
+from service.engine_thread import EngineThread
 
 
 class Recorder:
@@ -29,7 +30,7 @@ class Recorder:
 
 
 class World:
-    """A batcher over a runner that doubles numbers, and the means to disturb it."""
+    """A batcher over a thread that doubles numbers, and the means to disturb it."""
 
     def __init__(self, *, size: int = 100, batch_size: int = 8) -> None:
         self.recorder = Recorder()
@@ -40,6 +41,9 @@ class World:
         self.disturb: Callable[[Sequence[Any]], None] = lambda works: None
         queue = BatchQueue(size=size, batch_size=batch_size, wait_s=0.0)
         self.batcher = Batcher(queue, time.monotonic, self.recorder, self.deaths.append)
+
+    def start(self) -> None:
+        self.batcher.start(EngineThread(self.run))
 
     def run(self, kind: Kind, works: Sequence[Any]) -> Sequence[Any]:
         self.seen.append(list(works))
@@ -68,7 +72,7 @@ class World:
 @asynccontextmanager
 async def world(**limits: int) -> AsyncIterator[World]:
     made = World(**limits)
-    made.batcher.start(made.run)
+    made.start()
     yield made
     if made.gate is not None:
         made.gate.set()
@@ -128,9 +132,8 @@ async def test_an_input_error_reaches_its_own_caller_as_it_is() -> None:
 
 async def test_a_runner_that_returns_too_few_results_is_an_engine_error() -> None:
     async with world() as w:
-        w.run = lambda kind, works: []  # type: ignore[method-assign]
         await w.batcher.stop()
-        w.batcher.start(w.run)
+        w.batcher.start(EngineThread(lambda kind, works: []))
         with pytest.raises(EngineError, match="0 results for 1"):
             await w.ask(1)
 
@@ -154,7 +157,7 @@ async def test_a_death_resolves_running_and_waiting_jobs_and_is_reported_once() 
         with pytest.raises(EngineDownError):
             await w.ask(1)
         w.disturb = lambda works: None
-        w.batcher.start(w.run)
+        w.start()
         assert await w.ask(4) == 8
         assert len(w.deaths) == 1
 
@@ -197,7 +200,7 @@ async def test_cancelling_the_caller_frees_the_place() -> None:
 
 async def test_stop_finishes_what_was_accepted_and_takes_no_more() -> None:
     w = World()
-    w.batcher.start(w.run)
+    w.start()
     blocker = await w.busy()
     asked = [asyncio.create_task(w.ask(n)) for n in range(4)]
     await until(lambda: w.batcher.depth == 4)
@@ -211,13 +214,72 @@ async def test_stop_finishes_what_was_accepted_and_takes_no_more() -> None:
     assert w.deaths == []
 
 
-async def test_stop_leaves_a_hanging_engine_behind() -> None:
-    async with world() as w:
-        blocker = await w.busy()
-        await w.batcher.stop(within_s=0.01)
-        assert w.batcher.busy_for_s() > 0
-        w.release()
-        assert await blocker == 0
+async def test_stop_gives_up_on_a_hanging_engine_and_resolves_its_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    w = World()
+    w.start()
+    blocker = await w.busy()
+    assert w.batcher.busy_for_s() > 0
+    monkeypatch.setattr(EngineThread.close, "__kwdefaults__", {"within_s": 0.01})
+    await w.batcher.stop(within_s=0.01)
+    with pytest.raises(EngineDownError):
+        await blocker
+    w.release()
+
+
+class HandLane:
+    """A lane of any depth whose batches the test finishes by hand."""
+
+    def __init__(self, depth: int) -> None:
+        self.depth = depth
+        self.given: list[tuple[list[Any], asyncio.Future[Any]]] = []
+
+    def watch(self, on_end: Callable[[str], None]) -> None:
+        self.end = on_end
+
+    async def compute(self, kind: Kind, works: Sequence[Any]) -> Sequence[Any]:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.given.append((list(works), future))
+        answer: Sequence[Any] = await future
+        return answer
+
+    async def close(self) -> None: ...
+
+
+async def test_a_deep_lane_gets_full_batches_ahead_and_unfilled_ones_only_when_idle() -> None:
+    lane = HandLane(3)
+    queue = BatchQueue(size=100, batch_size=2, wait_s=0.0)
+    batcher = Batcher(queue, time.monotonic, Recorder(), lambda cause: None)
+    batcher.start(lane)
+    asked = [asyncio.create_task(batcher.submit(Kind.RANK, 1, n, time.monotonic() + 10)) for n in range(8)]
+    await until(lambda: batcher.depth == 3)
+    assert [works for works, _ in lane.given] == [[0], [1, 2], [3, 4]]
+    lane.given[0][1].set_result(["a"])
+    await until(lambda: len(lane.given) == 4)
+    assert lane.given[3][0] == [5, 6]
+    assert batcher.depth == 1
+    for works, future in lane.given[1:4]:
+        future.set_result([str(work) for work in works])
+    await until(lambda: len(lane.given) == 5)
+    assert lane.given[4][0] == [7]
+    lane.given[4][1].set_result(["7"])
+    assert [outcome.value for outcome in await asyncio.gather(*asked)] == ["a", *"1234567"]
+    await batcher.stop()
+
+
+async def test_all_batches_of_a_deep_lane_are_answered_for_when_it_ends() -> None:
+    lane = HandLane(2)
+    deaths: list[str] = []
+    queue = BatchQueue(size=100, batch_size=1, wait_s=0.0)
+    batcher = Batcher(queue, time.monotonic, Recorder(), deaths.append)
+    batcher.start(lane)
+    asked = [asyncio.create_task(batcher.submit(Kind.RANK, 1, n, time.monotonic() + 10)) for n in range(3)]
+    await until(lambda: len(lane.given) == 2)
+    for _, future in lane.given:
+        future.set_exception(LaneEndedError("gone"))
+    lane.end("gone")
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [EngineDownError] * 3
+    assert deaths == ["gone"]
 
 
 async def test_an_outcome_says_where_the_time_went() -> None:
