@@ -26,8 +26,8 @@ def test_serving_modules_import_nothing_of_the_training_stack(module: str) -> No
 
 def test_the_command_line_answers_help_without_torch() -> None:
     code = (
-        "import sys\nfrom training.cli import app\nfrom typer.testing import CliRunner\n"
-        "result = CliRunner().invoke(app, ['--help'])\nassert result.exit_code == 0, result.output\n"
+        "import sys\nfrom training.cli import build_app\nfrom typer.testing import CliRunner\n"
+        "result = CliRunner().invoke(build_app(None), ['--help'])\nassert result.exit_code == 0, result.output\n"
         "print('torch' in sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
