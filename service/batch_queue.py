@@ -15,6 +15,9 @@ from typing import Any
 
 from rdrec_core.errors import RDRecError
 
+SENT_AHEAD_S = 0.02
+"""Computing time of what an engine may be given while it still computes; there it can no more be cancelled or dropped."""
+
 
 class Kind(StrEnum):
     """What a job asks of the engine; only jobs of one kind share a batch."""
@@ -114,7 +117,7 @@ class BatchQueue:
     def take(self, now: float, *, engine_is_idle: bool = True) -> Decision:
         """The next batch: the group whose oldest job came first, without expired and cancelled jobs.
 
-        For an engine that still has a batch only a full one is worth sending ahead; it would wait there just as here.
+        An engine that still has a batch gets only full ones, and no more of them than it computes in SENT_AHEAD_S.
         """
         expired: list[Job] = []
         while True:
@@ -123,7 +126,7 @@ class BatchQueue:
                 return Decision(expired=expired)
             key = min(self._groups, key=lambda k: self._groups[k][0].enqueued_at)
             group = self._groups[key]
-            if not engine_is_idle and len(group) < self._batch_size:
+            if not engine_is_idle and (len(group) < self._batch_size or not self._may_send_ahead()):
                 return Decision(expired=expired)
             if now < self._company_until and len(group) < self._batch_size:
                 return Decision(expired=expired, wake_at=self._company_until)
@@ -162,6 +165,13 @@ class BatchQueue:
         self._waiting.clear()
         self._in_engine.clear()
         return jobs
+
+    def _may_send_ahead(self) -> bool:
+        return all(
+            kind in self._seconds_per_job and self._seconds_per_job[kind] * jobs < SENT_AHEAD_S
+            for kind, jobs in self._in_engine.items()
+            if jobs
+        )
 
     def _drop_cancelled_heads(self) -> None:
         for key in list(self._groups):

@@ -136,8 +136,11 @@ def _exchange(service: ServiceProcess, *pieces: bytes, pause_s: float = 0.0) -> 
         except (BrokenPipeError, ConnectionResetError):
             pass  # the answer was sent before the body was
         received = b""
-        while chunk := connection.recv(65536):
-            received += chunk
+        try:
+            while chunk := connection.recv(65536):
+                received += chunk
+        except ConnectionResetError:
+            pass  # closed with a part of the body unread
     head, _, body = received.partition(b"\r\n\r\n")
     return int(head.split(b" ")[1]), json.loads(body) if body else {}
 
@@ -177,7 +180,7 @@ async def test_a_client_that_hangs_up_frees_its_place(bundle: Path, tmp_path: Pa
             started = time.monotonic()
             assert await ask(30, 30.0) == 200
             assert time.monotonic() - started < 3.0  # twelve of them would have taken six seconds
-        assert '"status": 499' in service.log.read_text()
+        assert '"status":499' in service.log.read_text()
 
 
 @pytest.mark.parametrize(

@@ -130,11 +130,18 @@ def test_what_the_engine_has_counts_into_the_time_ahead() -> None:
     assert queue.seconds_ahead() == 0.0
 
 
-def test_a_busy_engine_is_given_full_batches_only() -> None:
-    queue = queue_of(job(at=0), job(at=0), job(at=0), batch_size=2)
-    assert len(queue.take(1.0, engine_is_idle=False).batch) == 2
-    assert queue.take(1.0, engine_is_idle=False).batch == []
-    assert len(queue.take(1.0).batch) == 1
+def test_a_busy_engine_is_given_full_batches_that_it_computes_soon() -> None:
+    queue = queue_of(*(job() for _ in range(9)), batch_size=2)
+    assert len(queue.take(0.0).batch) == 2
+    assert queue.take(0.0, engine_is_idle=False).batch == []  # nothing is known of its pace yet
+    queue.finished(Kind.RANK, 2, 0.01, 0.01)  # 5 ms each
+    sent = [len(queue.take(0.1, engine_is_idle=n == 0).batch) for n in range(4)]
+    assert sent == [2, 2, 0, 0]  # four jobs are 20 ms
+    queue.finished(Kind.RANK, 2, 0.01, 0.2)
+    assert [len(queue.take(0.2, engine_is_idle=False).batch) for _ in range(2)] == [2, 0]
+    queue.finished(Kind.RANK, 2, 0.01, 0.3)
+    assert queue.take(0.3, engine_is_idle=False).batch == []  # one is left, and waits for company or an idle engine
+    assert len(queue.take(0.4).batch) == 1
 
 
 def test_a_job_that_could_not_be_answered_in_time_is_turned_away_unless_nothing_waits() -> None:
