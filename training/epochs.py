@@ -1,8 +1,8 @@
 """What an epoch is: which examples, cut how, in which batches and order, as a function of (seed, epoch).
 
 An epoch gives every task `passes x ratio` times as many examples as the largest pool has rows; pools are walked in
-shuffled passes without replacement that run on from one epoch to the next. Batches hold one task and sources of like
-length. Knows pools and lengths, not tokens.
+shuffled passes without replacement that run on from one epoch to the next. Batches hold one task and sources, or
+texts, of like length. Knows pools and lengths, not tokens.
 """
 
 from __future__ import annotations
@@ -80,8 +80,7 @@ class Epochs:
         batches: list[Ints] = []
         for code in self._rows:
             rows = rng.permutation(np.flatnonzero(task == code))
-            width = stop[rows] - start[rows] if code is Task.SEQUENTIAL else np.zeros(len(rows), dtype=np.int64)
-            batches += _bucketed(rows, width, self._config.batch_size)
+            batches += _bucketed(rows, self._widths(code, ref[rows], stop[rows] - start[rows]), self._config.batch_size)
         return EpochPlan(epoch, task, ref, start, stop, template, [batches[i] for i in rng.permutation(len(batches))])
 
     def _draw(self, task: Task, epoch: int, rng: np.random.Generator) -> tuple[npt.NDArray[np.int64], ...]:
@@ -96,6 +95,12 @@ class Epochs:
                 start, stop = self._cut(length, rng)
         template = rng.integers(0, len(self._templates[task]), size=count)
         return np.full(count, task, dtype=np.int64), ref, start, stop, template
+
+    def _widths(self, task: Task, ref: Ints, history: Ints) -> Ints:
+        """What makes one example of a task longer than another: its history, or its text."""
+        if task in self._texts:
+            return np.diff(self._texts[task].texts.indptr)[ref]
+        return history if task is Task.SEQUENTIAL else np.zeros(len(ref), dtype=np.int64)
 
     def _cut(self, length: Ints, rng: np.random.Generator) -> tuple[Ints, Ints]:
         """Where histories of users with `length` items start and stop."""

@@ -72,12 +72,11 @@ def _decode_groups(model: RDRecModel, encoded: Tensor, source_mask: Tensor, targ
 
 def _full(model: RDRecModel, hidden: Tensor, targets: Tensor, smoothing: float, rows: Tensor | None) -> Tensor:
     """Mean over each target's tokens: hidden (B, T, D), targets (B, T) -> (B,). rows: a prefix of the vocabulary."""
-    pad = model.config.t5.pad_token_id
-    logits = model.t5.logits(hidden, rows).float()
-    nll = F.cross_entropy(
-        logits.transpose(1, 2), targets, reduction="none", ignore_index=pad, label_smoothing=smoothing
-    )
-    return nll.sum(dim=1) / (targets != pad).sum(dim=1).clamp(min=1)
+    real = targets != model.config.t5.pad_token_id
+    logits = model.t5.logits(hidden[real], rows).float()  # padding is not worth a softmax over the vocabulary
+    nll = F.cross_entropy(logits, targets[real], reduction="none", label_smoothing=smoothing)
+    sums = torch.zeros(len(targets), dtype=nll.dtype, device=nll.device).index_add(0, real.nonzero()[:, 0], nll)
+    return sums / real.sum(dim=1).clamp(min=1)
 
 
 def _restricted(model: RDRecModel, hidden: Tensor, choices: Choices, smoothing: float, shape: torch.Size) -> Tensor:

@@ -148,15 +148,15 @@ def test_unknown_users_are_drawn_at_their_rate(dataset: Dataset) -> None:
     assert rate == pytest.approx(0.3, abs=0.06)  # over three standard deviations of 1200 draws
 
 
-def test_batches_hold_one_task_and_sources_of_like_length(dataset: Dataset) -> None:
+def test_batches_hold_one_task_and_sources_or_texts_of_like_length(dataset: Dataset) -> None:
     epochs = epochs_of(dataset, small(passes=3))
     plan = epochs.plan(0)
     spreads = []
     for number in range(len(plan.batches)):
         examples = epochs.examples(plan, number)
         assert len({example.task for example in examples}) == 1
-        if examples[0].task is Task.SEQUENTIAL:
-            lengths = [len(example.items) for example in examples]
+        if examples[0].task is not Task.TOPN:
+            lengths = [len(example.items) if example.text is None else len(example.text) for example in examples]
             spreads.append(max(lengths) - min(lengths))
     assert np.mean(spreads) < 1.0
 
