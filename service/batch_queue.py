@@ -16,7 +16,7 @@ from typing import Any
 from rdrec_core.errors import RDRecError
 
 SENT_AHEAD_S = 0.02
-"""Computing time of what an engine may be given while it still computes; there it can no more be cancelled or dropped."""
+"""Computing time of what an engine may be given ahead; once there, it can be neither cancelled nor dropped."""
 
 
 class Kind(StrEnum):

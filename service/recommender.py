@@ -254,6 +254,8 @@ class Recommender:
             return None
         if (profile := arm.profiles.find(asked)) is not None:
             return profile
+        if (profile := arm.profiles.find(asked)) is not None:
+            return profile
         work = arm.text_request(asked)
         shared_key = f"{arm.version}:{work.task.name}:{work.user_index}:{work.item_index}:{work.fast}"
 

@@ -120,16 +120,19 @@ def security_headers(path: str) -> Sequence[tuple[bytes, bytes]]:
     return _DOCS_HEADERS if path.startswith(("/docs", "/static-offline-docs")) else _DATA_HEADERS
 
 
-def _headers(policy: str, cache: str) -> Sequence[tuple[bytes, bytes]]:
+_ALWAYS = (b"x-content-type-options", b"nosniff")
+
+
+def _page_headers(policy: str) -> Sequence[tuple[bytes, bytes]]:
     return (
-        (b"x-content-type-options", b"nosniff"),
+        _ALWAYS,
         (b"x-frame-options", b"DENY"),
         (b"referrer-policy", b"no-referrer"),
         (b"content-security-policy", policy.encode()),
-        (b"cache-control", cache.encode()),
+        (b"cache-control", b"no-cache"),
     )
 
 
-_CONSOLE_HEADERS = _headers(CONSOLE_POLICY, "no-cache")
-_DOCS_HEADERS = _headers(DOCS_POLICY, "no-cache")
-_DATA_HEADERS = _headers("default-src 'none'; frame-ancestors 'none'", "no-store")
+_CONSOLE_HEADERS = _page_headers(CONSOLE_POLICY)
+_DOCS_HEADERS = _page_headers(DOCS_POLICY)
+_DATA_HEADERS = (_ALWAYS, (b"cache-control", b"no-store"))

@@ -13,6 +13,7 @@ import numpy as np
 from rdrec_core.bundle import Bundle, BundleWriter, Description, replacing_folder
 from rdrec_core.catalog import Catalog, StringTable, Users
 from rdrec_core.item_graph import Channel, ItemGraph
+from rdrec_core.profiles import GROUP, Profiles
 from rdrec_core.types import RankedItems, RankRequest, ScoreMode, ScoreRequest, Strategy, Task, TextRequest
 from service.settings import Settings
 
@@ -33,7 +34,7 @@ def base_history(user: int) -> list[int]:
     return [(user + step) % N_ITEMS for step in range(5)]
 
 
-def write_bundle(folder: Path, *, name: str = "fake", created_at: str = "2026-01-01T00:00:00Z", **changes: Any) -> Path:
+def write_bundle(folder: Path, *, name: str = "fake", profiles: Profiles | None = None, **changes: Any) -> Path:
     """Item n is followed by item n + 1 in the graph; low numbers are popular. `changes` alter the description."""
     users = Users(
         StringTable.from_strings(user_id(n) for n in range(N_USERS)),
@@ -56,7 +57,7 @@ def write_bundle(folder: Path, *, name: str = "fake", created_at: str = "2026-01
     )
     description = {
         "name": name,
-        "created_at": created_at,
+        "created_at": "2026-01-01T00:00:00Z",
         "recipe": {"name": "fake"},
         "protocol": "clean",
         "label_scheme": "sequential",
@@ -74,6 +75,8 @@ def write_bundle(folder: Path, *, name: str = "fake", created_at: str = "2026-01
         writer.add_arrays("items", catalog.arrays())
         writer.add_arrays("users", users.arrays())
         writer.add_arrays("graph", ItemGraph(popularity / popularity.sum(), {"follows": follows}).arrays())
+        if profiles is not None:
+            writer.add_arrays(GROUP, profiles.arrays())
         writer.finish(Description(**description))
     return folder
 

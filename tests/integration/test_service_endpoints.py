@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from rdrec_core.profiles import Profiles
 from service.app import create_app
 from service.history.base import HistoryUnavailableError
 from service.history.memory import MemoryHistoryStore
@@ -134,6 +135,23 @@ def test_a_model_without_texts_explains_by_evidence_alone(tmp_path: Path) -> Non
         answer = client.post("/explain", json={"user_id": user_id(3), "item_id": "i0008"}).json()
     assert [answer[k] for k in ("explanation", "user_preference", "item_attributes")] == [None] * 3
     assert answer["evidence"]
+
+
+def test_profiles_of_the_bundle_answer_at_once_and_the_engine_writes_the_others(tmp_path: Path) -> None:
+    profiles = Profiles.from_texts(
+        ["" if n == 4 else f"user {n} likes toys" for n in range(5)], [f"item {n} is a toy" for n in range(9)]
+    )
+    engine = FakeEngine()
+    bundle = write_bundle(tmp_path / "profiled", profiles=profiles)
+    with TestClient(create_app(fake_settings(bundle), open_engine=lambda b, s: engine)) as client:
+        engine.calls.clear()
+        answer = client.post("/explain", json={"user_id": user_id(3), "item_id": "i0008"}).json()
+        assert answer["user_preference"] == "user 3 likes toys"
+        assert answer["item_attributes"] == "item 8 is a toy"
+        assert engine.calls == [("text", 1)]  # the explanation of the pair
+        answer = client.post("/explain", json={"user_id": user_id(4), "item_id": "i0009"}).json()
+        assert answer["user_preference"] == "user_preference of user 4 and item None"
+        assert answer["item_attributes"] == "item_attributes of user None and item 9"
 
 
 def test_an_interaction_changes_the_next_answer(client: TestClient) -> None:
