@@ -12,7 +12,7 @@ Knows neither requests nor how tensors are computed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rdrec_core.decoding.tensor_ops import Network, Size, Tensor, TensorOps, TrieTensors
@@ -50,6 +50,8 @@ class _Slots:
     memory: Any
     past: Any
     positions: Tensor
+    root_hidden: Tensor
+    """(B, 1, D) after the root."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class BeamSearch:
         )
         past_positions = ops.expand(ops.unsqueeze(root_positions, 0), [batch, root_length])
         pool = (ops.full([batch, beam_width], NEVER), ops.full_index([batch, beam_width], 0))
-        slots = _Slots(memory, past, past_positions)
+        slots = _Slots(memory, past, past_positions, beams.hidden)
         return self._from(0, beams, slots, pool, eligibility, n_items, beam_width)
 
     def _from(
@@ -106,7 +108,10 @@ class BeamSearch:
     ) -> tuple[Tensor, Tensor]:
         """The final pool: scores and leaves (B, W), from beams that stand on states of `level`."""
         ops, trie = self._ops, self._trie
-        edges = self._expand(beams, eligibility, level)
+        total = None
+        if self._full:
+            total, beams, pool = self._vocabulary_total(level, beams, slots, pool)
+        edges = self._expand(beams, total, eligibility, level)
         leaf_scores, leaf_chosen = self._best(edges.leaf, beam_width)
         inner_scores, inner_chosen = self._best(edges.inner, beam_width)
         if self._full:
@@ -126,9 +131,36 @@ class BeamSearch:
             advanced, new_slots = self._advance(beams, score, parent, state, slots)
             return self._from(level + 1, advanced, new_slots, pool, eligibility, n_items, beam_width)
 
-        return ops.unless_zero(width, go_on, pool)
+        def stop() -> tuple[Tensor, Tensor]:
+            if not self._full or level > 0:
+                return pool
+            total = self._network.vocabulary_logsumexp(slots.root_hidden)
+            return pool[0] - ops.reshape(total, [ops.size(pool[0], 0), 1]), pool[1]
 
-    def _expand(self, beams: _Beams, eligibility: Eligibility, level: int) -> _Expanded:
+        return ops.unless_zero(width, go_on, stop)
+
+    def _vocabulary_total(
+        self, level: int, beams: _Beams, slots: _Slots, pool: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor | None, _Beams, tuple[Tensor, Tensor]]:
+        """Log-sum-exp over the vocabulary after each beam, (B, W, 1); None where it is owed.
+
+        Whatever follows the root shares the root's, so it decides nothing on the way and is made up for one level later:
+        one product with the vocabulary less, and for one row that costs nearly what it costs for twenty.
+        """
+        ops = self._ops
+        if level > 1 or self._trie.n_levels == 1:
+            return self._network.vocabulary_logsumexp(beams.hidden), beams, pool
+        if level == 0:
+            return None, beams, pool
+        batch, width = ops.size(beams.state, 0), ops.size(beams.state, 1)
+        both = self._network.vocabulary_logsumexp(ops.concat([beams.hidden, slots.root_hidden], 1))
+        both = ops.reshape(both, [batch, width + 1])
+        owed = ops.take_along(both, ops.full_index([batch, 1], 0) + width)
+        beams = replace(beams, score=beams.score - owed)
+        return ops.unsqueeze(ops.head(both, width, 1), 2), beams, (pool[0] - owed, pool[1])
+
+    def _expand(self, beams: _Beams, total: Tensor | None, eligibility: Eligibility, level: int) -> _Expanded:
+        """total (B, W, 1): what normalises each beam's edges in `full`, None if that is owed."""
         ops, trie = self._ops, self._trie
         fanout, inner_fanout = trie.fanout[level], trie.inner_fanout[level]
         batch, width = ops.size(beams.state, 0), ops.size(beams.state, 1)
@@ -140,11 +172,11 @@ class BeamSearch:
         edge = ops.minimum(ops.unsqueeze(start, 2) + offset, ops.size(trie.edge_column, 0) - 1)
 
         logits = ops.take_along(self._network.column_logits(beams.hidden), ops.take(trie.edge_column, edge))
-        if self._full:
-            total = self._network.vocabulary_logsumexp(beams.hidden)
-        else:
+        if not self._full:
             total = ops.logsumexp(ops.where(exists, logits, NEVER))
-        score = logits - total + ops.unsqueeze(beams.score, 2)
+        score = logits + ops.unsqueeze(beams.score, 2)
+        if total is not None:
+            score = score - total
         open_here = exists & ops.take(trie.edge_alive, edge) & self._allowed(beams, eligibility, fanout)
         is_inner = offset < n_inner
         inner = ops.where(open_here & is_inner, score, NEVER)
@@ -216,4 +248,4 @@ class BeamSearch:
         if chain > 1:
             hidden = ops.take_rows(hidden, ops.unsqueeze(ops.arange(width), 0) * chain + length - 1)
         advanced = _Beams(state, score, hidden, ops.concat([inherited, own], 2))
-        return advanced, _Slots(slots.memory, past, ops.concat([slots.positions, position], 1))
+        return advanced, _Slots(slots.memory, past, ops.concat([slots.positions, position], 1), slots.root_hidden)

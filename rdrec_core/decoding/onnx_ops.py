@@ -215,10 +215,10 @@ class OnnxOps:
         return self._call("int", "Cast", mask.name, to=TensorProto.INT64)
 
     def unless_zero(
-        self, n: Value, then: Callable[[], tuple[Value, Value]], otherwise: tuple[Value, Value]
+        self, n: Value, then: Callable[[], tuple[Value, Value]], otherwise: Callable[[], tuple[Value, Value]]
     ) -> tuple[Value, Value]:
         self.graph._count += 1
         names = [f"chosen{self.graph._count}.{place}" for place in range(2)]
-        branches = {"then_branch": self.graph.branch(then), "else_branch": self.graph.branch(lambda: otherwise)}
+        branches = {"then_branch": self.graph.branch(then), "else_branch": self.graph.branch(otherwise)}
         self.graph.call("If", (n > 0).name, outputs=names, **branches)
-        return Value(self.graph, names[0], otherwise[0].kind), Value(self.graph, names[1], otherwise[1].kind)
+        return Value(self.graph, names[0], "float"), Value(self.graph, names[1], "int")

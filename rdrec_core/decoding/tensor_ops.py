@@ -73,9 +73,9 @@ class TensorOps(Protocol):
         ...
 
     def unless_zero(
-        self, n: Size, then: Callable[[], tuple[Tensor, Tensor]], otherwise: tuple[Tensor, Tensor]
+        self, n: Size, then: Callable[[], tuple[Tensor, Tensor]], otherwise: Callable[[], tuple[Tensor, Tensor]]
     ) -> tuple[Tensor, Tensor]:
-        """then() if n > 0 when this runs, else `otherwise`."""
+        """then() if n > 0 when this runs, else otherwise()."""
         ...
 
 

@@ -82,9 +82,9 @@ class TorchOps:
         return int(mask.sum(-1).max())
 
     def unless_zero(
-        self, n: int, then: Callable[[], tuple[Tensor, Tensor]], otherwise: tuple[Tensor, Tensor]
+        self, n: int, then: Callable[[], tuple[Tensor, Tensor]], otherwise: Callable[[], tuple[Tensor, Tensor]]
     ) -> tuple[Tensor, Tensor]:
-        return then() if n > 0 else otherwise
+        return then() if n > 0 else otherwise()
 
 
 Memory = tuple[list[KeyValue], Tensor]
