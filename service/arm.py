@@ -17,7 +17,6 @@ import numpy as np
 from rdrec_core.bundle import Bundle
 from rdrec_core.errors import BundleError, RDRecError
 from rdrec_core.profiles import Profiles
-from rdrec_core.profiles import Profiles
 from rdrec_core.ranking import Ranker
 from rdrec_core.types import RankRequest, ScoreMode, ScoreRequest, Strategy, TextRequest
 from service.batch_queue import BatchQueue, Kind
@@ -51,7 +50,6 @@ class Arm:
         self.bundle = bundle
         self.catalog = bundle.catalog
         self.users = bundle.users
-        self.profiles = Profiles.of_bundle(bundle)
         self.profiles = Profiles.of_bundle(bundle)
         self.version = bundle.manifest.model_version
         self.leases = 0

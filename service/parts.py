@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from service.answer_cache import AnswerCache, SharedCache
 from service.engine_process import OpenEngine
+from service.histories import Histories
 from service.history.base import HistoryStore
 from service.history.memory import MemoryHistoryStore
 from service.lifecycle import ModelHost
@@ -40,6 +41,7 @@ class Parts:
     guard: Guard
     host: ModelHost
     cache: AnswerCache
+    histories: Histories
     recommender: Recommender
 
     def name_user(self, request: Request, user_id: str | None) -> None:
@@ -85,8 +87,9 @@ def assemble(settings: Settings, clock: Callable[[], float], open_engine: OpenEn
     metrics = Metrics()
     host = ModelHost(settings, metrics, clock, open_engine)
     cache = AnswerCache(settings.cache_size, settings.cache_ttl_s, clock)
-    recommender = Recommender(host, stores.history, cache, stores.texts, settings, metrics)
-    parts = Parts(settings, metrics, stores, Guard(settings, stores.limiter), host, cache, recommender)
+    histories = Histories(host, stores.history, cap=settings.history_cap)
+    recommender = Recommender(host, histories, cache, stores.texts, settings, metrics)
+    parts = Parts(settings, metrics, stores, Guard(settings, stores.limiter), host, cache, histories, recommender)
     metrics.registry.register(_state_collector(parts))
     return parts
 

@@ -1,22 +1,15 @@
-"""From a request in external ids to an answer: resolves the history, asks the arm, translates back.
-
-Knows neither HTTP nor threads. A history comes from the request, else the store, else the bundle; a store that is out
-of reach costs the newest interactions, not the answer.
-"""
+"""From a request in external ids to an answer: asks the arm, translates back. Knows neither HTTP nor engines."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import math
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from rdrec_core.errors import RDRecError, UnknownItemError
+from rdrec_core.errors import RDRecError
 from rdrec_core.ranking import Ranking
 from rdrec_core.types import RankRequest, ScoreRequest, Task, TextRequest
 from service.answer_cache import AnswerCache, SharedCache
@@ -25,7 +18,7 @@ from service.batch_queue import Kind
 from service.batcher import Outcome
 from service.computation import RankWork, ScoreWork
 from service.context import RequestContext
-from service.history.base import HistoryStore, HistoryUnavailableError
+from service.histories import Histories, ResolvedHistory, item_index, item_indices
 from service.lifecycle import ModelHost
 from service.observability import Metrics, describe_error
 from service.schemas import (
@@ -33,11 +26,6 @@ from service.schemas import (
     ExplainAnswer,
     ExplainRequest,
     FoundBy,
-    HistoryAnswer,
-    HistoryItem,
-    HistorySource,
-    InteractionAnswer,
-    InteractionRequest,
     RankingAnswer,
     RecommendedItem,
     SequentialRequest,
@@ -57,29 +45,20 @@ _NOTHING = np.empty(0, dtype=np.float32)
 _EMPTY = Ranking(np.empty(0, dtype=np.int64), _NOTHING, _NOTHING, _NOTHING, fused=False)
 
 
-@dataclass(frozen=True, slots=True)
-class ResolvedHistory:
-    """Item indices, oldest first, and where they came from."""
-
-    items: tuple[int, ...]
-    source: HistorySource
-    degraded: bool = False
-
-
 class Recommender:
     """Answers every endpoint; one for the whole process."""
 
     def __init__(
         self,
         host: ModelHost,
-        store: HistoryStore,
+        histories: Histories,
         cache: AnswerCache,
         shared_cache: SharedCache | None,
         settings: Settings,
         metrics: Metrics,
     ) -> None:
         self._host = host
-        self._store = store
+        self._histories = histories
         self._cache = cache
         self._shared_cache = shared_cache
         self._settings = settings
@@ -98,10 +77,10 @@ class Recommender:
         return answer
 
     async def _sequential(self, arm: Arm, request: SequentialRequest, context: RequestContext) -> RankingAnswer:
-        include = None if request.include is None else _indices(arm, request.include, "include")
-        exclude = _indices(arm, request.exclude or (), "exclude")
+        include = None if request.include is None else item_indices(arm, request.include, "include")
+        exclude = item_indices(arm, request.exclude or (), "exclude")
         user = arm.find_user(request.user_id) if request.user_id is not None else None
-        history = await self._history(arm, request.user_id, user, request.history, context)
+        history = await self._histories.resolve(arm, request.user_id, user, request.history, context)
         if request.exclude_seen:
             exclude = tuple(dict.fromkeys((*exclude, *history.items)))
         found_by: FoundBy = arm.strategy
@@ -117,9 +96,9 @@ class Recommender:
     async def topn(self, request: TopNRequest, context: RequestContext) -> RankingAnswer:
         """The best of the candidates. Raises like `sequential`."""
         with self._host.lease(request.user_id) as arm:
-            given = None if request.candidates is None else _indices(arm, request.candidates, "candidates")
+            given = None if request.candidates is None else item_indices(arm, request.candidates, "candidates")
             user = arm.find_user(request.user_id) if request.user_id is not None else None
-            history = await self._history(arm, request.user_id, user, request.history, context)
+            history = await self._histories.resolve(arm, request.user_id, user, request.history, context)
             found_by: FoundBy
             if user is None and not history.items:
                 ranking, found_by = arm.ranker.popular(request.n_items, include=given), "popularity"
@@ -134,9 +113,9 @@ class Recommender:
     async def explain(self, request: ExplainRequest, context: RequestContext) -> ExplainAnswer:
         """Why this item for this user. Raises UnknownItemError, and what `Batcher.submit` raises."""
         with self._host.lease(request.user_id) as arm:
-            item = _index(arm, request.item_id, "item_id")
+            item = item_index(arm, request.item_id, "item_id")
             user = arm.find_user(request.user_id)
-            history = await self._history(arm, request.user_id, user, None, context)
+            history = await self._histories.resolve(arm, request.user_id, user, None, context)
             explanation, preference, attributes = await asyncio.gather(
                 self._text(arm, TextRequest(Task.EXPLANATION, user, item), context),
                 self._text(arm, TextRequest(Task.USER_PREFERENCE, user), context),
@@ -161,81 +140,10 @@ class Recommender:
                 evidence=evidence,
             )
 
-    async def interact(
-        self, request: InteractionRequest, idempotency_key: str | None, context: RequestContext
-    ) -> InteractionAnswer:
-        """Keep an interaction. Raises UnknownItemError, or HistoryUnavailableError if it is not known to be kept."""
-        with self._host.lease(request.user_id) as arm:
-            _index(arm, request.item_id, "item_id")
-            user = arm.find_user(request.user_id)
-            base = [] if user is None else self._base_ids(arm, user)
-        with context.timing("history"):
-            recorded = await self._store.append(
-                request.user_id,
-                request.item_id,
-                time.time() if request.timestamp is None else request.timestamp,
-                base=base,
-                idempotency_key=idempotency_key,
-            )
-        context.history_source = self._store.name
-        return InteractionAnswer(recorded=recorded, history_source=self._store.name)
-
-    async def history(self, user_id: str, limit: int, context: RequestContext) -> HistoryAnswer:
-        """What is known of the user, from the store, else from the bundle."""
-        with self._host.lease(user_id) as arm:
-            user = arm.find_user(user_id)
-            ids, source, degraded = await self._stored(arm, user_id, user, limit, context)
-            items = [(item_id, arm.find_item(item_id)) for item_id in ids[max(0, len(ids) - limit) :]]
-            context.history_source, context.degraded = source, degraded
-            return HistoryAnswer(
-                user_id=user_id,
-                history_source=source,
-                degraded=degraded,
-                items=[
-                    HistoryItem(item_id=item_id, title=None if index is None else arm.catalog.title(index))
-                    for item_id, index in items
-                ],
-            )
-
-    async def forget(self, user_id: str, context: RequestContext) -> None:
-        """Drop the user's history. Raises HistoryUnavailableError if it is not known to be gone."""
-        with context.timing("history"):
-            await self._store.forget(user_id)
-
     async def close(self) -> None:
         """End the shadows."""
         for task in list(self._shadows):
             task.cancel()
-
-    def _base_ids(self, arm: Arm, user: int) -> list[str]:
-        items = arm.users.history(user)
-        return [arm.catalog.item_ids[int(index)] for index in items[-self._settings.history_cap :]]
-
-    async def _stored(
-        self, arm: Arm, user_id: str, user: int | None, limit: int, context: RequestContext
-    ) -> tuple[Sequence[str], HistorySource, bool]:
-        degraded = False
-        with context.timing("history"):
-            try:
-                stored = await self._store.recent(user_id, limit)
-            except HistoryUnavailableError:
-                stored, degraded = None, True
-        if stored is not None:
-            return stored, self._store.name, False
-        if user is not None:
-            return self._base_ids(arm, user), "bundle", degraded
-        return (), "none", degraded
-
-    async def _history(
-        self, arm: Arm, user_id: str | None, user: int | None, given: Sequence[str] | None, context: RequestContext
-    ) -> ResolvedHistory:
-        if given is not None:
-            return ResolvedHistory(_indices(arm, given, "history"), "request" if given else "none")
-        if user_id is None:
-            return ResolvedHistory((), "none")
-        ids, source, degraded = await self._stored(arm, user_id, user, self._settings.history_cap, context)
-        found = (arm.find_item(item_id) for item_id in ids)  # an item may have left the catalogue since it was written
-        return ResolvedHistory(tuple(index for index in found if index is not None), source, degraded)
 
     async def _ask(self, arm: Arm, kind: Kind, length: int, work: RankWork | ScoreWork, context: RequestContext) -> Any:
         async def compute() -> Outcome:
@@ -252,8 +160,6 @@ class Recommender:
         needs_user = asked.task is not Task.ITEM_ATTRIBUTES
         if asked.task not in arm.bundle.manifest.text_tasks or (needs_user and asked.user_index is None):
             return None
-        if (profile := arm.profiles.find(asked)) is not None:
-            return profile
         if (profile := arm.profiles.find(asked)) is not None:
             return profile
         work = arm.text_request(asked)
@@ -291,24 +197,6 @@ class Recommender:
         if answer.items:
             named = {item.item_id for item in other.items}
             self._metrics.shadow_overlap.observe(sum(i.item_id in named for i in answer.items) / len(answer.items))
-
-
-def _index(arm: Arm, item_id: str, field: str) -> int:
-    index = arm.find_item(item_id)
-    if index is None:
-        shown = item_id.encode("utf-8", "replace").decode()
-        raise UnknownItemError(f"item {shown!r} is not in the catalogue of {len(arm.catalog)} items", field=field)
-    return index
-
-
-def _indices(arm: Arm, item_ids: Sequence[str], field: str) -> tuple[int, ...]:
-    """Indices of the ids in order; a repeated candidate or filter counts once, a repeated purchase does not vanish."""
-    found = [arm.find_item(item_id) for item_id in item_ids]
-    for position, index in enumerate(found):
-        if index is None:
-            _index(arm, item_ids[position], f"{field}[{position}]")
-    indices = [index for index in found if index is not None]
-    return tuple(indices if field == "history" else dict.fromkeys(indices))
 
 
 def _drawn(arm: Arm, history: tuple[int, ...], n_items: int) -> tuple[int, ...]:

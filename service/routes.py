@@ -191,7 +191,7 @@ async def add_interaction(
     """Add an interaction to the user's history. 201: it is kept, and every later answer knows it."""
     parts = parts_of(request)
     parts.name_user(request, body.user_id)
-    return _json(await parts.recommender.interact(body, idempotency_key, context_of(request)), 201)
+    return _json(await parts.histories.append(body, idempotency_key, context_of(request)), 201)
 
 
 @read.get("/users/{user_id}/history", response_model=HistoryAnswer, responses=problems())
@@ -201,7 +201,7 @@ async def get_history(
     """What the service knows of the user, oldest first; empty for a user of whom it knows nothing."""
     parts = parts_of(request)
     parts.name_user(request, user_id)
-    return _json(await parts.recommender.history(user_id, limit, context_of(request)))
+    return _json(await parts.histories.read(user_id, limit, context_of(request)))
 
 
 @write.delete("/users/{user_id}/history", status_code=204, responses=problems(history=True))
@@ -209,7 +209,7 @@ async def forget_user(request: Request, user_id: UserPath) -> Response:
     """Forget the user's history, the bundle's part of it included."""
     parts = parts_of(request)
     parts.name_user(request, user_id)
-    await parts.recommender.forget(user_id, context_of(request))
+    await parts.histories.forget(user_id, context_of(request))
     return Response(status_code=204)
 
 
