@@ -144,7 +144,7 @@ class BeamSearch:
     ) -> tuple[Tensor | None, _Beams, tuple[Tensor, Tensor]]:
         """Log-sum-exp over the vocabulary after each beam, (B, W, 1); None where it is owed.
 
-        Whatever follows the root shares the root's, so it decides nothing on the way and is made up for one level later:
+        Whatever follows the root shares the root's, so it decides nothing on the way and is made up for a level later:
         one product with the vocabulary less, and for one row that costs nearly what it costs for twenty.
         """
         ops = self._ops
