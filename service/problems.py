@@ -54,7 +54,6 @@ OVERLOADED = ProblemType("overloaded", 429, "The service is full")
 INTERNAL = ProblemType("internal-error", 500, "Internal error")
 ENGINE_FAILED = ProblemType("engine-failed", 503, "The engine failed on this request")
 ENGINE_DOWN = ProblemType("engine-down", 503, "The engine is being restarted")
-NOT_READY = ProblemType("not-ready", 503, "Not ready")
 HISTORY_UNAVAILABLE = ProblemType("history-unavailable", 503, "The history store is out of reach")
 DEADLINE = ProblemType("deadline-exceeded", 504, "Deadline exceeded")
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from rdrec_core.errors import RDRecError
 from service.context import Phase, RequestContext
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
 
 _PHASES: tuple[Phase, ...] = ("history", "queue", "engine")
 
@@ -13,15 +17,14 @@ _PHASES: tuple[Phase, ...] = ("history", "queue", "engine")
 class Tracer:
     """OpenTelemetry spans of requests; `open_tracer` gives None where the extra or the endpoint is missing."""
 
-    def __init__(self, endpoint: str, version: str) -> None:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    def __init__(self, exporter: SpanExporter, version: str) -> None:
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
         resource = Resource.create({"service.name": "rdrec", "service.version": version})
         self._provider = TracerProvider(resource=resource)
-        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces")))
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("rdrec.service")
 
     def record(self, context: RequestContext, status: int, seconds: float, traceparent: str | None) -> None:
@@ -68,6 +71,8 @@ def open_tracer(endpoint: str | None, version: str) -> Tracer | None:
     if endpoint is None:
         return None
     try:
-        return Tracer(endpoint, version)
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+        return Tracer(OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces"), version)
     except ImportError as error:
         raise RDRecError("RDREC_OTEL_ENDPOINT is set but the extra is missing: pip install 'rdrec[otel]'") from error

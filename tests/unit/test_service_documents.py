@@ -1,0 +1,40 @@
+"""docs/api.md and docs/operations.md name every problem, endpoint and setting, and none that is not there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from service.observability import Metrics
+from service.problems import PROBLEM_TYPES
+from service.routes import ROUTERS
+from service.settings import Settings
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_every_problem_and_its_status_stand_in_the_table() -> None:
+    rows = re.findall(r"^\| `([a-z-]+)` \| (\d{3}) \|", (DOCS / "api.md").read_text(), re.M)
+    assert sorted(rows) == sorted((kind.slug, str(kind.status)) for kind in PROBLEM_TYPES)
+
+
+def test_every_endpoint_stands_in_the_api_page() -> None:
+    text = (DOCS / "api.md").read_text()
+    for router in ROUTERS:
+        for route in router.routes:
+            assert f"{route.path}" in text  # type: ignore[attr-defined]
+
+
+def test_every_setting_stands_in_the_operations_page() -> None:
+    named = set(re.findall(r"RDREC_([A-Z_]+)", (DOCS / "operations.md").read_text())) - {"", "SETTINGS_FILE"}
+    assert {name for name in named if name.strip("_")} == {name.upper() for name in Settings.model_fields}
+
+
+def test_every_metric_of_the_operations_page_is_measured() -> None:
+    known = {metric.name for metric in Metrics().registry.collect()} | {
+        "rdrec_queue_depth", "rdrec_ready", "rdrec_breaker_state", "rdrec_history_store_available",
+        "rdrec_answer_cache_size", "rdrec_model_info",
+    }  # fmt: skip
+    named = re.findall(r"`(rdrec_[a-z_]+?)(?:_total)?`", (DOCS / "operations.md").read_text())
+    assert len(named) > 15
+    assert set(named) <= known
