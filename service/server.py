@@ -104,16 +104,16 @@ def run(arguments: list[str], *, open_engine: OpenEngine = open_engine) -> int:
     parser.add_argument("--port", type=int, help="port (RDREC_PORT), 8000 by default; 0 takes a free one")
     parser.add_argument("--tls-certificate", type=Path, help="PEM file (RDREC_TLS_CERTIFICATE)")
     parser.add_argument("--tls-key", type=Path, help="PEM file (RDREC_TLS_KEY)")
+    server: Server
     try:
         settings = read_settings(**vars(parser.parse_args(arguments)))
         Bundle.open(settings.bundle, verify=False)
+        configure_logging(settings.log_level)
+        app = create_app(settings, open_engine=open_engine, on_failed_start=lambda error: server.fail(error))
     except (ValidationError, RDRecError, OSError) as error:
         print(f"rdrec-serve: {_readable(error)}", file=sys.stderr)
         return USAGE
-    configure_logging(settings.log_level)
     _allow_many_connections()
-    server: Server
-    app = create_app(settings, open_engine=open_engine, on_failed_start=lambda error: server.fail(error))
     config = uvicorn.Config(
         app,
         host=settings.host,

@@ -183,6 +183,18 @@ async def test_a_client_that_hangs_up_frees_its_place(bundle: Path, tmp_path: Pa
         assert '"status":499' in service.log.read_text()
 
 
+def test_wrong_redis_settings_are_told_before_anything_is_served(bundle: Path) -> None:
+    environment = {**os.environ, "RDREC_REDIS_URL": "http://:hunter2@host"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.fake_server", "--bundle", str(bundle)],
+        cwd=ROOT, capture_output=True, text=True, check=False, env=environment,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "redis" in done.stderr
+    assert "hunter2" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
