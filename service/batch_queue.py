@@ -15,7 +15,7 @@ from typing import Any
 
 from rdrec_core.errors import RDRecError
 
-SENT_AHEAD_S = 0.02
+SENT_AHEAD_S = 0.05
 """Computing time of what an engine may be given ahead; once there, it can be neither cancelled nor dropped."""
 
 
@@ -79,7 +79,10 @@ class BatchQueue:
         self._wait_s = wait_s
         self._groups: dict[tuple[Kind, int], deque[Job]] = {}
         self._waiting: Counter[Kind] = Counter()
-        self._seconds_per_job: dict[Kind, float] = {}
+        self._pace: dict[Kind, float] = {}
+        """Seconds from one job's end to the next one's, with all that lies between engine and caller."""
+        self._compute: dict[Kind, float] = {}
+        """Seconds of the engine alone for a job."""
         self._in_engine: Counter[Kind] = Counter()
         self._company_until = 0.0
 
@@ -90,15 +93,15 @@ class BatchQueue:
 
     def seconds_ahead(self) -> float:
         """Estimated time until a job that arrives now would start: what waits and what the engine has."""
-        kinds = self._seconds_per_job.items()
-        return sum(seconds * (self._waiting[kind] + self._in_engine[kind]) for kind, seconds in kinds)
+        paces = self._pace.items()
+        return sum(seconds * (self._waiting[kind] + self._in_engine[kind]) for kind, seconds in paces)
 
     def offer(self, job: Job, now: float) -> None:
         """Queue the job, or raise QueueFullError with the time after which a place is likely."""
         ahead_s = self.seconds_ahead()
         if self.depth >= self._size:
             raise QueueFullError(f"all {self._size} places of the queue are taken", retry_after_s=ahead_s)
-        own_s = self._seconds_per_job.get(job.kind, 0.0)
+        own_s = self._pace.get(job.kind, 0.0)
         if self.depth and now + ahead_s + own_s > job.deadline:
             raise QueueFullError(
                 f"the queue is {math.ceil(ahead_s * 1000)} ms long, the deadline is nearer",
@@ -148,11 +151,10 @@ class BatchQueue:
                 self._in_engine[key[0]] += len(batch)
                 return Decision(batch=batch, expired=expired)
 
-    def finished(self, kind: Kind, jobs: int, seconds: float, now: float) -> None:
-        """Learn from a batch that was computed."""
-        measured = seconds / jobs
-        known = self._seconds_per_job.get(kind)
-        self._seconds_per_job[kind] = measured if known is None else 0.8 * known + 0.2 * measured
+    def finished(self, kind: Kind, jobs: int, seconds: float, compute_s: float, now: float) -> None:
+        """Learn from a batch that came back `seconds` after it or its predecessor, having computed for `compute_s`."""
+        for measured, known in ((seconds / jobs, self._pace), (compute_s / jobs, self._compute)):
+            known[kind] = 0.8 * known.get(kind, measured) + 0.2 * measured
         self._in_engine[kind] -= jobs
         self._company_until = now + self._wait_s if jobs > 1 else 0.0
 
@@ -168,7 +170,7 @@ class BatchQueue:
 
     def _may_send_ahead(self) -> bool:
         return all(
-            kind in self._seconds_per_job and self._seconds_per_job[kind] * jobs < SENT_AHEAD_S
+            kind in self._compute and self._compute[kind] * jobs < SENT_AHEAD_S
             for kind, jobs in self._in_engine.items()
             if jobs
         )

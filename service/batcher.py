@@ -39,8 +39,8 @@ class Lane(Protocol):
         """Have `on_end` called on the event loop, once, with a cause, when the lane ends unasked."""
         ...
 
-    async def compute(self, kind: Kind, works: Sequence[Any]) -> Sequence[Any]:
-        """Results in order. Raises what the engine raised, or LaneEndedError."""
+    async def compute(self, kind: Kind, works: Sequence[Any]) -> tuple[Sequence[Any], float]:
+        """Results in order, and the seconds that the engine took. Raises what the engine raised, or LaneEndedError."""
         ...
 
     async def close(self) -> None:
@@ -181,7 +181,7 @@ class Batcher:
 
     async def _run(self, lane: Lane, batch: list[Job]) -> None:
         try:
-            results = await self._isolating(lane, batch)
+            results, compute_s = await self._isolating(lane, batch)
         except LaneEndedError as error:
             for job in batch:
                 job.resolve(EngineDownError(str(error)))
@@ -191,33 +191,35 @@ class Batcher:
             assert task is not None
             self._running.pop(task, None)
         finished = self._clock()
-        engine_s = finished - max(batch[0].started_at or 0.0, self._last_finish)
+        seconds = finished - max(batch[0].started_at or 0.0, self._last_finish)
         self._last_finish = finished
-        self._queue.finished(batch[0].kind, len(batch), engine_s, finished)
+        self._queue.finished(batch[0].kind, len(batch), seconds, compute_s, finished)
         self._pump()  # before the callers: the engine is the scarcer of the two
         for job, value in results:
             job.finished_at = finished
             job.resolve(value)
-        self._observer.batch_done(batch[0].kind, len(batch), engine_s)
+        self._observer.batch_done(batch[0].kind, len(batch), compute_s)
 
-    async def _isolating(self, lane: Lane, batch: list[Job]) -> list[tuple[Job, Any]]:
+    async def _isolating(self, lane: Lane, batch: list[Job]) -> tuple[list[tuple[Job, Any]], float]:
         """Compute the batch; where it fails, compute its halves, so that one poison job fails alone."""
         try:
-            values = await lane.compute(batch[0].kind, [job.work for job in batch])
+            values, seconds = await lane.compute(batch[0].kind, [job.work for job in batch])
             if len(values) != len(batch):
                 raise EngineError(f"the engine gave {len(values)} results for {len(batch)} requests")
-            return list(zip(batch, values, strict=True))
+            return list(zip(batch, values, strict=True)), seconds
         except LaneEndedError:
             raise
         except Exception as error:
             if len(batch) > 1:
                 half = len(batch) // 2
-                return await self._isolating(lane, batch[:half]) + await self._isolating(lane, batch[half:])
+                first, first_s = await self._isolating(lane, batch[:half])
+                second, second_s = await self._isolating(lane, batch[half:])
+                return first + second, first_s + second_s
             if isinstance(error, InputError | EngineError):
-                return [(batch[0], error)]
+                return [(batch[0], error)], 0.0
             failure = EngineError(f"the engine failed with {type(error).__name__}")
             failure.__cause__ = error
-            return [(batch[0], failure)]
+            return [(batch[0], failure)], 0.0
 
     def _lane_ended(self, cause: str) -> None:
         if self._lane is None:

@@ -13,6 +13,7 @@ import pickle
 import signal
 import socket
 import struct
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -86,18 +87,17 @@ class EngineProcess:
         if self._has_ended:
             on_end(_ENDED)
 
-    async def compute(self, kind: Kind, works: Sequence[Any]) -> Sequence[Any]:
+    async def compute(self, kind: Kind, works: Sequence[Any]) -> tuple[Sequence[Any], float]:
         """See Lane."""
         if self._has_ended:
             raise LaneEndedError(_ENDED)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._asked.append(future)
         self._writer.write(_packed((kind, works)))
-        answer = await future
+        answer, seconds = await future
         if isinstance(answer, Exception):
             raise answer
-        result: Sequence[Any] = answer
-        return result
+        return answer, seconds
 
     async def close(self) -> None:
         """See Lane."""
@@ -159,7 +159,9 @@ def _serve(connection: socket.socket, open_engine: OpenEngine, path: Path, setti
         connection.sendall(_packed(computation.score_mode))
         while len(head := incoming.read(_HEAD.size)) == _HEAD.size:
             kind, works = pickle.loads(incoming.read(_HEAD.unpack(head)[0]))
-            connection.sendall(_packed(_answer(computation, kind, works)))
+            started = time.perf_counter()
+            answer = _answer(computation, kind, works)
+            connection.sendall(_packed((answer, time.perf_counter() - started)))
 
 
 def _open(open_engine: OpenEngine, path: Path, settings: Settings) -> Computation:

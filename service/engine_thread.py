@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,7 +38,7 @@ class EngineThread:
         if self._cause is not None:
             on_end(self._cause)
 
-    async def compute(self, kind: Kind, works: Sequence[Any]) -> Sequence[Any]:
+    async def compute(self, kind: Kind, works: Sequence[Any]) -> tuple[Sequence[Any], float]:
         """See Lane."""
         if self._cause is not None:
             raise LaneEndedError(self._cause)
@@ -45,7 +46,7 @@ class EngineThread:
         self._asked.add(future)
         self._items.put((kind, works, future))
         try:
-            answer: Sequence[Any] = await future
+            answer: tuple[Sequence[Any], float] = await future
             return answer
         finally:
             self._asked.discard(future)
@@ -61,8 +62,9 @@ class EngineThread:
         try:
             while (item := self._items.get()) is not None:
                 kind, works, future = item
+                started = time.perf_counter()
                 try:
-                    answer: Any = self._runner(kind, works)
+                    answer: Any = (self._runner(kind, works), time.perf_counter() - started)
                 except Exception as error:
                     answer = error
                 self._call(_settle, future, answer)

@@ -46,7 +46,7 @@ def test_kinds_and_length_bands_do_not_mix_and_the_oldest_group_comes_first() ->
 def test_after_a_batch_of_several_an_unfilled_batch_waits_for_company_but_not_longer() -> None:
     queue = queue_of(job(at=0), job(at=0), wait_s=0.5)
     queue.take(0.0)
-    queue.finished(Kind.RANK, 2, 1.0, 1.0)
+    queue.finished(Kind.RANK, 2, 1.0, 1.0, 1.0)
     late = job(at=1.1)
     queue.offer(late, 1.1)
     decision = queue.take(1.1)
@@ -57,7 +57,7 @@ def test_after_a_batch_of_several_an_unfilled_batch_waits_for_company_but_not_lo
 def test_a_full_batch_does_not_wait_for_company() -> None:
     queue = queue_of(job(at=0), job(at=0), batch_size=2, wait_s=0.5)
     queue.take(0.0)
-    queue.finished(Kind.RANK, 2, 1.0, 1.0)
+    queue.finished(Kind.RANK, 2, 1.0, 1.0, 1.0)
     pair = [job(at=1.0), job(at=1.0)]
     for each in pair:
         queue.offer(each, 1.0)
@@ -67,7 +67,7 @@ def test_a_full_batch_does_not_wait_for_company() -> None:
 def test_a_lone_job_long_after_a_big_batch_does_not_wait() -> None:
     queue = queue_of(job(at=0), job(at=0), wait_s=0.5)
     queue.take(0.0)
-    queue.finished(Kind.RANK, 2, 1.0, 1.0)
+    queue.finished(Kind.RANK, 2, 1.0, 1.0, 1.0)
     late = job(at=60.0)
     queue.offer(late, 60.0)
     assert queue.take(60.0).batch == [late]
@@ -110,7 +110,7 @@ def test_cancelling_a_running_job_changes_no_count() -> None:
 def test_retry_after_is_the_measured_time_to_drain() -> None:
     queue = queue_of(*(job() for _ in range(10)), size=10, batch_size=4)
     queue.take(0.0)
-    queue.finished(Kind.RANK, 4, 2.0, 2.0)  # half a second each; six of ten still wait
+    queue.finished(Kind.RANK, 4, 2.0, 2.0, 2.0)  # half a second each; six of ten still wait
     for _ in range(4):
         queue.offer(job(at=2.0), 2.0)
     with pytest.raises(QueueFullError) as error:
@@ -121,12 +121,12 @@ def test_retry_after_is_the_measured_time_to_drain() -> None:
 def test_what_the_engine_has_counts_into_the_time_ahead() -> None:
     queue = queue_of(*(job() for _ in range(4)), batch_size=4)
     queue.take(0.0)
-    queue.finished(Kind.RANK, 4, 2.0, 2.0)
+    queue.finished(Kind.RANK, 4, 2.0, 2.0, 2.0)
     for _ in range(4):
         queue.offer(job(at=2.0), 2.0)
     queue.take(2.0)
     assert queue.seconds_ahead() == pytest.approx(2.0)
-    queue.finished(Kind.RANK, 4, 2.0, 4.0)
+    queue.finished(Kind.RANK, 4, 2.0, 2.0, 4.0)
     assert queue.seconds_ahead() == 0.0
 
 
@@ -134,12 +134,12 @@ def test_a_busy_engine_is_given_full_batches_that_it_computes_soon() -> None:
     queue = queue_of(*(job() for _ in range(9)), batch_size=2)
     assert len(queue.take(0.0).batch) == 2
     assert queue.take(0.0, engine_is_idle=False).batch == []  # nothing is known of its pace yet
-    queue.finished(Kind.RANK, 2, 0.01, 0.01)  # 5 ms each
+    queue.finished(Kind.RANK, 2, 0.1, 0.025, 0.01)  # 12.5 ms each in the engine, whatever they took on the way
     sent = [len(queue.take(0.1, engine_is_idle=n == 0).batch) for n in range(4)]
-    assert sent == [2, 2, 0, 0]  # four jobs are 20 ms
-    queue.finished(Kind.RANK, 2, 0.01, 0.2)
+    assert sent == [2, 2, 0, 0]  # four jobs are 50 ms
+    queue.finished(Kind.RANK, 2, 0.1, 0.025, 0.2)
     assert [len(queue.take(0.2, engine_is_idle=False).batch) for _ in range(2)] == [2, 0]
-    queue.finished(Kind.RANK, 2, 0.01, 0.3)
+    queue.finished(Kind.RANK, 2, 0.1, 0.025, 0.3)
     assert queue.take(0.3, engine_is_idle=False).batch == []  # one is left, and waits for company or an idle engine
     assert len(queue.take(0.4).batch) == 1
 
@@ -147,7 +147,7 @@ def test_a_busy_engine_is_given_full_batches_that_it_computes_soon() -> None:
 def test_a_job_that_could_not_be_answered_in_time_is_turned_away_unless_nothing_waits() -> None:
     queue = queue_of(job())
     queue.take(0.0)
-    queue.finished(Kind.RANK, 1, 2.0, 2.0)
+    queue.finished(Kind.RANK, 1, 2.0, 2.0, 2.0)
     queue.offer(job(at=2.0, deadline=3.0), 2.0)  # nothing waits: tried in spite of the estimate
     with pytest.raises(QueueFullError) as error:
         queue.offer(job(at=2.0, deadline=5.0), 2.0)

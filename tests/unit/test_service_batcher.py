@@ -236,11 +236,10 @@ class HandLane:
     def watch(self, on_end: Callable[[str], None]) -> None:
         self.end = on_end
 
-    async def compute(self, kind: Kind, works: Sequence[Any]) -> Sequence[Any]:
+    async def compute(self, kind: Kind, works: Sequence[Any]) -> tuple[Sequence[Any], float]:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.given.append((list(works), future))
-        answer: Sequence[Any] = await future
-        return answer
+        return await future, 1e-6 * len(works)
 
     async def close(self) -> None: ...
 
@@ -250,7 +249,7 @@ async def test_a_deep_lane_gets_full_batches_ahead_and_unfilled_ones_only_when_i
     queue = BatchQueue(size=100, batch_size=2, wait_s=0.0)
     batcher = Batcher(queue, time.monotonic, Recorder(), lambda cause: None)
     batcher.start(lane)
-    queue.finished(Kind.RANK, 1, 1e-6, 0.0)
+    queue.finished(Kind.RANK, 1, 1e-6, 1e-6, 0.0)
     asked = [asyncio.create_task(batcher.submit(Kind.RANK, 1, n, time.monotonic() + 10)) for n in range(8)]
     await until(lambda: batcher.depth == 3)
     assert [works for works, _ in lane.given] == [[0], [1, 2], [3, 4]]
@@ -273,7 +272,7 @@ async def test_all_batches_of_a_deep_lane_are_answered_for_when_it_ends() -> Non
     queue = BatchQueue(size=100, batch_size=1, wait_s=0.0)
     batcher = Batcher(queue, time.monotonic, Recorder(), deaths.append)
     batcher.start(lane)
-    queue.finished(Kind.RANK, 1, 1e-6, 0.0)
+    queue.finished(Kind.RANK, 1, 1e-6, 1e-6, 0.0)
     asked = [asyncio.create_task(batcher.submit(Kind.RANK, 1, n, time.monotonic() + 10)) for n in range(3)]
     await until(lambda: len(lane.given) == 2)
     for _, future in lane.given:
