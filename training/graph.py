@@ -28,7 +28,7 @@ _BUILD = "build."
 
 
 class GraphConfig(BaseModel):
-    """How the graph is made. The defaults were chosen on validation users of Beauty and Toys (docs/experiments.md)."""
+    """How the graph is made. Where the defaults come from, and what they saw: docs/experiments.md, "Graph and fusion"."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

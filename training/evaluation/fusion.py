@@ -32,7 +32,7 @@ _NEGLIGIBLE = 1e-5
 """A gain in NDCG@10 below this does not move a weight: between equals the earlier, plainer one stays."""
 
 START = TaskWeights(0.5, Mix(0.1, {"next": 1.0, "ridge": 0.5, "previous": 0.1, "reach": 0.3}))
-"""Where the search starts: what did well on Beauty and Toys (docs/experiments.md)."""
+"""Where the search starts: what did well on validation users of Beauty (docs/experiments.md)."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ _STATE = "state"
 
 
 class SASRecConfig(BaseModel):
-    """Hyperparameters; the defaults did best on validation users of Beauty (docs/experiments.md)."""
+    """Hyperparameters: the paper's shape, and patience that lets a slow start pass (docs/experiments.md)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
