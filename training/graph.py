@@ -28,7 +28,7 @@ _BUILD = "build."
 
 
 class GraphConfig(BaseModel):
-    """How the graph is made. Where the defaults come from, and what they saw: docs/experiments.md, "Graph and fusion"."""
+    """How the graph is made. Where the defaults come from: docs/experiments.md, "Graph and fusion"."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
