@@ -31,8 +31,8 @@ def schemathesis(url: str, *options: str) -> int:
     done = subprocess.run(
         [
             str(Path(sys.executable).parent / "schemathesis"), "--config-file", str(CONFIG),
-            "run", f"{url}/openapi.json", "--checks", "all", "--max-examples", str(EXAMPLES), "--seed", "4", "--no-color",
-            "--suppress-health-check", "all", *options,
+            "run", f"{url}/openapi.json", "--checks", "all", "--max-examples", str(EXAMPLES),
+            "--seed", "4", "--no-color", "--suppress-health-check", "all", *options,
         ],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
