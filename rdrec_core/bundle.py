@@ -13,10 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -83,46 +80,6 @@ class Manifest(Description):
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def replacing_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
-    """Yield an empty temporary folder beside `out` that takes its name if the block succeeds, and vanishes if not.
-
-    An existing `out` is replaced only with force. Leftovers of killed runs are removed first.
-    """
-    if out.exists() and not force:
-        raise BundleError(f"{out} exists; choose another folder or pass --force")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    for stale in out.parent.glob(f".{out.name}.tmp-*"):
-        pid = stale.name.rpartition("-")[2]
-        if not (pid.isdigit() and Path(f"/proc/{pid}").exists()):
-            shutil.rmtree(stale, ignore_errors=True)
-    temporary = out.parent / f".{out.name}.tmp-{os.getpid()}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary
-        for path in temporary.rglob("*"):
-            _fsync(path)
-        if out.exists():
-            old = out.parent / f".{out.name}.tmp-old-{os.getpid()}"
-            out.rename(old)
-            temporary.rename(out)
-            shutil.rmtree(old)
-        else:
-            temporary.rename(out)
-        _fsync(out.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def manifest_of(description: Description, files: Mapping[str, FileEntry]) -> Manifest:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rdrec_core.bundle import MANIFEST_FILE
 from rdrec_core.errors import BundleError, InputError
+from rdrec_core.replacing import replacing_file
 
 SIGNATURE_FILE = "manifest.sig"
 
@@ -28,9 +29,9 @@ def sign_bundle(folder: Path, private_key: bytes) -> Path:
     if len(private_key) != 32:
         raise InputError("an Ed25519 private key has 32 bytes", field="key")
     signature = Ed25519PrivateKey.from_private_bytes(private_key).sign((folder / MANIFEST_FILE).read_bytes())
-    temporary = folder / f".{SIGNATURE_FILE}.tmp"
-    temporary.write_bytes(signature)
-    return temporary.replace(folder / SIGNATURE_FILE)
+    with replacing_file(folder / SIGNATURE_FILE) as temporary:
+        temporary.write_bytes(signature)
+    return folder / SIGNATURE_FILE
 
 
 def verify_signature(folder: Path, public_key: bytes) -> None:

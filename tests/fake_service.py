@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from rdrec_core.bundle import Bundle, BundleWriter, Description, replacing_folder
+from rdrec_core.bundle import Bundle, BundleWriter, Description
 from rdrec_core.catalog import Catalog, StringTable, Users
 from rdrec_core.item_graph import Channel, ItemGraph
 from rdrec_core.profiles import GROUP, Profiles
+from rdrec_core.replacing import replacing_folder
 from rdrec_core.types import RankedItems, RankRequest, ScoreMode, ScoreRequest, Strategy, Task, TextRequest
 from service.settings import Settings
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from torch import Tensor
 
 from rdrec_core.errors import CheckpointError
 from rdrec_core.model import CONFIG_FILE, WEIGHTS_FILE, RDRecModel
+from rdrec_core.replacing import replacing_file
 from rdrec_core.types import Task
 from training.config import TrainConfig
 from training.data.dataset import Dataset
@@ -128,14 +128,9 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
 
 
 def _replace(path: Path, write: Callable[[Path], None]) -> None:
-    """Write a file under a temporary name beside it and rename it into place, on disk before the rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    write(temporary)
-    temporary.chmod(0o644)  # safetensors makes files that only their owner can read
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with replacing_file(path) as temporary:
+        write(temporary)
+        temporary.chmod(0o644)  # safetensors makes files that only their owner can read
 
 
 class CheckpointWriter:

@@ -39,11 +39,6 @@ class EpochPlan:
     template: npt.NDArray[np.int8]
     batches: list[Ints]
 
-    @property
-    def n_examples(self) -> int:
-        """Examples of the epoch."""
-        return len(self.ref)
-
 
 class Epochs:
     """Draws plans, and the examples of each batch."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rdrec_core.bundle import BundleWriter, Description, Manifest, replacing_folder
+from rdrec_core.bundle import BundleWriter, Description, Manifest
 from rdrec_core.catalog import Catalog, StringTable, Users
 from rdrec_core.decoding.item_trie import ItemTrie
 from rdrec_core.decoding.search_export import export_search_graphs
@@ -21,6 +21,7 @@ from rdrec_core.decoding.text_requests import text_rows
 from rdrec_core.encoding import SourceEncoder, encode_words
 from rdrec_core.engines.onnx_engine import trie_group
 from rdrec_core.profiles import GROUP as PROFILES
+from rdrec_core.replacing import replacing_folder
 from rdrec_core.types import ScoreMode, Strategy
 from training.backbone import CatalogTokens
 from training.checkpoint import Checkpoint

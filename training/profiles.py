@@ -17,10 +17,11 @@ from pathlib import Path
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from rdrec_core.bundle import MANIFEST_FILE, Bundle, BundleWriter, Description, Manifest, replacing_folder
+from rdrec_core.bundle import MANIFEST_FILE, Bundle, BundleWriter, Description, Manifest
 from rdrec_core.errors import BundleError, CheckpointError
 from rdrec_core.model import WEIGHTS_FILE
 from rdrec_core.profiles import GROUP, Profiles
+from rdrec_core.replacing import replacing_file, replacing_folder
 from rdrec_core.signing import SIGNATURE_FILE
 from rdrec_core.types import Task, TextRequest
 
@@ -144,11 +145,8 @@ def weights_sha256(checkpoint: Path) -> str:
 def store_in_checkpoint(checkpoint: Path, profiles: Profiles) -> Path:
     """Write profiles.safetensors, bound to the weights that wrote the texts."""
     path = checkpoint / PROFILES_FILE
-    temporary = path.with_name(f".{PROFILES_FILE}.tmp")
-    save_file(dict(profiles.arrays()), temporary, metadata={_WEIGHTS_KEY: weights_sha256(checkpoint)})
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with replacing_file(path) as temporary:
+        save_file(dict(profiles.arrays()), temporary, metadata={_WEIGHTS_KEY: weights_sha256(checkpoint)})
     return path
 
 

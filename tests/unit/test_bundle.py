@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rdrec_core.bundle import MANIFEST_FILE, Bundle, BundleWriter, Description, replacing_folder
+from rdrec_core.bundle import MANIFEST_FILE, Bundle, BundleWriter, Description
 from rdrec_core.errors import BundleError
+from rdrec_core.replacing import replacing_file, replacing_folder
 from rdrec_core.types import ScoreMode
 
 
@@ -96,7 +97,7 @@ def test_an_existing_folder_is_kept_unless_forced_and_on_any_failure(tmp_path: P
 def test_kill_9_while_writing_leaves_nothing_that_looks_finished(tmp_path: Path) -> None:
     code = (
         "import sys, time, pathlib\n"
-        "from rdrec_core.bundle import replacing_folder\n"
+        "from rdrec_core.replacing import replacing_folder\n"
         "with replacing_folder(pathlib.Path(sys.argv[1])) as f:\n"
         "    (f / 'half').write_text('x'); print('writing', flush=True); time.sleep(60)\n"
     )
@@ -110,3 +111,14 @@ def test_kill_9_while_writing_leaves_nothing_that_looks_finished(tmp_path: Path)
         time.sleep(0.01)
     write(tmp_path / "b")
     assert [p.name for p in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_file_is_replaced_whole_or_kept_and_leftovers_of_dead_runs_go(tmp_path: Path) -> None:
+    file = tmp_path / "deep" / "table.json"
+    with replacing_file(file) as temporary:
+        temporary.write_text("first")
+        assert not file.exists()
+    (file.parent / ".table.json.tmp-999999999").write_text("of a killed run")
+    with pytest.raises(FileNotFoundError), replacing_file(file) as temporary:
+        temporary.with_suffix(".never written").read_text()
+    assert [(path.name, path.read_text()) for path in file.parent.iterdir()] == [("table.json", "first")]

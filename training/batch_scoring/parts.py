@@ -11,19 +11,18 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rdrec_core.errors import DatasetError, InputError
+from rdrec_core.replacing import replacing_file
 from training.batch_scoring.scoring import RESULT_SCHEMA, ScoringOptions
 
 _ROWS_A_GROUP = 500_000
@@ -116,8 +115,8 @@ class Parts:
             )
         for path in kept if differing else ():
             path.unlink()
-        with self._renamed(file) as stream:
-            stream.write(self._job.model_dump_json(indent=2).encode())
+        with replacing_file(file) as temporary:
+            temporary.write_text(self._job.model_dump_json(indent=2), encoding="utf-8")
 
     def _file(self, block: int) -> Path:
         return self._folder / f"part-{block:08d}.parquet"
@@ -129,15 +128,15 @@ class Parts:
 
     def write(self, block: int, rows: pa.Table) -> None:
         """Keep a block."""
-        with self._renamed(self._file(block)) as stream:
-            pq.write_table(rows, stream, compression=_COMPRESSION)
+        with replacing_file(self._file(block)) as temporary:
+            pq.write_table(rows, temporary, compression=_COMPRESSION)
 
     def finish(self) -> int:
         """Write the result out of the parts, which must all be there, remove them, and return its number of rows."""
         total = 0
         with (
-            self._renamed(self._out) as stream,
-            pq.ParquetWriter(stream, RESULT_SCHEMA, compression=_COMPRESSION) as writer,
+            replacing_file(self._out) as temporary,
+            pq.ParquetWriter(temporary, RESULT_SCHEMA, compression=_COMPRESSION) as writer,
         ):
             for group in self._groups():
                 writer.write_table(group)
@@ -157,16 +156,6 @@ class Parts:
                 waiting = []
         if waiting:
             yield pa.concat_tables(waiting).combine_chunks()
-
-    @contextmanager
-    def _renamed(self, path: Path) -> Iterator[IO[bytes]]:
-        """A file that takes its name when the block has succeeded and its bytes are on the disk."""
-        temporary = self._folder / f".{path.name}.tmp"
-        with temporary.open("wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
 
 
 def _differences(file: Path, job: Job) -> list[str]:

@@ -48,6 +48,7 @@ def audit(
 def _write_json(path: Path, report: dict[str, object]) -> None:
     import json
 
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    from rdrec_core.replacing import replacing_file
+
+    with replacing_file(path) as temporary:
+        temporary.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -15,10 +15,11 @@ def report(
     """Put runs side by side on one page that needs no other file."""
     from rich.console import Console
 
+    from rdrec_core.replacing import replacing_file
     from training.evaluation.report import read_runs, render
-    from training.evaluation.results import replace_file
 
     page = render(read_runs(runs))
     out.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(out, lambda path: path.write_text(page, encoding="utf-8"))
+    with replacing_file(out) as temporary:
+        temporary.write_text(page, encoding="utf-8")
     Console().print(f"{out} written, {len(page.encode()) / 1024:.0f} KiB", highlight=False)

@@ -18,8 +18,8 @@ def sample(
     Users have hidden tastes and items hidden traits; both show in what is bought and in the reviews. The files are in
     the Amazon 2018 format that `rdrec prepare` reads.
     """
-    from rdrec_core.bundle import replacing_folder
     from rdrec_core.errors import InputError
+    from rdrec_core.replacing import replacing_folder
     from training.data.sample import METADATA_FILE, REVIEWS_FILE, write_sample
 
     if out.is_dir() and not any(out.iterdir()):

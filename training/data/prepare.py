@@ -16,8 +16,8 @@ import numpy as np
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 
-from rdrec_core.bundle import replacing_folder
 from rdrec_core.errors import DatasetError, InputError
+from rdrec_core.replacing import replacing_folder
 from training.data import histories as h
 from training.data.dataset import INTERACTIONS, ITEMS, RATIONALES, SPLITS, USERS, DatasetInfo, Protocol
 from training.data.ingest import SourceFile, bad_lines, ingest

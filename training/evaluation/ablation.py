@@ -17,12 +17,13 @@ import polars as pl
 from rich.console import Console
 
 from rdrec_core.errors import DatasetError
+from rdrec_core.replacing import replacing_file
 from training.checkpoint import STATE_FILE
 from training.config import TrainConfig
 from training.data.dataset import Dataset
 from training.evaluation.metrics import per_user
 from training.evaluation.ranking_run import RankingOptions, evaluate_ranking
-from training.evaluation.results import rank_table, replace_file
+from training.evaluation.results import rank_table
 from training.evaluation.significance import interval, paired_difference
 from training.evaluation.systems import load_system
 from training.run import train
@@ -85,7 +86,8 @@ def _measure(dataset: Dataset, config: TrainConfig, folder: Path, console: Conso
         for task in TASKS:
             measured, _ = evaluate_ranking(system, dataset, RankingOptions(task, fusion=False), console)
             frames.append(rank_table(measured).with_columns(pl.lit(task).alias("task")))
-        replace_file(file, pl.concat(frames).write_parquet)
+        with replacing_file(file) as temporary:
+            pl.concat(frames).write_parquet(temporary)
     table = pl.read_parquet(file).with_columns(pl.col("rank").cast(pl.Float64).fill_null(float("inf")))
     return {task: table.filter(pl.col("task") == task).sort("user_index")["rank"].to_numpy() for task in TASKS}
 

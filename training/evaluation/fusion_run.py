@@ -15,6 +15,7 @@ from rich.console import Console
 from rdrec_core.bundle import MANIFEST_FILE, Bundle, Description, manifest_of
 from rdrec_core.item_graph import ItemGraph, Mix
 from rdrec_core.ranking import FusionWeights
+from rdrec_core.replacing import replacing_file
 from rdrec_core.signing import SIGNATURE_FILE
 from rdrec_core.types import Task
 from training.data.dataset import Dataset
@@ -23,7 +24,6 @@ from training.evaluation.fusion import START, fit, known, look_up, quality
 from training.evaluation.measure import rank_by_scorer
 from training.evaluation.metrics import summary
 from training.evaluation.protocol import Questions, candidate_lists, questions
-from training.evaluation.results import replace_file
 from training.evaluation.systems import FUSION_FILE, System
 from training.evaluation.tables import progress_bar
 from training.graph import GraphConfig, Sequences, graph_of, with_decays
@@ -136,8 +136,10 @@ def store_fusion(path: Path, flat: dict[str, float]) -> Path:
         description = Description.model_validate(kept | {"fusion": flat})
         text = manifest_of(description, bundle.manifest.files).model_dump_json(indent=2)
         (path / SIGNATURE_FILE).unlink(missing_ok=True)
-        replace_file(path / MANIFEST_FILE, lambda file: file.write_text(text, encoding="utf-8"))
+        with replacing_file(path / MANIFEST_FILE) as temporary:
+            temporary.write_text(text, encoding="utf-8")
         return path / MANIFEST_FILE
     text = json.dumps(flat, indent=2) + "\n"
-    replace_file(path / FUSION_FILE, lambda file: file.write_text(text, encoding="utf-8"))
+    with replacing_file(path / FUSION_FILE) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return path / FUSION_FILE

@@ -7,8 +7,7 @@ path into it; `rows` holds every system of the table. Knows files and columns, n
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import numpy.typing as npt
 import polars as pl
 
 from rdrec_core.errors import DatasetError
+from rdrec_core.replacing import replacing_file
 from training.evaluation.measure import Outcome
 from training.evaluation.metrics import coverage, novelty, per_user, summary
 from training.evaluation.protocol import Questions
@@ -92,21 +92,11 @@ def rank_table(measured: Measured) -> pl.DataFrame:
 
 def write_results(out: Path, record: Mapping[str, Any], ranks: pl.DataFrame | None) -> None:
     """Write `out` (JSON), the Parquet of the same name first: a record never stands without its ranks."""
-    out.parent.mkdir(parents=True, exist_ok=True)
     if ranks is not None:
-        replace_file(out.with_suffix(".parquet"), ranks.write_parquet)
-    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    replace_file(out, lambda path: path.write_text(text, encoding="utf-8"))
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Write under a temporary name in the same folder, then rename: a killed run leaves no half file."""
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        with replacing_file(out.with_suffix(".parquet")) as temporary:
+            ranks.write_parquet(temporary)
+    with replacing_file(out) as temporary:
+        temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rdrec_core.replacing import replacing_file
 from training.evaluation.metrics import rank_by_score, summary
 from training.evaluation.protocol import Questions
 
@@ -195,10 +195,8 @@ def _save(
     tensors = {f"latest.{k}": v for k, v in model.state_dict().items()} | {f"best.{k}": v for k, v in best.items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{index}.{k}": v for k, v in state.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    save_file({k: v.contiguous().clone() for k, v in tensors.items()}, temporary, {_STATE: json.dumps(position)})
-    os.replace(temporary, path)
+    with replacing_file(path) as temporary:
+        save_file({k: v.contiguous().clone() for k, v in tensors.items()}, temporary, {_STATE: json.dumps(position)})
 
 
 def _load(path: Path, model: SASRec, optimizer: torch.optim.Adam) -> tuple[dict[str, Tensor], dict[str, float]]:

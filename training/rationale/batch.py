@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from rdrec_core.errors import DatasetError, InputError
+from rdrec_core.replacing import replacing_file
 from training.rationale.asking import look_up
 from training.rationale.budget import Prices
 from training.rationale.chat import Generation, read_completion
@@ -88,15 +89,13 @@ def write_shards(
     shards = total = 0
     while first := next(stream, None):
         path = folder / f"shard-{shards:05d}.jsonl"
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("w", encoding="utf-8") as file:
+        with replacing_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
             for key, question in (first, *islice(stream, shard_size - 1)):
                 body = teacher.generation.body(question, structured=teacher.generation.structured)
                 custom_id = f"{journal.run[:8]}-{key}"
                 line = {"custom_id": custom_id, "method": "POST", "url": "/v1/chat/completions", "body": body}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
                 total += 1
-        temporary.replace(path)
         shards += 1
     return Written(shards, total)
 

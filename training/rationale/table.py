@@ -5,7 +5,6 @@ Memory does not grow with the number of reviews. Knows nothing of teachers.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -15,6 +14,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rdrec_core.replacing import replacing_file
 from training.data.dataset import RATIONALES, Dataset
 
 READ_ROWS = 1024
@@ -49,17 +49,15 @@ def training_reviews(dataset: Dataset) -> Iterator[Review]:
 
 def write_rationales(path: Path, rows: Iterable[Mapping[str, object]]) -> int:
     """RATIONALES rows to a temporary file that takes the place of `path` when it is whole; returns their number."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     count = 0
-    try:
-        with pq.ParquetWriter(temporary, _arrow([]).schema, compression="zstd") as writer:
-            stream = iter(rows)
-            while group := list(islice(stream, ROW_GROUP)):
-                writer.write_table(_arrow(group))
-                count += len(group)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        replacing_file(path) as temporary,
+        pq.ParquetWriter(temporary, _arrow([]).schema, compression="zstd") as writer,
+    ):
+        stream = iter(rows)
+        while group := list(islice(stream, ROW_GROUP)):
+            writer.write_table(_arrow(group))
+            count += len(group)
     return count
 
 
