@@ -51,21 +51,6 @@ class RDRecModel(nn.Module):
             self.prompts.uniform_(-0.1, 0.1, generator=generator)
             self.whole_words.weight.uniform_(-0.1, 0.1, generator=generator)
 
-    def grow_whole_words(self, rows: int, generator: torch.Generator) -> None:
-        """Make the whole-word table at least `rows` high (doubling), keeping the rows that are there."""
-        old = self.whole_words.weight
-        if rows <= old.shape[0]:
-            return
-        new_rows = old.shape[0]
-        while new_rows < rows:
-            new_rows *= 2
-        table = nn.Embedding(new_rows, old.shape[1], device=old.device, dtype=old.dtype)
-        with torch.no_grad():
-            table.weight.copy_(torch.empty(table.weight.shape).uniform_(-0.1, 0.1, generator=generator))
-            table.weight[: old.shape[0]] = old
-        self.whole_words = table
-        self.config = self.config.model_copy(update={"whole_word_rows": new_rows})
-
     def source_embeddings(
         self, token_ids: Tensor, whole_word_ids: Tensor, mask: Tensor, tasks: Tensor
     ) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from rdrec_core.errors import BundleError, EngineError, InputError, RDRecError, UnknownItemError
+from rdrec_core.errors import BundleError, EngineError, InputError, UnknownItemError
 from service.batch_queue import QueueFullError
 from service.batcher import DeadlineError, EngineDownError
 from service.history.base import HistoryUnavailableError
@@ -179,8 +179,3 @@ def problem_response(error: Exception, request_id: str) -> JSONResponse:
     headers = {} if isinstance(error, RequestValidationError) else as_problem(error).headers
     content: dict[str, Any] = answer.model_dump(exclude_none=True)
     return JSONResponse(content, status_code=answer.status, media_type=MEDIA_TYPE, headers=headers)
-
-
-def is_expected(error: Exception) -> bool:
-    """Whether the error has its own problem, so that it needs no entry in the error log."""
-    return isinstance(error, RDRecError | ProblemError | HTTPException | RequestValidationError)

@@ -16,10 +16,13 @@ function element(tag, attributes = {}, ...children) {
 
 class Problem extends Error {}
 
-async function call(method, path, body) {
-  const headers = { Accept: "application/json" };
+function authorization() {
   const key = sessionStorage.getItem("rdrec-key");
-  if (key) headers.Authorization = `Bearer ${key}`;
+  return key ? { Authorization: `Bearer ${key}` } : {};
+}
+
+async function call(method, path, body) {
+  const headers = { Accept: "application/json", ...authorization() };
   if (body !== undefined) headers["Content-Type"] = "application/json";
   let answer;
   try {
@@ -253,10 +256,7 @@ const charts = SERIES.map(([name, measure]) => {
 let before = null;
 async function sampleMetrics() {
   if ($("view-status").hidden) return;
-  const headers = {};
-  const key = sessionStorage.getItem("rdrec-key");
-  if (key) headers.Authorization = `Bearer ${key}`;
-  const answer = await fetch("/metrics", { headers }).catch(() => null);
+  const answer = await fetch("/metrics", { headers: authorization() }).catch(() => null);
   $("live-note").textContent = answer?.ok ? "every 2 s, the last two minutes" : "/metrics does not answer";
   if (!answer?.ok) return;
   const now = { at: performance.now(), sample: parseMetrics(await answer.text()) };
