@@ -20,9 +20,9 @@ import onnx
 import torch
 
 from rdrec_core.decoding.item_trie import ItemTrie
-from rdrec_core.decoding.search_graphs import GRAPHS
+from rdrec_core.decoding.search_graphs import GRAPHS, saturation_graph
 from rdrec_core.encoding import SourceEncoder, pad_sources
-from rdrec_core.engines.onnx_engine import OnnxEngine
+from rdrec_core.engines.onnx_engine import SATURATION_FILE, OnnxEngine
 from rdrec_core.engines.torch_engine import TorchEngine
 from rdrec_core.errors import ExportCheckError
 from rdrec_core.model import RDRecModel
@@ -83,6 +83,8 @@ def export_search_graphs(
                 proto = graph(model, states, mode)
                 weights.take_from(proto)
                 onnx.save(proto, temporary / f"{mode}.{kind}.onnx")
+        if ScoreMode.TRIE_INT8 in score_modes:
+            onnx.save(saturation_graph(), temporary / SATURATION_FILE)
         rng = np.random.default_rng(seed)
         requests = _random_requests(rng, len(trie))
         differences = {mode.value: _check(model, encoder, trie, temporary, mode, requests, rng) for mode in score_modes}

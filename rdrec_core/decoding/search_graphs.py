@@ -3,6 +3,7 @@
     <mode>.beam.onnx    encoder + constrained beam search
     <mode>.exact.onnx   encoder + scores of all items + the best eligible ones
     <mode>.score.onnx   encoder + scores of the request's candidates
+    saturation.onnx     8-bit only: one product that shows whether a processor adds without loss
 
 The trie's arrays are inputs, so a catalogue changes without a new graph. What a graph fixes: how many levels of states
 a trie may have at most, and how many tokens an edge between states.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import onnx
 
 from rdrec_core.decoding.beam_search import BeamSearch, Eligibility
@@ -20,6 +22,7 @@ from rdrec_core.decoding.item_trie import TrieStates
 from rdrec_core.decoding.onnx_network import OnnxNetwork
 from rdrec_core.decoding.onnx_ops import KINDS, OnnxOps, SearchGraphWriter, Value
 from rdrec_core.decoding.tensor_ops import TrieTensors
+from rdrec_core.engines.onnx_engine import SATURATION_WIDTH
 from rdrec_core.model import RDRecModel
 from rdrec_core.types import ScoreMode
 
@@ -135,6 +138,19 @@ def exact_graph(model: RDRecModel, states: TrieStates, mode: ScoreMode) -> onnx.
         graph.input("n_items", "int", 1),
     )
     return graph.finished(scores=scores, leaves=leaves)
+
+
+def saturation_graph() -> onnx.ModelProto:
+    """x (1, K) uint8 -> sums (1, N): x times weights that are all 127, which kernels that add in 16 bits get wrong.
+
+    It stands beside the 8-bit graphs, so that an engine can ask its processor before it trusts it.
+    """
+    writer = SearchGraphWriter()
+    x = writer.input("x", onnx.TensorProto.UINT8, [1, SATURATION_WIDTH])
+    weight = writer.constant(np.full((SATURATION_WIDTH, 64), 127, dtype=np.int8))
+    writer.output("sums", onnx.TensorProto.INT32, [1, 64])
+    writer.call("MatMulInteger", x, weight, outputs=["sums"])
+    return writer.model("saturation")
 
 
 GRAPHS: dict[str, Callable[[RDRecModel, TrieStates, ScoreMode], onnx.ModelProto]] = {

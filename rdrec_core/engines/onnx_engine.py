@@ -24,6 +24,9 @@ from rdrec_core.engines.trie_engine import TEXT_ROWS, BeamArrays, ExactArrays, T
 from rdrec_core.errors import BundleError, EngineError, InputError
 from rdrec_core.types import FloatArray, IntArray, ScoreMode, Strategy, TextRequest
 
+SATURATION_FILE = "saturation.onnx"
+SATURATION_WIDTH = 64
+"""Terms of each sum of the graph in that file."""
 Feed = Mapping[str, npt.NDArray[Any]]
 _TRIE_ARRAYS = ("edge_start", "inner_edges", "edge_column", "edge_target", "position", "length")
 
@@ -96,7 +99,12 @@ class OnnxEngine(TrieEngine):
         providers: Sequence[str] | None = None,
         max_batch: int = 16,
     ) -> None:
-        """threads: for one operator, 0 for one a core. available (N,) by item index. Raises BundleError."""
+        """threads: for one operator, 0 for one a core. available (N,) by item index.
+
+        Raises BundleError for files that are missing, and EngineError where the processor cannot compute trie-int8.
+        """
+        if score_mode is ScoreMode.TRIE_INT8 and (folder / SATURATION_FILE).is_file():
+            _require_exact_sums(folder / SATURATION_FILE)
         self._folder = folder
         self._text = text
         self._options = session_options(threads)
@@ -243,6 +251,17 @@ def bundled_trie(bundle: Bundle, mode: ScoreMode) -> ItemTrie:
 def trie_group(*, collapsed: bool) -> str:
     """The bundle's array group of the trie at one granularity."""
     return "trie" if collapsed else "token_trie"
+
+
+def _require_exact_sums(path: Path) -> None:
+    """8-bit products without a 32-bit accumulating instruction (VNNI, dot product) add pairs in 16 bits and saturate."""
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (sums,) = session.run(None, {"x": np.full((1, SATURATION_WIDTH), 255, dtype=np.uint8)})
+    if (np.asarray(sums) != SATURATION_WIDTH * 255 * 127).any():
+        raise EngineError(
+            "this processor's 8-bit products lose sums (it has no VNNI), so trie-int8 would rank wrongly here;"
+            " serve with score mode trie"
+        )
 
 
 def _source_feed(sources: SourceBatch) -> Feed:

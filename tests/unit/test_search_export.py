@@ -3,16 +3,18 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
 from rdrec_core.decoding import search_export
 from rdrec_core.decoding.item_trie import ItemTrie
 from rdrec_core.decoding.search_export import WEIGHTS_FILE, export_search_graphs, teacher_forced
 from rdrec_core.decoding.search_graphs import GRAPHS
-from rdrec_core.engines.onnx_engine import OnnxEngine
+from rdrec_core.engines.onnx_engine import SATURATION_FILE, SATURATION_WIDTH, OnnxEngine
 from rdrec_core.engines.torch_engine import TorchEngine
-from rdrec_core.errors import BundleError, ExportCheckError, InputError
+from rdrec_core.errors import BundleError, EngineError, ExportCheckError, InputError
 from rdrec_core.types import RankRequest, ScoreMode, ScoreRequest, Strategy, Task
 from tests import ranking_world as world
 
@@ -48,10 +50,24 @@ def test_a_graph_of_other_weights_is_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_8_bits_are_refused_where_sums_are_lost(tmp_path: Path, trie: ItemTrie) -> None:
+    export(tmp_path, trie, ScoreMode.TRIE, ScoreMode.TRIE_INT8)
+    engine(tmp_path, trie, score_mode=ScoreMode.TRIE_INT8)  # this processor adds in 32 bits
+    # what a processor without VNNI computes: pairs of products are added in 16 bits, with saturation
+    graph = onnx.load(tmp_path / SATURATION_FILE)
+    lossy = numpy_helper.from_array(np.full((SATURATION_WIDTH, 64), 32767 // 255 // 2, dtype=np.int8), "lossy")
+    lossy.name = graph.graph.initializer[0].name
+    graph.graph.initializer[0].CopyFrom(lossy)
+    onnx.save(graph, tmp_path / SATURATION_FILE)
+    with pytest.raises(EngineError, match="VNNI.*score mode trie"):
+        engine(tmp_path, trie, score_mode=ScoreMode.TRIE_INT8)
+    engine(tmp_path, trie, score_mode=ScoreMode.TRIE)
+
+
 def test_the_files_and_the_measured_choice(tmp_path: Path, trie: ItemTrie) -> None:
     report = export(tmp_path, trie, *ScoreMode)
     assert {path.name for path in tmp_path.iterdir()} == {
-        WEIGHTS_FILE, *(f"{mode}.{kind}.onnx" for mode in ScoreMode for kind in GRAPHS),
+        WEIGHTS_FILE, SATURATION_FILE, *(f"{mode}.{kind}.onnx" for mode in ScoreMode for kind in GRAPHS),
     }  # fmt: skip
     beam, exact = (report.seconds_per_request[f"full.{strategy}"] for strategy in Strategy)
     chosen = Strategy.EXACT if exact <= search_export.EXACT_IS_WORTH * beam else Strategy.BEAM
