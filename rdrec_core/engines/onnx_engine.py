@@ -254,7 +254,7 @@ def trie_group(*, collapsed: bool) -> str:
 
 
 def _require_exact_sums(path: Path) -> None:
-    """8-bit products without a 32-bit accumulating instruction (VNNI, dot product) add pairs in 16 bits and saturate."""
+    """8-bit products without an instruction that adds in 32 bits (VNNI) add pairs in 16 bits, which overflow."""
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (sums,) = session.run(None, {"x": np.full((1, SATURATION_WIDTH), 255, dtype=np.uint8)})
     if (np.asarray(sums) != SATURATION_WIDTH * 255 * 127).any():

@@ -9,6 +9,7 @@ from rdrec_core.types import Task
 from tests.hugging_face import hugging_face_twin
 from tests.small_dataset import write_small_dataset
 from training.backbone import build
+from training.batching import Sample
 from training.config import load_config
 from training.data.dataset import Dataset
 from training.examples import TrainingExample
@@ -54,6 +55,10 @@ def target_tokens(parts: Materials, example: TrainingExample, item: int | None) 
     return [*parts.catalog.labels[item].tolist(), 1]
 
 
+def all_labels(parts: Materials) -> list[list[int]]:
+    return [[*parts.catalog.labels[i].tolist(), 1] for i in range(len(parts.labels))]
+
+
 def some_examples(parts: Materials, per_task: int = 4) -> list[TrainingExample]:
     plan = parts.epochs.plan(0)
     found: dict[Task, list[TrainingExample]] = {}
@@ -80,14 +85,23 @@ def test_paper_loss_of_a_five_task_batch(dataset: Dataset) -> None:
         assert nll[row, 0, 0].item() == pytest.approx(expected.item(), abs=1e-5)
 
 
-@pytest.mark.parametrize("item_words", ["pieces", "whole"])
-def test_trie_loss_of_several_targets_is_the_softmax_over_allowed_children(dataset: Dataset, item_words: str) -> None:
+@pytest.mark.parametrize(
+    "read_and_written",
+    [
+        {"item_words": "pieces", "whole_labels": False},
+        {"item_words": "whole", "whole_labels": False},
+        {"item_words": "whole", "whole_labels": True},
+    ],
+)
+def test_trie_loss_of_several_targets_is_the_softmax_over_allowed_children(
+    dataset: Dataset, read_and_written: dict[str, object]
+) -> None:
     config = load_config(
         "scratch",
         None,
         {
             "future_targets": 3,
-            "item_words": item_words,
+            **read_and_written,
             "unknown_user_rate": 0.5,
             "tasks": "sequential",
             "causal_encoder": False,
@@ -101,7 +115,7 @@ def test_trie_loss_of_several_targets_is_the_softmax_over_allowed_children(datas
     assert {len(example.targets[0]) for example in examples} == {1, 2, 3}
     batch = parts.batcher.batch(examples)
     nll = target_nll(model, batch, CPU)
-    labels = [[*parts.catalog.labels[i].tolist(), 1] for i in range(dataset.info.n_items)]
+    labels = all_labels(parts)
     for row, example in enumerate(examples):
         for k, item in enumerate(example.targets[0]):
             log_probs = by_hand(model, hf, parts, example, labels[item])
@@ -125,6 +139,45 @@ def test_trie_probabilities_of_all_items_sum_to_one(dataset: Dataset) -> None:
     example = TrainingExample(Task.SEQUENTIAL, 3, (1, 2, 5), template, (everything,), (3,))
     nll = target_nll(model.eval(), parts.batcher.batch([example]), CPU)
     assert torch.exp(-nll).sum().item() == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("whole_labels", [False, True])
+def test_a_sampled_loss_tells_each_choice_from_some_others_of_its_node(dataset: Dataset, whole_labels: bool) -> None:
+    config = load_config(
+        "scratch", None, {"tasks": "sequential", "whole_labels": whole_labels, "causal_encoder": False}
+    )
+    model, tokenizer = build(config, dataset, None)
+    model.eval()
+    hf = hugging_face_twin(model)
+    parts = materials(config, dataset, tokenizer)
+    examples = some_examples(parts, per_task=12)
+    count, drawn_for_first = 7, set()
+    for seed in range(3):
+        batch = parts.batcher.batch(examples, sample=Sample(count, np.random.default_rng(seed)))
+        assert batch.choices is not None
+        nll = target_nll(model, batch, CPU).flatten()
+        for row, example in enumerate(examples):
+            target = target_tokens(parts, example, example.targets[0][0])
+            log_probs = by_hand(model, hf, parts, example, target)
+            expected = 0.0
+            # of each choice: the columns that it was told from, which hold the right one and `count` others at most
+            for choice in np.flatnonzero(batch.choices.owner == row):
+                slot = batch.choices.place[choice]
+                rivals = batch.choices.rows[batch.choices.allowed[slot]]
+                depth = int(batch.choices.slots[slot]) % (batch.targets.shape[-1])
+                right = batch.choices.rows[batch.choices.columns[choice]]
+                assert right == target[depth]
+                assert right in rivals
+                siblings = {label[depth] for label in all_labels(parts) if label[:depth] == target[:depth]}
+                assert len(rivals) in (min(count, len(siblings)), count + 1)
+                assert set(rivals.tolist()) <= siblings
+                expected -= torch.log_softmax(log_probs[depth, rivals], dim=0)[rivals.tolist().index(right)].item()
+                if row == 0:
+                    drawn_for_first.add(tuple(rivals.tolist()))
+            assert nll[row].item() == pytest.approx(expected, abs=1e-5)
+    assert len(drawn_for_first) > 1  # another draw, other rivals
+    everything = parts.batcher.batch(examples, sample=Sample(1000, np.random.default_rng(0)))
+    assert torch.equal(target_nll(model, everything, CPU), target_nll(model, parts.batcher.batch(examples), CPU))
 
 
 def test_shares_of_a_batch_add_up_to_the_whole(dataset: Dataset) -> None:

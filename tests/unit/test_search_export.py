@@ -59,7 +59,7 @@ def test_8_bits_are_refused_where_sums_are_lost(tmp_path: Path, trie: ItemTrie) 
     lossy.name = graph.graph.initializer[0].name
     graph.graph.initializer[0].CopyFrom(lossy)
     onnx.save(graph, tmp_path / SATURATION_FILE)
-    with pytest.raises(EngineError, match="VNNI.*score mode trie"):
+    with pytest.raises(EngineError, match=r"VNNI.*score mode trie"):
         engine(tmp_path, trie, score_mode=ScoreMode.TRIE_INT8)
     engine(tmp_path, trie, score_mode=ScoreMode.TRIE)
 
