@@ -2,9 +2,9 @@
 
     final score = model log-probability + weight x graph log score
 
-over the union of the items that the model's search found and the graph's best, where items that the search did not
-reach are scored exactly by the model in one more pass. Used by evaluation, `rdrec batch` and the service alike, so that
-what is measured is what is served. Knows engines by their protocol, and indices only.
+over the union of the items that the model's search found and the graph's best, which the model scores exactly whether
+its search reached them or not. Used by evaluation, `rdrec batch` and the service alike, so that what is measured is
+what is served. Knows engines by their protocol, and indices only.
 """
 
 from __future__ import annotations
@@ -114,6 +114,11 @@ def ranked(
     return Ranking(items[order], column(scores), column(log_probs), column(graph_scores), fused)
 
 
+def _widened(request: RankRequest, also: IntArray) -> RankRequest:
+    """The whole beam joins the union; a list by the model alone needs only what is asked for."""
+    return replace(request, n_items=max(request.n_items, request.beam_width), also=tuple(also.tolist()))
+
+
 class Ranker:
     """Fused lists for batches of requests. As thread-safe as its engine: one thread calls it at a time."""
 
@@ -168,22 +173,20 @@ class Ranker:
         cold = [self.graph is not None and r.user_index is None and not r.history for r in requests]
         asked = [i for i, is_cold in enumerate(cold) if not is_cold]
         fuse = [self.can_fuse and (fusion is None or fusion[i]) for i in range(len(requests))]
-        # the whole beam joins the union; a list by the model alone needs only what is asked for
-        found = self.engine.recommend(
-            [replace(r, n_items=max(r.n_items, r.beam_width)) if fuse[i] else r for i in asked for r in [requests[i]]]
-        ) if asked else []  # fmt: skip
-        beams = dict(zip(asked, found, strict=True))
         priors = {i: self._prior(requests[i].history, Task.SEQUENTIAL) for i in asked if self.graph is not None}
-        extra = {i: self._not_in_beam(requests[i], priors[i], beams[i].item_indices) for i in asked if fuse[i]}
-        scored = self._score_missing({i: (requests[i], items) for i, items in extra.items() if len(items)})
+        also = {i: self._best_of_graph(requests[i], priors[i]) for i in asked if fuse[i]}
+        found = self.engine.recommend([_widened(requests[i], also[i]) if fuse[i] else requests[i] for i in asked])
+        beams = dict(zip(asked, found, strict=True))
         answers = []
         for i, request in enumerate(requests):
             if cold[i]:
                 answers.append(self.popular(request.n_items, exclude=request.exclude, include=request.include))
                 continue
             items, log_probs = beams[i].item_indices, beams[i].log_probs
-            if i in scored:
-                items, log_probs = np.concatenate([items, extra[i]]), np.concatenate([log_probs, scored[i]])
+            if fuse[i]:
+                new = ~np.isin(also[i], items)
+                items = np.concatenate([items, also[i][new]])
+                log_probs = np.concatenate([log_probs, beams[i].also_log_probs[new]])
             answers.append(
                 self._fused(items, log_probs, priors.get(i), Task.SEQUENTIAL, fuse[i]).first(request.n_items)
             )
@@ -260,21 +263,9 @@ class Ranker:
     def _prior(self, history: Sequence[int], task: Task) -> Prior:
         return self._graph().prior(history, self._mix(task))
 
-    def _not_in_beam(self, request: RankRequest, prior: Prior, beam: IntArray) -> IntArray:
+    def _best_of_graph(self, request: RankRequest, prior: Prior) -> IntArray:
         eligible = Eligible(request.exclude, request.include, self._available)
-        best = prior.best(max(self._graph_candidates, request.n_items), eligible)
-        return best[~np.isin(best, beam)]
-
-    def _score_missing(self, missing: Mapping[int, tuple[RankRequest, IntArray]]) -> dict[int, FloatArray]:
-        if not missing:
-            return {}
-        scores = self.engine.score(
-            [
-                ScoreRequest(r.user_index, tuple(items.tolist()), history=r.history, task=Task.SEQUENTIAL)
-                for r, items in missing.values()
-            ]
-        )
-        return dict(zip(missing, scores, strict=True))
+        return prior.best(max(self._graph_candidates, request.n_items), eligible)
 
     def _fused(self, items: IntArray, log_probs: FloatArray, prior: Prior | None, task: Task, fuse: bool) -> Ranking:
         scores = log_probs.astype(np.float64)

@@ -61,6 +61,29 @@ class RMSNorm(nn.Module):
         return self.weight * (x * scale).to(self.weight.dtype)
 
 
+class Dropout(nn.Module):
+    """Zeroes a share of the entries in training and scales up the rest.
+
+    On a CPU each entry takes one random byte instead of a random float, which is several times faster than
+    `torch.nn.Dropout`; the share is then rounded to 1/256.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(...) -> (...)."""
+        if not self.training or self.rate == 0:
+            return x
+        if x.device.type != "cpu":
+            return F.dropout(x, self.rate)
+        below = round(256 * self.rate)
+        words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
+        kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= below
+        return x * (kept * (256 / (256 - below)))
+
+
 class Attention(nn.Module):
     """Multi-head attention without scaling (T5) and without biases."""
 
@@ -68,7 +91,7 @@ class Attention(nn.Module):
         super().__init__()
         inner = config.num_heads * config.d_kv
         self.num_heads = config.num_heads
-        self.dropout_rate = config.dropout_rate
+        self.dropout = Dropout(config.dropout_rate)
         self.q = nn.Linear(config.d_model, inner, bias=False)
         self.k = nn.Linear(config.d_model, inner, bias=False)
         self.v = nn.Linear(config.d_model, inner, bias=False)
@@ -84,14 +107,12 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, key_value: KeyValue, bias: Tensor) -> Tensor:
         """Attend from x (B, T, D) to key_value; bias (B or 1, H or 1, T, T_kv) is added to the scores."""
         key, value = key_value
-        mixed = F.scaled_dot_product_attention(
-            self._heads(self.q(x)),
-            key,
-            value,
-            attn_mask=bias,
-            dropout_p=self.dropout_rate if self.training else 0.0,
-            scale=1.0,
-        )
+        query = self._heads(self.q(x))
+        if self.training and self.dropout.rate and x.device.type == "cpu":
+            mixed = self.dropout(torch.softmax(query @ key.transpose(2, 3) + bias, dim=-1)) @ value
+        else:
+            rate = self.dropout.rate if self.training else 0.0
+            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=rate, scale=1.0)
         return self.o(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
@@ -103,7 +124,7 @@ class FeedForward(nn.Module):
         self.wi = nn.Linear(config.d_model, config.d_ff, bias=False)
         self.gate = nn.Linear(config.d_model, config.d_ff, bias=False) if config.is_gated_act else None
         self.wo = nn.Linear(config.d_ff, config.d_model, bias=False)
-        self.dropout = nn.Dropout(config.dropout_rate)
+        self.dropout = Dropout(config.dropout_rate)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
@@ -123,7 +144,7 @@ class Block(nn.Module):
             self.cross_attention = Attention(config)
         self.ff_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
         self.ff = FeedForward(config)
-        self.dropout = nn.Dropout(config.dropout_rate)
+        self.dropout = Dropout(config.dropout_rate)
 
     def forward(
         self,
@@ -179,7 +200,7 @@ class T5(nn.Module):
         self.encoder_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
         self.decoder_norm = RMSNorm(config.d_model, config.layer_norm_epsilon)
         self.lm_head = None if config.tie_word_embeddings else nn.Linear(config.d_model, config.vocab_size, bias=False)
-        self.dropout = nn.Dropout(config.dropout_rate)
+        self.dropout = Dropout(config.dropout_rate)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw fresh weights with T5's standard deviations (factor 1)."""

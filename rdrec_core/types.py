@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 
 import numpy as np
@@ -57,6 +57,8 @@ class RankRequest:
     exclude: tuple[int, ...] = ()
     include: tuple[int, ...] | None = None
     beam_width: int = 20
+    also: tuple[int, ...] = ()
+    """Distinct items to score besides, eligible or not, wherever they rank."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,11 @@ class TextRequest:
 
 @dataclass(frozen=True, slots=True)
 class RankedItems:
-    """Best first. item_indices (k,) int64; log_probs (k,) float32, sums over the label's tokens."""
+    """Best first. item_indices (k,) int64; log_probs (k,) float32, sums over the label's tokens.
+
+    also_log_probs: those of the request's `also`, in its order.
+    """
 
     item_indices: IntArray
     log_probs: FloatArray
+    also_log_probs: FloatArray = field(default_factory=lambda: np.empty(0, dtype=np.float32))

@@ -82,18 +82,26 @@ def write_bundle(folder: Path, *, name: str = "fake", profiles: Profiles | None 
     return folder
 
 
-def log_prob(user: int | None, history: Sequence[int], item: int) -> float:
-    """The fake model: closest above the last item of the history is best; the user shifts nothing."""
+def log_prob(user: int | None, history: Sequence[int], item: int, mode: ScoreMode = ScoreMode.TRIE) -> float:
+    """The fake model: closest above the last item of the history is best; the user shifts nothing.
+
+    Score mode `full` begins three items further on.
+    """
     last = history[-1] if history else (user or 0)
-    return -float((item - last - 1) % N_ITEMS) / 4 - 0.5
+    return -float((item - last - (4 if mode is ScoreMode.FULL else 1)) % N_ITEMS) / 4 - 0.5
 
 
 class FakeEngine:
     """Exact over `log_prob`. `before` runs ahead of each call, with the call's requests: the place for faults."""
 
-    score_mode = ScoreMode.TRIE
-
-    def __init__(self, before: Callable[[str, Sequence[Any]], None] | None = None, *, seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        before: Callable[[str, Sequence[Any]], None] | None = None,
+        *,
+        seconds: float = 0.0,
+        score_mode: ScoreMode | None = None,
+    ) -> None:
+        self.score_mode = score_mode or ScoreMode.TRIE
         self.calls: list[tuple[str, int]] = []
         self._before = before
         self._seconds = seconds
@@ -111,12 +119,19 @@ class FakeEngine:
         for request in requests:
             allowed = range(N_ITEMS) if request.include is None else sorted(set(request.include))
             scored = [
-                (log_prob(request.user_index, request.history, i), i) for i in allowed if i not in request.exclude
+                (log_prob(request.user_index, request.history, i, self.score_mode), i)
+                for i in allowed
+                if i not in request.exclude
             ]
             best = sorted(scored, key=lambda pair: (-pair[0], pair[1]))[: request.n_items]
             answers.append(
                 RankedItems(
-                    np.asarray([i for _, i in best], dtype=np.int64), np.asarray([s for s, _ in best], dtype=np.float32)
+                    np.asarray([i for _, i in best], dtype=np.int64),
+                    np.asarray([s for s, _ in best], dtype=np.float32),
+                    np.asarray(
+                        [log_prob(request.user_index, request.history, i, self.score_mode) for i in request.also],
+                        dtype=np.float32,
+                    ),
                 )
             )
         return answers
@@ -124,7 +139,8 @@ class FakeEngine:
     def score(self, requests: Sequence[ScoreRequest]) -> list[np.ndarray]:
         self._begin("score", requests)
         return [
-            np.asarray([log_prob(r.user_index, r.history, i) for i in r.candidates], dtype=np.float32) for r in requests
+            np.asarray([log_prob(r.user_index, r.history, i, self.score_mode) for i in r.candidates], dtype=np.float32)
+            for r in requests
         ]
 
     def generate_text(self, requests: Sequence[TextRequest]) -> list[str]:
@@ -146,7 +162,7 @@ class Gate:
 
 def open_fake(bundle: Bundle, settings: Settings) -> FakeEngine:
     """For `create_app(open_engine=...)`."""
-    return FakeEngine()
+    return FakeEngine(score_mode=settings.score_mode)
 
 
 def fake_settings(bundle: Path, **changes: Any) -> Settings:

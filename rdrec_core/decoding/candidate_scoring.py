@@ -60,21 +60,22 @@ class CandidateScoring:
 
     def best(
         self, memory: Any, batch: Size, paths: PathTensors, allowed_by_default: Tensor, exceptions: Tensor,
-        leaf_alive: Tensor, n_items: Size,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """Scores and positions (B, n) of the best items of `paths`, -inf past the eligible ones.
+        leaf_alive: Tensor, n_items: Size, also: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        """Scores and positions (B, n) of the best items of `paths`, -inf past the eligible ones; scores of also (B, A).
 
         An item is eligible if it is alive (C,) and allowed: by default as allowed_by_default (B, 1) says, the other way
         round for the positions in exceptions (B, X), which are C where the list is shorter.
         """
         ops = self._ops
         scores = self(memory, batch, paths)
+        besides = ops.take_along(scores, also)
         count = ops.size(scores, 1)
         table = ops.expand(allowed_by_default, [batch, count + 1])
         changed = ops.expand(1.0 - allowed_by_default, [batch, ops.size(exceptions, 1)])
         allowed = ops.head(ops.scatter(table, exceptions, changed), count, 1) > 0.5
         scores = ops.where(allowed & ops.unsqueeze(leaf_alive, 0), scores, NEVER)
-        return ops.topk(scores, ops.minimum(n_items, count))
+        return *ops.topk(scores, ops.minimum(n_items, count)), besides
 
     def _allowed_logsumexp(self, logits: Tensor, state: Tensor, batch: Size) -> Tensor:
         """Over the edges of each state: logits (B, K, T), state (1 or B, K) -> (B, K, 1)."""

@@ -126,9 +126,9 @@ def score_graph(model: RDRecModel, states: TrieStates, mode: ScoreMode) -> onnx.
 
 
 def exact_graph(model: RDRecModel, states: TrieStates, mode: ScoreMode) -> onnx.ModelProto:
-    """Inputs: sources, `Paths` of the whole catalogue once, `ExactArrays`. Outputs scores and leaves (B, n)."""
+    """Inputs: sources, `Paths` of the whole catalogue once, `ExactArrays`. Outputs: (B, n) twice and (B, A)."""
     graph = _Graph(model, states, mode)
-    scores, leaves = _scoring(graph).best(
+    scores, leaves, also = _scoring(graph).best(
         graph.memory,
         graph.batch,
         _paths(graph, 1),
@@ -136,8 +136,9 @@ def exact_graph(model: RDRecModel, states: TrieStates, mode: ScoreMode) -> onnx.
         graph.input("exceptions", "int", "B", "X"),
         graph.input("leaf_alive", "bool", "C"),
         graph.input("n_items", "int", 1),
+        graph.input("also", "int", "B", "A"),
     )
-    return graph.finished(scores=scores, leaves=leaves)
+    return graph.finished(scores=scores, leaves=leaves, also_scores=also)
 
 
 def saturation_graph() -> onnx.ModelProto:

@@ -224,16 +224,17 @@ class OnnxEngine(TrieEngine):
         )
         return scores, leaves
 
-    def _search_exactly(self, batch: ExactArrays) -> tuple[FloatArray, IntArray]:
-        scores, leaves = self._graph(Strategy.EXACT.value).run(
+    def _search_exactly(self, batch: ExactArrays) -> tuple[FloatArray, IntArray, FloatArray]:
+        scores, leaves, also = self._graph(Strategy.EXACT.value).run(
             {
                 **_source_feed(batch.sources),
                 "allowed_by_default": batch.allowed_by_default,
                 "exceptions": batch.leaf,
                 "n_items": np.array([batch.n_items], dtype=np.int64),
+                "also": batch.also,
             }
         )
-        return scores, leaves
+        return scores, leaves, also
 
     def _score_paths(self, sources: SourceBatch, paths: Paths) -> FloatArray:
         feed = {f"paths.{name}": getattr(paths, name) for name in Paths.__dataclass_fields__}

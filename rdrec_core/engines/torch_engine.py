@@ -117,15 +117,16 @@ class TorchEngine(TrieEngine):
         return scores.cpu().numpy(), leaves.cpu().numpy()
 
     @torch.inference_mode()
-    def _search_exactly(self, batch: ExactArrays) -> tuple[FloatArray, IntArray]:
+    def _search_exactly(self, batch: ExactArrays) -> tuple[FloatArray, IntArray, FloatArray]:
         if self._all_paths is None:
             leaves = np.arange(len(self._trie))
             self._all_paths = self._path_tensors(paths_of(self._states, leaves, len(self._trie.columns)), shared=True)
-        scores, found = self._scoring.best(
+        scores, found, also = self._scoring.best(
             self._memory(batch.sources), len(batch.leaf), self._all_paths,
             self._tensor(batch.allowed_by_default), self._tensor(batch.leaf), self._leaf_alive, batch.n_items,
+            self._tensor(batch.also),
         )  # fmt: skip
-        return scores.cpu().numpy(), found.cpu().numpy()
+        return scores.cpu().numpy(), found.cpu().numpy(), also.cpu().numpy()
 
     @torch.inference_mode()
     def _score_paths(self, sources: SourceBatch, paths: Paths) -> FloatArray:

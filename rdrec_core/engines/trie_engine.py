@@ -57,12 +57,14 @@ class BeamArrays:
 
 @dataclass(frozen=True, eq=False)
 class ExactArrays:
-    """One exact batch over the whole catalogue. Excepted leaves (B, X), N where the list is shorter."""
+    """One exact batch over the whole catalogue. Excepted leaves (B, X), N where the list is shorter; also (B, A)."""
 
     sources: SourceBatch
     allowed_by_default: FloatArray
     leaf: IntArray
     n_items: int
+    also: IntArray
+    """Leaves whose scores are wanted besides; 0 where the list is shorter."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,13 +145,16 @@ class TrieEngine(ABC):
             by_width.setdefault(max(request.beam_width, request.n_items), []).append(index)
         for width, indices in by_width.items():
             for chunk in _similar_lengths(indices, sources, self._max_batch):
-                scores, leaves = self._rank(
+                scores, leaves, also = self._rank(
                     [requests[i] for i in chunk], [eligible[i] for i in chunk], [sources[i] for i in chunk], width
                 )
                 for row, index in enumerate(chunk):
                     k = min(requests[index].n_items, eligible[index].count)
                     items = self._trie.order[leaves[row, :k]].astype(np.int64)
-                    results[index] = RankedItems(items, scores[row, :k].astype(np.float32))
+                    results[index] = RankedItems(
+                        items, scores[row, :k].astype(np.float32),
+                        also[row][: len(requests[index].also)].astype(np.float32),
+                    )  # fmt: skip
         return [result for result in results if result is not None]
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[FloatArray]:
@@ -183,8 +188,8 @@ class TrieEngine(ABC):
         """Scores and leaves (B, at least max n_items), best first."""
 
     @abstractmethod
-    def _search_exactly(self, batch: ExactArrays) -> tuple[FloatArray, IntArray]:
-        """Scores and leaves (B, n_items), best first."""
+    def _search_exactly(self, batch: ExactArrays) -> tuple[FloatArray, IntArray, FloatArray]:
+        """Scores and leaves (B, n_items), best first, and the scores (B, A) of `also`."""
 
     @abstractmethod
     def _score_paths(self, sources: SourceBatch, paths: Paths) -> FloatArray:
@@ -196,13 +201,14 @@ class TrieEngine(ABC):
 
     def _rank(
         self, requests: list[RankRequest], eligible: list[_Eligible], sources: list[EncodedSource], beam_width: int
-    ) -> tuple[FloatArray, IntArray]:
+    ) -> tuple[FloatArray, IntArray, Sequence[FloatArray]]:
         default = np.array([[0.0 if e.listed else 1.0] for e in eligible], dtype=np.float32)
         padded = pad_sources(sources)
         if self.strategy is Strategy.EXACT:
             leaves = stacked([e.leaves for e in eligible], len(self._trie))
             n_items = min(max(r.n_items for r in requests), len(self._trie))
-            return self._search_exactly(ExactArrays(padded, default, leaves, n_items))
+            also = stacked([self._trie.leaf[np.asarray(r.also, dtype=np.int64)] for r in requests], 0)
+            return self._search_exactly(ExactArrays(padded, default, leaves, n_items, also))
         edges = [
             open_edges(self._states, e.leaves) if e.listed else closed_edges(self._states, self._availability, e.leaves)
             for e in eligible
@@ -210,7 +216,12 @@ class TrieEngine(ABC):
         states = [self._states.state_of_edge(e) for e in edges]
         offsets = [e - self._states.edge_start[s] for e, s in zip(edges, states, strict=True)]
         wanted = np.array([r.n_items for r in requests], dtype=np.int64)
-        return self._search(BeamArrays(padded, default, stacked(states, -1), stacked(offsets, 0), wanted, beam_width))
+        scores, leaves = self._search(
+            BeamArrays(padded, default, stacked(states, -1), stacked(offsets, 0), wanted, beam_width)
+        )
+        asked = [ScoreRequest(r.user_index, r.also, r.history, Task.SEQUENTIAL) for r in requests if r.also]
+        found = iter(self.score(asked))
+        return scores, leaves, [next(found) if r.also else np.empty(0, dtype=np.float32) for r in requests]
 
     def _eligible(self, request: RankRequest) -> _Eligible:
         alive = self._availability.leaf_alive
@@ -226,6 +237,7 @@ class TrieEngine(ABC):
         self._check_items(request.history, "history")
         self._check_items(request.exclude, "exclude")
         self._check_items(request.include or (), "include")
+        self._check_items(request.also, "also")
         self._check_user(request.user_index)
         for name in ("n_items", "beam_width"):
             if getattr(request, name) < 1:

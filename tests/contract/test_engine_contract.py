@@ -95,6 +95,21 @@ def test_recommend_and_score_speak_of_one_distribution(engine: Engine) -> None:
         np.testing.assert_allclose(found, answer.log_probs, atol=1e-4 if "int8" not in engine.score_mode else 5e-3)
 
 
+def test_items_beside_the_list_are_scored_wherever_they_rank(engine: Engine) -> None:
+    besides = [(5, 6, 0), (), tuple(range(N_ITEMS)), (39, 4), (1,), (2, 3), (), (5,)]  # excluded ones too
+    asked = [replace(request, also=also) for request, also in zip(REQUESTS, besides, strict=True)]
+    answers = engine.recommend(asked)
+    for request, plain, answer in zip(asked, engine.recommend(REQUESTS), answers, strict=True):
+        assert answer.item_indices.tolist() == plain.item_indices.tolist()
+        assert answer.also_log_probs.dtype == np.float32
+        assert answer.also_log_probs.shape == (len(request.also),)
+        if request.also:
+            (scores,) = engine.score([ScoreRequest(request.user_index, request.also, request.history, Task.SEQUENTIAL)])
+            np.testing.assert_allclose(
+                answer.also_log_probs, scores, atol=1e-4 if "int8" not in engine.score_mode else 5e-3
+            )
+
+
 def test_batch_mates_change_nothing(engine: Engine) -> None:
     together = engine.recommend(REQUESTS)
     for request, shared in zip(REQUESTS, together, strict=True):
@@ -145,6 +160,7 @@ def test_nothing_asked_nothing_answered(engine: Engine) -> None:
         ({"history": (N_ITEMS,)}, "history"),
         ({"exclude": (-1,)}, "exclude"),
         ({"include": (2, N_ITEMS + 5)}, "include"),
+        ({"also": (N_ITEMS,)}, "also"),
         ({"n_items": 0}, "n_items"),
         ({"beam_width": 0}, "beam_width"),
         ({"user_index": -2}, "user_index"),
