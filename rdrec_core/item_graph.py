@@ -61,6 +61,14 @@ class Mix:
     channels: Mapping[str, float] = field(default_factory=dict)
 
 
+def _among(items: IntArray, ascending: IntArray) -> npt.NDArray[np.bool_]:
+    """Which items are in an ascending array; several times faster than `np.isin` on lists of a request's size."""
+    if not len(ascending):
+        return np.zeros(len(items), dtype=np.bool_)
+    at = np.minimum(np.searchsorted(ascending, items), len(ascending) - 1)
+    return ascending[at] == items
+
+
 @dataclass(frozen=True)
 class Prior:
     """The graph's opinion on one history: log(popularity part + channel part) for any item, best items first.
@@ -106,7 +114,7 @@ class Eligible:
 
     def keep(self, items: IntArray) -> IntArray:
         """The eligible ones among items that are already restricted to `include`, in their order."""
-        mask = ~np.isin(items, np.asarray(self.exclude, dtype=np.int64))
+        mask = ~_among(items, np.sort(np.asarray(self.exclude, dtype=np.int64)))
         if self.available is not None:
             mask &= self.available[items]
         return items[mask]
@@ -142,16 +150,16 @@ class ItemGraph:
         return Prior(self, mix, reached, strengths)
 
     def most_popular(self, n: int, eligible: Eligible, *, skip: IntArray | None = None) -> IntArray:
-        """The n most popular eligible items that are not in `skip`, best first."""
+        """The n most popular eligible items that are not in `skip` (ascending), best first."""
         if eligible.include is not None:
             pool = eligible.keep(np.unique(np.asarray(eligible.include, dtype=np.int64)))
-            pool = pool if skip is None else pool[~np.isin(pool, skip)]
+            pool = pool if skip is None else pool[~_among(pool, skip)]
             return pool[np.lexsort((pool, -self.popularity[pool]))[:n]]
         found: list[IntArray] = []
         missing, start, chunk = n, 0, max(_FIRST_CHUNK, 2 * n)
         while missing > 0 and start < len(self):
             items = eligible.keep(self.order[start : start + chunk].astype(np.int64))
-            items = (items if skip is None else items[~np.isin(items, skip)])[:missing]
+            items = (items if skip is None else items[~_among(items, skip)])[:missing]
             found.append(items)
             missing, start, chunk = missing - len(items), start + chunk, 2 * chunk
         return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
