@@ -66,7 +66,8 @@ def _among(items: IntArray, ascending: IntArray) -> npt.NDArray[np.bool_]:
     if not len(ascending):
         return np.zeros(len(items), dtype=np.bool_)
     at = np.minimum(np.searchsorted(ascending, items), len(ascending) - 1)
-    return ascending[at] == items
+    found: npt.NDArray[np.bool_] = ascending[at] == items
+    return found
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,14 @@ class CatalogTokens:
     labels: RaggedTokens
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer, labels: list[str]) -> CatalogTokens:
-        """Tokens of every item. Raises InputError where the vocabulary cannot tell two labels apart."""
+    def of(cls, tokenizer: Tokenizer, labels: list[str], *, whole_labels: bool = False) -> CatalogTokens:
+        """Tokens of every item; whole_labels: an item is written by its word, where that is one token.
+
+        Raises InputError where the vocabulary cannot tell two labels apart.
+        """
+        words = encode_item_words(tokenizer, labels)
+        if whole_labels and len(words.tokens) == len(labels):
+            return cls(words, words)
         tokens = encode_labels(tokenizer, labels)
         lengths = np.diff(tokens.indptr)
         unknown = tokenizer.token_to_id("<unk>")
@@ -46,7 +52,7 @@ class CatalogTokens:
             raise InputError(
                 "the tokenizer has no pieces for some item labels; it should know all digits", field="tokenizer"
             )
-        return cls(encode_item_words(tokenizer, labels), tokens)
+        return cls(words, tokens)
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

@@ -35,6 +35,14 @@ class Choices:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """At most `count` children of a node stand beside the right one, drawn by `rng`."""
+
+    count: int
+    rng: np.random.Generator
+
+
+@dataclass(frozen=True)
 class Batch:
     """B sources with up to G groups of up to F targets, each of up to T tokens; text and the full loss have G = F = 1.
 
@@ -72,8 +80,10 @@ class Batcher:
         self._labels[item, np.arange(len(item)) - labels.indptr[item]] = labels.tokens
         self._labels[np.arange(len(labels)), lengths] = eos_token_id
 
-    def batch(self, examples: Sequence[TrainingExample], *, share: slice = slice(None)) -> Batch:
-        """Collate. share: the rows that this process computes; weights are counted over all.
+    def batch(
+        self, examples: Sequence[TrainingExample], *, share: slice = slice(None), sample: Sample | None = None
+    ) -> Batch:
+        """Collate. share: the rows that this process computes; weights are counted over all. sample: of the choices.
 
         Under the trie loss a batch holds ranking examples alone or text examples alone.
         """
@@ -100,7 +110,7 @@ class Batcher:
             weights[:] = 0.0
         choices = None
         if self._trie is not None and mine[0].text is None:
-            length, choices = _choices(self._trie, items)
+            length, choices = _choices(self._trie, items, sample)
             targets = targets[..., :length]
         last_words = self._last_words(mine, items.shape[1])
         text_rows = None if mine[0].text is None else self._text_rows
@@ -128,7 +138,7 @@ class Batcher:
         return last
 
 
-def _choices(trie: LabelTrie, items: npt.NDArray[np.int64]) -> tuple[int, Choices]:
+def _choices(trie: LabelTrie, items: npt.NDArray[np.int64], sample: Sample | None) -> tuple[int, Choices]:
     """Target items (B, G, F) -> how many tokens must be decoded, and the choices among them."""
     nodes = np.where(items[..., None] >= 0, trie.nodes[items], -1)
     # tokens after the last choice, such as EOS after labels of one length, are forced and not decoded at all
@@ -144,7 +154,19 @@ def _choices(trie: LabelTrie, items: npt.NDArray[np.int64]) -> tuple[int, Choice
     columns = trie.columns[items[source, group, target], depth].astype(np.int64)
     chosen, row = np.unique(node[first], return_inverse=True)
     owner = (source * n_groups + group) * width + target
-    return length, Choices(slots, trie.allowed(chosen)[row], trie.rows, place, columns, owner)
+    children = trie.allowed(chosen)
+    if sample is None or len(trie.rows) <= sample.count:
+        return length, Choices(slots, children[row], trie.rows, place, columns, owner)
+    for node_children in children:
+        wide = np.flatnonzero(node_children)
+        if len(wide) > sample.count:
+            node_children[sample.rng.choice(wide, len(wide) - sample.count, replace=False)] = False
+    kept = children.any(axis=0)
+    kept[columns] = True
+    allowed = children[:, kept][row]
+    columns = (np.cumsum(kept) - 1)[columns]
+    allowed[place, columns] = True
+    return length, Choices(slots, allowed, trie.rows[kept], place, columns, owner)
 
 
 def rank_share(rank: int, n_ranks: int) -> slice:

@@ -88,6 +88,8 @@ class TrainConfig(BaseModel):
     loss: Literal["full", "trie"] = "full"
     """full: softmax over the whole vocabulary. trie: over the children that the catalogue's trie allows, and for texts
     over everything but whole item words, as texts are decoded."""
+    sampled_children: int | None = Field(None, ge=1)
+    """The trie loss tells a choice from at most so many others of its node, drawn anew for every step; None: all."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     dropout: float | None = Field(None, ge=0, lt=1)
     """None keeps the backbone's."""
@@ -98,6 +100,8 @@ class TrainConfig(BaseModel):
     """Text pieces of a vocabulary trained here; digit pieces and item words come on top."""
     item_words: Literal["pieces", "whole"] = "pieces"
     """Whether `item_10012` in a source is read in digit pieces or, with a vocabulary trained here, as one token."""
+    whole_labels: bool = False
+    """Write an item by its whole word too: one choice among all items, instead of one a label piece (ADR 2)."""
     whole_items_up_to: int = Field(100_000, ge=0)
     """Larger catalogues are read in digit pieces in any case: one row an item would outgrow the model."""
     graph_initialisation: bool = False
@@ -107,9 +111,12 @@ class TrainConfig(BaseModel):
     """Passes over the largest task's rows that make an epoch (one part of the ratio)."""
     epochs: int = Field(100, ge=1)
     time_budget_min: float | None = Field(None, gt=0)
-    """Minutes of training; the schedule then runs by the clock, and `epochs` is only an upper bound."""
+    """Minutes of training; the schedule then runs by the clock, or by `epochs` where these are done sooner."""
     patience: int = Field(5, ge=1)
     """Stop after this many epochs without a better mean validation loss."""
+    select: Literal["loss", "ndcg"] = "loss"
+    """Which epoch is kept, and what patience waits for: the lowest mean validation loss, or the latest whose sequential
+    NDCG@10 is about the best."""
     batch_size: int = Field(64, ge=1)
     learning_rate: float = Field(5e-4, gt=0)
     weight_decay: float = Field(0.01, ge=0)
@@ -145,6 +152,10 @@ class TrainConfig(BaseModel):
             raise ValueError("graph_initialisation needs a scratch:* backbone")
         if self.item_words == "whole" and not self.from_scratch:
             raise ValueError("item_words: whole needs a scratch:* backbone, whose vocabulary is trained here")
+        if self.whole_labels and self.item_words != "whole":
+            raise ValueError("whole_labels needs item_words: whole")
+        if self.sampled_children and self.loss == "full":
+            raise ValueError("sampled_children needs loss: trie")
         return self
 
     @property

@@ -85,7 +85,7 @@ def export_bundle(
         tokenizer.save(str(folder / "tokenizer.json"))
         writer.add_arrays("items", catalog_of(dataset).arrays())
         writer.add_arrays("users", users_of(dataset, upto).arrays())
-        tokens = CatalogTokens.of(tokenizer, dataset.items["label"].to_list())
+        tokens = CatalogTokens.of(tokenizer, dataset.items["label"].to_list(), whole_labels=info.config.whole_labels)
         writer.add_tokens("item_words", tokens.item_words)
         writer.add_tokens("labels", tokens.labels)
         t5 = model.config.t5

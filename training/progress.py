@@ -106,9 +106,10 @@ class LiveProgress:
             f"{name} {loss:.3f}" + (f" / {self._validation[name]:.3f}" if name in self._validation else "")
             for name, loss in line["train_loss"].items()
         )
+        ndcg = f"  NDCG@10 {line['validation_ndcg']:.4f}" if "validation_ndcg" in line else ""
         self._console.print(
             f"epoch {line['epoch']} ({line['elapsed_s'] / 60:.1f} min, {rate:,.0f} samples/s with validation)"
-            f"  train / val: {losses}{'  best' if is_best else ''}",
+            f"  train / val: {losses}{ndcg}{'  kept' if is_best else ''}",
             highlight=False,
         )
 

@@ -22,7 +22,7 @@ from rdrec_core.decoding.item_trie import ItemTrie
 from rdrec_core.encoding import RaggedTokens, SourceEncoder, encode_words
 from rdrec_core.errors import CheckpointError, DatasetError
 from rdrec_core.model import ModelConfig, RDRecModel
-from rdrec_core.types import Task
+from rdrec_core.types import ScoreMode, Task
 from training.backbone import CatalogTokens, build
 from training.batching import Batcher
 from training.checkpoint import (
@@ -44,6 +44,7 @@ from training.label_trie import LabelTrie
 from training.parallel import Processes, processes
 from training.progress import LiveProgress, Silent, draw_curves
 from training.trainer import Outcome, Trainer
+from training.validation_ranking import ndcg_at_10
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,14 @@ class Materials:
     epochs: Epochs
     batcher: Batcher
     validation: dict[Task, list[Any]]
+    ndcg: Callable[[RDRecModel, Processes], float] | None
+    """By which the best epoch is chosen; None: by the loss."""
 
 
 def materials(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) -> Materials:
     """Tokenise catalogue and texts once, and set up drawing and batching."""
     labels = dataset.items["label"].to_list()
-    catalog = CatalogTokens.of(tokenizer, labels)
+    catalog = CatalogTokens.of(tokenizer, labels, whole_labels=config.whole_labels)
     encoder = SourceEncoder(tokenizer, catalog.item_words)
     histories = Histories.of(dataset)
 
@@ -86,12 +89,17 @@ def materials(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) -> Ma
         )  # fmt: skip
         if examples:
             validation[task] = examples
-    trie = LabelTrie.of(ItemTrie.build(catalog.labels)) if config.loss == "trie" else None
+    trie = ItemTrie.build(catalog.labels)
+    label_trie = LabelTrie.of(trie) if config.loss == "trie" else None
     batcher = Batcher(
-        encoder, catalog.labels, trie=trie, decay=config.future_decay,
+        encoder, catalog.labels, trie=label_trie, decay=config.future_decay,
         text_rows=_text_rows(tokenizer, catalog) if config.loss == "trie" else None,
     )  # fmt: skip
-    return Materials(tokenizer, labels, catalog, encoder, histories, epochs, batcher, validation)
+    ndcg = None
+    if config.select == "ndcg" and Task.SEQUENTIAL in validation:
+        mode = ScoreMode.FULL if config.loss == "full" else ScoreMode.TRIE
+        ndcg = ndcg_at_10(encoder, trie, mode, validation[Task.SEQUENTIAL])
+    return Materials(tokenizer, labels, catalog, encoder, histories, epochs, batcher, validation, ndcg)
 
 
 def _text_rows(tokenizer: Tokenizer, catalog: CatalogTokens) -> int | None:
@@ -203,7 +211,7 @@ def _train(
         trainer = Trainer(
             config, model, parts.epochs, parts.batcher, parts.validation,
             writer=writer, describe=describe, monitor=live or Silent(), clock=clock,
-            stop_requested=lambda: interrupt.requested, group=group,
+            stop_requested=lambda: interrupt.requested, group=group, ndcg=parts.ndcg,
         )  # fmt: skip
         if saved is not None:
             trainer.resume(*saved)
@@ -211,9 +219,13 @@ def _train(
     if group.is_first and trainer.position.history:
         draw_curves(trainer.position.history, out / CURVES_FILE)
     best = trainer.position
+    quality = (
+        f"mean validation loss {best.best_score:.4f}" if parts.ndcg is None
+        else f"validation NDCG@10 {-best.best_score:.4f}"
+    )  # fmt: skip
     console.print(
         f"{outcome.value} after epoch {best.epoch}"
-        + (f"; best epoch {best.best_epoch}, mean validation loss {best.best_loss:.4f}" if best.best_epoch else "")
+        + (f"; best epoch {best.best_epoch}, {quality}" if best.best_epoch else "")
         + f"; {out}",
         highlight=False,
     )

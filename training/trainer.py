@@ -13,13 +13,14 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rdrec_core.errors import CheckpointError
 from rdrec_core.model import RDRecModel
 from rdrec_core.types import Task
-from training.batching import Batch, Batcher, rank_share
+from training.batching import Batch, Batcher, Sample, rank_share
 from training.checkpoint import CheckpointInfo, CheckpointWriter
 from training.config import RESUMABLE_FIELDS, TrainConfig
 from training.epochs import Epochs
@@ -27,6 +28,10 @@ from training.examples import TrainingExample
 from training.losses import target_nll
 from training.parallel import Processes
 from training.schedule import learning_rate_factor
+
+RANKS_AS_WELL = 0.95
+"""Share of the best NDCG@10 so far that makes a later epoch the one to keep: the difference is mostly noise, and the
+other tasks, whose texts no ranking shows, go on learning."""
 
 
 class Outcome(StrEnum):
@@ -46,7 +51,8 @@ class Position:
     batch: int = 0
     step: int = 0
     elapsed_s: float = 0.0
-    best_loss: float = math.inf
+    best_score: float = math.inf
+    """Best so far, lower is better: mean validation loss, or the negative NDCG@10."""
     best_epoch: int = 0
     sums: list[list[float]] = field(default_factory=lambda: [[0.0, 0.0] for _ in Task])
     """Loss and weight of each task so far in this epoch."""
@@ -104,11 +110,16 @@ class Trainer:
         clock: Callable[[], float],
         stop_requested: Callable[[], bool],
         group: Processes,
+        ndcg: Callable[[RDRecModel, Processes], float] | None = None,
     ) -> None:
-        """describe: (epoch, validation loss by task) -> what checkpoint.json says of the weights."""
+        """describe: (epoch, validation loss by task) -> what checkpoint.json says of the weights.
+
+        ndcg measures the model, and the latest epoch that is about as good as the best is kept; without it the one with
+        the lowest mean loss.
+        """
         self._config, self._epochs, self._batcher, self._validation = config, epochs, batcher, validation
         self._writer, self._describe, self._monitor = writer, describe, monitor
-        self._clock, self._stop_requested, self._group = clock, stop_requested, group
+        self._clock, self._stop_requested, self._group, self._ndcg = clock, stop_requested, group, ndcg
         self._model = model.to(group.device)
         self._loss: nn.Module = _WeightedLoss(self._model, config, group)
         if group.count > 1:
@@ -176,7 +187,7 @@ class Trainer:
                 elapsed = self._clock() - self._started
                 by_clock = elapsed / (60 * config.time_budget_min) if config.time_budget_min else 0.0
                 done, stop, save = self._group.agree(
-                    by_clock if config.time_budget_min else position.step / total,
+                    max(by_clock, position.step / total),  # a small dataset may reach its last epoch first
                     self._stop_requested(),
                     self._clock() - saved_at > 60 * config.checkpoint_min,
                 )
@@ -209,7 +220,10 @@ class Trainer:
     def step(self, examples: list[TrainingExample], done: float) -> None:
         """Learn one global batch; done in [0, 1] places the learning rate on its schedule."""
         position, config, group = self.position, self._config, self._group
-        batch = self._batcher.batch(examples, share=rank_share(group.rank, group.count))
+        sample = None
+        if config.sampled_children:  # all processes draw the same
+            sample = Sample(config.sampled_children, np.random.default_rng([config.seed, 4, position.step]))
+        batch = self._batcher.batch(examples, share=rank_share(group.rank, group.count), sample=sample)
         # dropout follows from the step alone, so that a resumed run needs no generator state
         torch.manual_seed((config.seed * 1_000_003 + position.step) * group.count + group.rank)
         factor = learning_rate_factor(done, schedule=config.schedule, warmup=config.warmup)
@@ -233,6 +247,7 @@ class Trainer:
         position.epoch += 1
         position.batch = 0
         validation = self.validate()
+        ndcg = None if self._ndcg is None else self._ndcg(self._model, self._group)
         position.elapsed_s = self._clock() - self._started
         sums = self._group.total(self._sums)
         line = {
@@ -243,11 +258,15 @@ class Trainer:
             "train_loss": {t.name.lower(): (sums[t, 0] / sums[t, 1]).item() for t in Task if sums[t, 1] > 0},
             "validation_loss": validation,
         }
+        if ndcg is not None:
+            line["validation_ndcg"] = ndcg
         # without validation data the latest epoch counts as the best
         mean = sum(validation.values()) / len(validation) if validation else -float(position.epoch)
-        is_best = mean < position.best_loss
+        score = mean if ndcg is None else -ndcg
+        is_best = score < position.best_score if ndcg is None else score <= RANKS_AS_WELL * position.best_score
         if is_best:
-            position.best_loss, position.best_epoch = mean, position.epoch
+            position.best_epoch = position.epoch
+        position.best_score = min(score, position.best_score)
         position.history.append(line)
         self._sums.zero_()
         if self._group.is_first:

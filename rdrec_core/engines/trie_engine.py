@@ -208,7 +208,8 @@ class TrieEngine(ABC):
             leaves = stacked([e.leaves for e in eligible], len(self._trie))
             n_items = min(max(r.n_items for r in requests), len(self._trie))
             also = stacked([self._trie.leaf[np.asarray(r.also, dtype=np.int64)] for r in requests], 0)
-            return self._search_exactly(ExactArrays(padded, default, leaves, n_items, also))
+            scores, found, besides = self._search_exactly(ExactArrays(padded, default, leaves, n_items, also))
+            return scores, found, list(besides)
         edges = [
             open_edges(self._states, e.leaves) if e.listed else closed_edges(self._states, self._availability, e.leaves)
             for e in eligible
@@ -220,8 +221,8 @@ class TrieEngine(ABC):
             BeamArrays(padded, default, stacked(states, -1), stacked(offsets, 0), wanted, beam_width)
         )
         asked = [ScoreRequest(r.user_index, r.also, r.history, Task.SEQUENTIAL) for r in requests if r.also]
-        found = iter(self.score(asked))
-        return scores, leaves, [next(found) if r.also else np.empty(0, dtype=np.float32) for r in requests]
+        scored = iter(self.score(asked))
+        return scores, leaves, [next(scored) if r.also else np.empty(0, dtype=np.float32) for r in requests]
 
     def _eligible(self, request: RankRequest) -> _Eligible:
         alive = self._availability.leaf_alive

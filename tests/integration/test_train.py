@@ -23,6 +23,10 @@ from training.checkpoint import load_checkpoint, read_state
 from training.cli import main
 from training.config import TrainConfig, load_config
 from training.data.dataset import Dataset
+from training.evaluation.measure import rank_sequential
+from training.evaluation.metrics import summary
+from training.evaluation.protocol import questions
+from training.evaluation.systems import load_system
 from training.run import train
 from training.trainer import Outcome
 from training.vocabulary import train_vocabulary, training_texts
@@ -113,6 +117,20 @@ def test_it_stops_after_epochs_without_gain_and_keeps_the_best(dataset: Dataset,
     losses = [json.loads(line)["validation_loss"]["sequential"] for line in (tmp_path / "out/metrics.jsonl").open()]
     assert load_checkpoint(tmp_path / "out").info.epoch == 1
     assert len(losses) == 3
+
+
+def test_the_latest_epoch_that_ranks_about_best_is_kept(dataset: Dataset, tmp_path: Path) -> None:
+    config = small("scratch", epochs=6, patience=6, tasks="sequential", select="ndcg", learning_rate=0.01)
+    train(config, dataset, tmp_path / "out")
+    lines = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").open()]
+    kept = load_checkpoint(tmp_path / "out")
+    ndcg = [line["validation_ndcg"] for line in lines]
+    assert kept.info.epoch == 1 + max(n for n in range(6) if ndcg[n] >= 0.95 * max(ndcg[: n + 1]))
+    # the same number as the evaluation of the kept weights gives: all 30 users are asked, each by the served search
+    asked = questions(dataset, "val")
+    ranker = load_system(tmp_path / "out", dataset).ranker(None, None)
+    outcome = rank_sequential(ranker, asked, fusion=False, beam_width=20, progress=lambda _: None)
+    assert summary(outcome.ranks)["NDCG@10"] == pytest.approx(lines[kept.info.epoch - 1]["validation_ndcg"], abs=1e-9)
 
 
 def test_the_time_budget_ends_the_run_with_the_learning_rate_at_its_end(dataset: Dataset, tmp_path: Path) -> None:

@@ -99,7 +99,9 @@ def _checkpoint(path: Path, dataset: Dataset, mode: ScoreMode | None, strategy: 
     info = checkpoint.info
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = checkpoint.model.to(device)
-    tokens = CatalogTokens.of(checkpoint.tokenizer, dataset.items["label"].to_list())
+    tokens = CatalogTokens.of(
+        checkpoint.tokenizer, dataset.items["label"].to_list(), whole_labels=info.config.whole_labels
+    )
     t5 = model.config.t5
     encoder = SourceEncoder(checkpoint.tokenizer, tokens.item_words, eos_token_id=t5.eos_token_id)
     engine = TorchEngine(
