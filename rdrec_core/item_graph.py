@@ -18,6 +18,8 @@ from rdrec_core.types import IntArray
 
 Floats = npt.NDArray[np.float64]
 _FIRST_CHUNK = 256
+_DENSE = 16
+"""Up to so many items of the catalogue for each entry that a history reaches, a row of the catalogue is filled."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,10 @@ class ItemGraph:
         parts = [(self.channels[name].gather(rows), weight) for name, weight in mix.channels.items() if weight > 0]
         items = np.concatenate([part[0] for part, _ in parts] or [np.empty(0, dtype=np.int64)])
         values = np.concatenate([part[1] * weight for part, weight in parts] or [np.empty(0)])
+        if len(self) <= _DENSE * len(items):  # adding into one row of the catalogue is quicker than sorting
+            row = np.bincount(items, weights=values, minlength=len(self))
+            reached = np.flatnonzero(row)
+            return Prior(self, mix, reached, row[reached])
         reached, place = np.unique(items, return_inverse=True)
         strengths = np.bincount(place, weights=values, minlength=len(reached)).astype(np.float64, copy=False)
         return Prior(self, mix, reached, strengths)

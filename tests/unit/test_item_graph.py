@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rdrec_core import item_graph
 from rdrec_core.item_graph import Channel, Eligible, ItemGraph, Mix
 
 
@@ -43,7 +44,9 @@ MIX = Mix(popularity=0.3, channels={"near": 1.0, "wide": 0.4})
 
 @pytest.mark.parametrize("history", [[], [3], [4, 4, 7], list(range(12))])
 @pytest.mark.parametrize("seed", range(3))
-def test_scores_equal_dense_algebra(seed: int, history: list[int]) -> None:
+@pytest.mark.parametrize("dense", [0, 10**6])  # a small catalogue is one row, a large one a sorted list
+def test_scores_equal_dense_algebra(seed: int, history: list[int], dense: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(item_graph, "_DENSE", dense)
     world = World(seed)
     np.testing.assert_allclose(
         world.graph.prior(history, MIX).log_scores(np.arange(world.n)), world.log_scores(history, MIX), rtol=1e-6
