@@ -8,6 +8,7 @@ with RDRecClient("http://127.0.0.1:8000") as client:
 from rdrec_client.client import AsyncRDRecClient, RDRecClient
 from rdrec_client.errors import ProblemError, RDRecClientError, UnreachableError, UnreadableAnswerError
 from rdrec_client.models import (
+    Arm,
     BatchResult,
     Evidence,
     Explain,
@@ -26,6 +27,7 @@ from rdrec_client.models import (
 from rdrec_client.retrying import RetryPolicy
 
 __all__ = [
+    "Arm",
     "AsyncRDRecClient",
     "BatchResult",
     "Evidence",

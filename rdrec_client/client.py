@@ -15,6 +15,7 @@ from rdrec_client import calls
 from rdrec_client.calls import A, Call
 from rdrec_client.errors import ProblemError, RDRecClientError, UnreachableError
 from rdrec_client.models import (
+    ArmName,
     BatchResult,
     Explain,
     Explanation,
@@ -120,13 +121,14 @@ class RDRecClient(_Base):
         exclude: Sequence[str] | None = None,
         beam_width: int | None = None,
         fusion: bool | None = None,
+        arm: ArmName | None = None,
     ) -> Ranking:
         """What will this user want next?"""
         return self._send(
             calls.sequential(
                 Sequential(
                     user_id=user_id, history=history, n_items=n_items, exclude_seen=exclude_seen, include=include,
-                    exclude=exclude, beam_width=beam_width, fusion=fusion,
+                    exclude=exclude, beam_width=beam_width, fusion=fusion, arm=arm,
                 )
             )
         )  # fmt: skip
@@ -139,14 +141,15 @@ class RDRecClient(_Base):
         history: Sequence[str] | None = None,
         n_items: int | None = None,
         fusion: bool | None = None,
+        arm: ArmName | None = None,
     ) -> Ranking:
         """Which of these candidates suit this user best?"""
-        request = TopN(user_id=user_id, candidates=candidates, history=history, n_items=n_items, fusion=fusion)
+        request = TopN(user_id=user_id, candidates=candidates, history=history, n_items=n_items, fusion=fusion, arm=arm)
         return self._send(calls.topn(request))
 
-    def explain(self, user_id: str, item_id: str) -> Explanation:
+    def explain(self, user_id: str, item_id: str, *, arm: ArmName | None = None) -> Explanation:
         """Why this item for this user?"""
-        return self._send(calls.explain(Explain(user_id=user_id, item_id=item_id)))
+        return self._send(calls.explain(Explain(user_id=user_id, item_id=item_id, arm=arm)))
 
     def batch(self, requests: Sequence[Sequential | TopN | Explain]) -> tuple[BatchResult, ...]:
         """Several requests at once (up to 256); each has its own answer or problem, in the order of the requests."""
@@ -256,13 +259,14 @@ class AsyncRDRecClient(_Base):
         exclude: Sequence[str] | None = None,
         beam_width: int | None = None,
         fusion: bool | None = None,
+        arm: ArmName | None = None,
     ) -> Ranking:
         """What will this user want next?"""
         return await self._send(
             calls.sequential(
                 Sequential(
                     user_id=user_id, history=history, n_items=n_items, exclude_seen=exclude_seen, include=include,
-                    exclude=exclude, beam_width=beam_width, fusion=fusion,
+                    exclude=exclude, beam_width=beam_width, fusion=fusion, arm=arm,
                 )
             )
         )  # fmt: skip
@@ -275,14 +279,15 @@ class AsyncRDRecClient(_Base):
         history: Sequence[str] | None = None,
         n_items: int | None = None,
         fusion: bool | None = None,
+        arm: ArmName | None = None,
     ) -> Ranking:
         """Which of these candidates suit this user best?"""
-        request = TopN(user_id=user_id, candidates=candidates, history=history, n_items=n_items, fusion=fusion)
+        request = TopN(user_id=user_id, candidates=candidates, history=history, n_items=n_items, fusion=fusion, arm=arm)
         return await self._send(calls.topn(request))
 
-    async def explain(self, user_id: str, item_id: str) -> Explanation:
+    async def explain(self, user_id: str, item_id: str, *, arm: ArmName | None = None) -> Explanation:
         """Why this item for this user?"""
-        return await self._send(calls.explain(Explain(user_id=user_id, item_id=item_id)))
+        return await self._send(calls.explain(Explain(user_id=user_id, item_id=item_id, arm=arm)))
 
     async def batch(self, requests: Sequence[Sequential | TopN | Explain]) -> tuple[BatchResult, ...]:
         """Several requests at once (up to 256); each has its own answer or problem, in the order of the requests."""

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+ArmName = Literal["a", "b"]
 HistorySource = Literal["request", "redis", "memory", "bundle", "none"]
 
 
@@ -32,6 +33,8 @@ class Sequential(_Request):
     beam_width: int | None = None
     fusion: bool | None = None
     """False ranks by the model alone."""
+    arm: ArmName | None = None
+    """Who answers where two models are served; as configured unless given."""
 
 
 class TopN(_Request):
@@ -44,6 +47,7 @@ class TopN(_Request):
     history: Sequence[str] | None = None
     n_items: int | None = None
     fusion: bool | None = None
+    arm: ArmName | None = None
 
 
 class Explain(_Request):
@@ -52,6 +56,7 @@ class Explain(_Request):
     kind: Literal["explain"] = "explain"
     user_id: str
     item_id: str
+    arm: ArmName | None = None
 
 
 class _Answer(BaseModel):
@@ -146,6 +151,13 @@ class Items(_Answer):
     items: tuple[HistoryItem, ...]
 
 
+class Arm(_Answer):
+    """What one arm serves."""
+
+    model_version: str
+    score_mode: str
+
+
 class Model(_Answer):
     """What is being served."""
 
@@ -164,7 +176,8 @@ class Model(_Answer):
     text_tasks: tuple[str, ...]
     fusion: dict[str, float] | None = None
     metrics: dict[str, float]
-    arms: dict[str, str]
+    arms: dict[str, Arm]
+    """`a`, and where there is a second one `b`."""
 
 
 class FieldError(_Answer):

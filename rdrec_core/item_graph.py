@@ -149,7 +149,7 @@ class ItemGraph:
         items = np.concatenate([part[0] for part, _ in parts] or [np.empty(0, dtype=np.int64)])
         values = np.concatenate([part[1] * weight for part, weight in parts] or [np.empty(0)])
         if len(self) <= _DENSE * len(items):  # adding into one row of the catalogue is quicker than sorting
-            row = np.bincount(items, weights=values, minlength=len(self))
+            row = np.bincount(items, weights=values, minlength=len(self)).astype(np.float64, copy=False)
             reached = np.flatnonzero(row)
             return Prior(self, mix, reached, row[reached])
         reached, place = np.unique(items, return_inverse=True)

@@ -10,12 +10,12 @@ import hashlib
 import logging
 import random
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from rdrec_core.bundle import Bundle
-from rdrec_core.errors import BundleError, RDRecError
+from rdrec_core.errors import BundleError, InputError, RDRecError
 from rdrec_core.signing import verify_signature
 from service.arm import Arm
 from service.batcher import EngineDownError
@@ -35,6 +35,7 @@ class ModelHost:
         self, settings: Settings, metrics: Metrics, clock: Callable[[], float], open_engine: OpenEngine
     ) -> None:
         self._settings = settings
+        self._arm_settings = settings.arms
         self._metrics = metrics
         self._clock = clock
         self._open_engine = open_engine
@@ -49,10 +50,9 @@ class ModelHost:
 
     async def start(self) -> None:
         """Open and warm up what the settings name. Raises RDRecError where it cannot be served."""
-        paths = {"a": self._settings.bundle, "b": self._settings.second_bundle}
-        for name, path in paths.items():
-            if path is not None:
-                self._arms[name] = await self._open(name, path)
+        async with self._swapping:
+            for name, own in self._arm_settings.items():
+                self._arms[name] = await self._open(name, own.bundle)
 
     async def stop(self) -> None:
         """Finish what is under way and end the engines."""
@@ -86,7 +86,7 @@ class ModelHost:
 
     @property
     def shadow(self) -> Arm | None:
-        """The bundle that computes unseen, if one is configured and up."""
+        """The arm that computes unseen, if one is configured and up."""
         arm = self._arms.get("b") if self._settings.second_mode == "shadow" else None
         return arm if arm is not None and arm.is_ready else None
 
@@ -99,7 +99,7 @@ class ModelHost:
         reasons = []
         if self._draining:
             reasons.append("draining")
-        if "a" not in self._arms:
+        if len(self._arms) < len(self._arm_settings):
             reasons.append("warming up")
         reasons += [f"engine {name} is being restarted" for name, arm in self._arms.items() if not arm.is_ready]
         return reasons + self.dead()
@@ -113,14 +113,24 @@ class ModelHost:
         return reasons
 
     @contextmanager
-    def lease(self, user_id: str | None) -> Iterator[Arm]:
-        """The arm that answers this user, for the duration of one answer."""
-        arm = self._choose(user_id)
+    def lease(self, user_id: str | None, name: str | None = None) -> Iterator[Arm]:
+        """The arm of this name, else the one that answers this user, for the duration of one answer.
+
+        Raises InputError for a name that is not served.
+        """
+        arm = self._choose(user_id) if name is None else self._named(name)
         arm.leases += 1
         try:
             yield arm
         finally:
             arm.leases -= 1
+
+    def _named(self, name: str) -> Arm:
+        if name not in self._arm_settings:
+            raise InputError(f"no arm {name} is served here, only {' and '.join(self._arm_settings)}", field="arm")
+        if name not in self._arms:
+            raise EngineDownError(f"arm {name} is not being served yet")
+        return self._arms[name]
 
     def _choose(self, user_id: str | None) -> Arm:
         second = self._arms.get("b") if self._settings.second_mode == "ab" else None
@@ -134,25 +144,39 @@ class ModelHost:
         return second if position < self._settings.second_share else self.primary
 
     async def swap(self, path: str | None = None, *, arm: str = "a") -> Arm:
-        """Serve another bundle, or the present folder as it is now. On any failure the old one stays.
+        """Serve another bundle, or the present folder as it is now, in every arm that has its bundle from this one.
 
-        Raises BundleError where the folder is outside the bundle root, altered, unsigned, or fails its warm-up.
+        Raises BundleError where the folder is outside the bundle root, altered, unsigned, or fails its warm-up; the
+        old one then stays.
         """
         async with self._swapping:
             try:
-                new = await self._open(arm, self._under_root(path) if path else self._arms[arm].bundle.path)
+                opened = await self._open_all(
+                    self._sharing(arm), self._under_root(path) if path else self._arms[arm].bundle.path
+                )
             except RDRecError as error:
                 self._metrics.swaps.labels("refused").inc()
                 log.warning("bundle_refused", extra=describe_error(error))
                 raise error if isinstance(error, BundleError) else BundleError(str(error)) from error
-            old, self._arms[arm] = self._arms.get(arm), new
+            old = [self._arms[name] for name in opened]
+            self._arms.update(opened)
             self._dead = None
             self._metrics.swaps.labels("done").inc()
-            log.info("bundle_served", extra={"arm": arm, "model_version": new.version})
-            if old is not None:
-                self._retiring.add(old)
-                self._in_background(self._retire(old))
-            return new
+            for name, new in opened.items():
+                log.info("bundle_served", extra={"arm": name, "model_version": new.version})
+            for replaced in old:
+                self._retiring.add(replaced)
+                self._in_background(self._retire(replaced))
+            return opened[arm]
+
+    async def reload(self) -> None:
+        """Read every served folder again. What is refused is logged and counted, and its arms go on as they are."""
+        for arm in [name for name in self._arms if self._sharing(name)[0] == name]:
+            with suppress(BundleError):
+                await self.swap(arm=arm)
+
+    def _sharing(self, arm: str) -> list[str]:
+        return [arm] if self._settings.second_bundle else list(self._arm_settings)
 
     def _under_root(self, path: str) -> Path:
         if "\0" in path:
@@ -162,12 +186,23 @@ class ModelHost:
             raise BundleError("the folder is not under the bundle root")
         return resolved
 
+    async def _open_all(self, names: list[str], path: Path) -> dict[str, Arm]:
+        opened: dict[str, Arm] = {}
+        try:
+            for name in names:
+                opened[name] = await self._open(name, path)
+        except BaseException:
+            for arm in opened.values():
+                await arm.stop()
+            raise
+        return opened
+
     async def _open(self, name: str, path: Path) -> Arm:
         bundle = await asyncio.to_thread(self._verified, path)
         arm = Arm(
             name,
             bundle,
-            self._settings,
+            self._arm_settings[name],
             self._open_engine,
             ArmObserver(self._metrics, name),
             self._clock,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -39,7 +40,8 @@ DEFAULT_BEAM_WIDTH = 20
 MAX_EVIDENCE = 5
 MAX_SHADOWS = 32
 """Shadow computations under way; more requests than that go without one."""
-
+R = TypeVar("R", SequentialRequest, TopNRequest)
+Rank = Callable[[Arm, R, RequestContext], Awaitable[RankingAnswer]]
 
 _NOTHING = np.empty(0, dtype=np.float32)
 _EMPTY = Ranking(np.empty(0, dtype=np.int64), _NOTHING, _NOTHING, _NOTHING, fused=False)
@@ -66,12 +68,19 @@ class Recommender:
         self._shadows: set[asyncio.Task[None]] = set()
 
     async def sequential(self, request: SequentialRequest, context: RequestContext) -> RankingAnswer:
-        """What the user will want next. Raises UnknownItemError naming the field, and what `Batcher.submit` raises."""
-        with self._host.lease(request.user_id) as arm:
-            answer = await self._sequential(arm, request, context)
+        """What the user will want next. Raises InputError naming the field, and what `Batcher.submit` raises."""
+        return await self._ranked(self._sequential, request, context)
+
+    async def topn(self, request: TopNRequest, context: RequestContext) -> RankingAnswer:
+        """The best of the candidates. Raises like `sequential`."""
+        return await self._ranked(self._topn, request, context)
+
+    async def _ranked(self, rank: Rank[R], request: R, context: RequestContext) -> RankingAnswer:
+        with self._host.lease(request.user_id, request.arm) as arm:
+            answer = await rank(arm, request, context)
         shadow = self._host.shadow
-        if shadow is not None and len(self._shadows) < MAX_SHADOWS:
-            task = asyncio.create_task(self._shadow(shadow, request, context, answer))
+        if shadow is not None and shadow is not arm and len(self._shadows) < MAX_SHADOWS:
+            task = asyncio.create_task(self._shadow(shadow, rank, request, context, answer))
             self._shadows.add(task)
             task.add_done_callback(self._shadows.discard)
         return answer
@@ -93,26 +102,24 @@ class Recommender:
             ranking = await self._ask(arm, Kind.RANK, len(history.items), work, context)
         return _ranking_answer(arm, ranking, found_by, history, context)
 
-    async def topn(self, request: TopNRequest, context: RequestContext) -> RankingAnswer:
-        """The best of the candidates. Raises like `sequential`."""
-        with self._host.lease(request.user_id) as arm:
-            given = None if request.candidates is None else item_indices(arm, request.candidates, "candidates")
-            user = arm.find_user(request.user_id) if request.user_id is not None else None
-            history = await self._histories.resolve(arm, request.user_id, user, request.history, context)
-            found_by: FoundBy
-            if user is None and not history.items:
-                ranking, found_by = arm.ranker.popular(request.n_items, include=given), "popularity"
-            else:
-                candidates = given if given is not None else _drawn(arm, history.items, request.n_items)
-                asked = ScoreRequest(user, candidates, history.items)
-                work = ScoreWork(asked, request.n_items, request.fusion)
-                ranking = await self._ask(arm, Kind.SCORE, len(candidates), work, context) if candidates else _EMPTY
-                found_by = "candidates"
-            return _ranking_answer(arm, ranking, found_by, history, context)
+    async def _topn(self, arm: Arm, request: TopNRequest, context: RequestContext) -> RankingAnswer:
+        given = None if request.candidates is None else item_indices(arm, request.candidates, "candidates")
+        user = arm.find_user(request.user_id) if request.user_id is not None else None
+        history = await self._histories.resolve(arm, request.user_id, user, request.history, context)
+        found_by: FoundBy
+        if user is None and not history.items:
+            ranking, found_by = arm.ranker.popular(request.n_items, include=given), "popularity"
+        else:
+            candidates = given if given is not None else _drawn(arm, history.items, request.n_items)
+            asked = ScoreRequest(user, candidates, history.items)
+            work = ScoreWork(asked, request.n_items, request.fusion)
+            ranking = await self._ask(arm, Kind.SCORE, len(candidates), work, context) if candidates else _EMPTY
+            found_by = "candidates"
+        return _ranking_answer(arm, ranking, found_by, history, context)
 
     async def explain(self, request: ExplainRequest, context: RequestContext) -> ExplainAnswer:
-        """Why this item for this user. Raises UnknownItemError, and what `Batcher.submit` raises."""
-        with self._host.lease(request.user_id) as arm:
+        """Why this item for this user. Raises InputError, and what `Batcher.submit` raises."""
+        with self._host.lease(request.user_id, request.arm) as arm:
             item = item_index(arm, request.item_id, "item_id")
             user = arm.find_user(request.user_id)
             history = await self._histories.resolve(arm, request.user_id, user, None, context)
@@ -163,7 +170,7 @@ class Recommender:
         if (profile := arm.profiles.find(asked)) is not None:
             return profile
         work = arm.text_request(asked)
-        shared_key = f"{arm.version}:{work.task.name}:{work.user_index}:{work.item_index}:{work.fast}"
+        shared_key = f"{arm.version}:{arm.score_mode}:{work.task.name}:{work.user_index}:{work.item_index}:{work.fast}"
 
         async def compute() -> str:
             if self._shared_cache is not None and (known := await self._shared_cache.get(shared_key)) is not None:
@@ -180,13 +187,13 @@ class Recommender:
         return text or None
 
     async def _shadow(
-        self, arm: Arm, request: SequentialRequest, context: RequestContext, answer: RankingAnswer
+        self, arm: Arm, rank: Rank[R], request: R, context: RequestContext, answer: RankingAnswer
     ) -> None:
         own = context.part()
         own.deadline = own.clock() + self._settings.timeout_ms / 1000
         arm.leases += 1
         try:
-            other = await self._sequential(arm, request, own)
+            other = await rank(arm, request, own)
         except RDRecError as error:
             self._metrics.shadow_failures.inc()
             log.info("shadow_failed", extra=describe_error(error))

@@ -18,6 +18,7 @@ from service.openapi import problems
 from service.parts import Parts
 from service.problems import INVALID_REQUEST, WRONG_MEDIA_TYPE, ProblemError
 from service.schemas import (
+    ArmAnswer,
     BatchAnswer,
     BatchRequest,
     BundleRequest,
@@ -282,5 +283,7 @@ def _model_answer(arm: Arm, arms: dict[str, Arm]) -> ModelAnswer:
         text_tasks=[task.name.lower() for task in manifest.text_tasks],
         fusion=manifest.fusion,
         metrics=manifest.metrics,
-        arms={name: other.version for name, other in arms.items()},
+        arms={
+            name: ArmAnswer(model_version=other.version, score_mode=other.score_mode) for name, other in arms.items()
+        },
     )

@@ -26,6 +26,10 @@ def _only_numbers(value: object) -> object:
 
 
 UpTo100 = Annotated[int, Field(ge=1, le=100), BeforeValidator(_only_numbers)]
+ArmChoice = Annotated[
+    Literal["a", "b"] | None,
+    Field(description="Who answers where two models are served; as configured unless given. `GET /v1/model` has both."),
+]
 DEGRADED = "True when the history store was out of reach and an older history was used."
 FoundBy = Strategy | Literal["popularity", "candidates"]
 HistorySource = Literal["request", "redis", "memory", "bundle", "none"]
@@ -60,6 +64,7 @@ class SequentialRequest(RequestBody):
         default=None, description="Beams of the search (strategy `beam`); 20 unless given."
     )
     fusion: StrictBool = Field(default=True, description="False ranks by the model alone.")
+    arm: ArmChoice = None
 
 
 class TopNRequest(RequestBody):
@@ -79,6 +84,7 @@ class TopNRequest(RequestBody):
     )
     n_items: UpTo100 = 10
     fusion: StrictBool = Field(default=True, description="False ranks by the model alone.")
+    arm: ArmChoice = None
 
 
 class ExplainRequest(RequestBody):
@@ -88,6 +94,7 @@ class ExplainRequest(RequestBody):
 
     user_id: UserId
     item_id: ItemId
+    arm: ArmChoice = None
 
 
 class SequentialPart(SequentialRequest):
@@ -254,6 +261,13 @@ class ItemsAnswer(Answer):
     items: list[HistoryItem]
 
 
+class ArmAnswer(Answer):
+    """What one arm serves."""
+
+    model_version: str
+    score_mode: ScoreMode
+
+
 class ModelAnswer(Answer):
     """What is being served."""
 
@@ -272,7 +286,7 @@ class ModelAnswer(Answer):
     text_tasks: list[str]
     fusion: dict[str, float] | None
     metrics: dict[str, float]
-    arms: dict[str, str] = Field(description="Model versions by arm: one, or two during an A/B or shadow run.")
+    arms: dict[str, ArmAnswer] = Field(description="What is served by arm, `a` and where there is a second one `b`.")
 
 
 class HealthAnswer(Answer):

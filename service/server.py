@@ -65,7 +65,7 @@ class Server(uvicorn.Server):
         self._on_loop(self._drain)
 
     def _reload(self, number: int, frame: FrameType | None) -> None:
-        self._on_loop(self._swap)
+        self._on_loop(self._models.reload)
 
     def _on_loop(self, work: object) -> None:
         assert self._loop is not None
@@ -82,13 +82,6 @@ class Server(uvicorn.Server):
         self._models.drain()
         await asyncio.sleep(min(self._settings.drain_notice_s, self._settings.drain_s / 2))
         self.should_exit = True
-
-    async def _swap(self) -> None:
-        for arm in self._models.arms:
-            try:
-                await self._models.swap(arm=arm)
-            except RDRecError:
-                continue  # logged and counted where it was refused
 
 
 def main() -> None:

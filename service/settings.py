@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from rdrec_core.types import ScoreMode, Strategy
@@ -42,12 +42,16 @@ class Settings(BaseSettings):
 
     # What is served
     bundle: Path
-    second_bundle: Path | None = None
-    second_mode: Literal["ab", "shadow"] = "ab"
-    """ab: a share of the users, chosen by hash, is answered by the second bundle. shadow: it computes, unseen."""
-    second_share: float = Field(default=0.5, ge=0, le=1)
     score_mode: ScoreMode | None = None
     """None takes the bundle's default."""
+    second_bundle: Path | None = None
+    """Makes a second arm `b` beside the first, `a`; so does `second_score_mode` alone, of the first bundle."""
+    second_score_mode: ScoreMode | None = None
+    """None takes `score_mode`."""
+    second_mode: Literal["ab", "shadow", "on_request"] = "ab"
+    """Beside requests that ask for an arm. ab: the second answers a share of the users, chosen by hash. shadow: it
+    computes what the first answers, unseen. on_request: nothing."""
+    second_share: float = Field(default=0.5, ge=0, le=1)
     strategy: Strategy | None = None
     engine_threads: int = Field(default=0, ge=0)
     """Threads of one engine computation; 0 takes all cores but one, which HTTP needs."""
@@ -129,6 +133,29 @@ class Settings(BaseSettings):
         return {"/explain": self.explain_timeout_ms, "/recommend/batch": self.batch_timeout_ms}.get(
             path, self.timeout_ms
         )
+
+    @property
+    def arms(self) -> dict[str, Settings]:
+        """What is served, by arm: these settings with the arm's own `bundle` and `score_mode`."""
+        arms = {"a": self}
+        if self.second_bundle is not None or self.second_score_mode is not None:
+            bundle, score_mode = self.second_bundle or self.bundle, self.second_score_mode or self.score_mode
+            arms["b"] = self.model_copy(update={"bundle": bundle, "score_mode": score_mode})
+        return arms
+
+    @field_validator("second_score_mode")
+    @classmethod
+    def _second_arm_is_another(cls, value: ScoreMode | None, info: ValidationInfo) -> ScoreMode | None:
+        if value is not None and info.data.get("second_bundle") is None and value == info.data.get("score_mode"):
+            raise ValueError(f"without second_bundle both arms would serve one bundle in score mode {value}")
+        return value
+
+    @field_validator("second_mode")
+    @classmethod
+    def _second_mode_has_an_arm(cls, value: str, info: ValidationInfo) -> str:
+        if value != "ab" and info.data.get("second_bundle") is None and info.data.get("second_score_mode") is None:
+            raise ValueError(f"{value} needs a second arm: set second_bundle or second_score_mode")
+        return value
 
     @field_validator("bundle_public_key")
     @classmethod

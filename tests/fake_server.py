@@ -22,7 +22,8 @@ def open_slow(bundle: Bundle, settings: Settings) -> FakeEngine:
         if any(getattr(request, "user_index", None) == 11 for request in requests):
             raise SystemExit
 
-    return FakeEngine(before, seconds=float(os.environ.get(ENGINE_SECONDS, "0")))
+    seconds = float(os.environ.get(ENGINE_SECONDS, "0"))
+    return FakeEngine(before, seconds=seconds, score_mode=settings.score_mode)
 
 
 if __name__ == "__main__":

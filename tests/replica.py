@@ -1,7 +1,4 @@
-"""`rdrec-serve` as a real process, with the engine of tests/fake_service.py over its bundle without a model.
-
-python -m tests.replica --bundle DIR --port N
-"""
+"""`rdrec-serve` as a real process: over the bundle of tests/fake_service.py with its engine, or over a real bundle."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,12 +17,17 @@ from rdrec_client import RDRecClient
 from tests.redis_process import PATIENCE_S, free_port
 
 ROOT = Path(__file__).parents[1]
+FAKE = (sys.executable, "-m", "tests.fake_server")
+REAL = (str(Path(sys.executable).with_name("rdrec-serve")),)
 
 
 class Replica:
     """One process; `settings` become RDREC_* variables."""
 
-    def __init__(self, bundle: Path, log: Path, *, port: int | None = None, **settings: object) -> None:
+    def __init__(
+        self, bundle: Path, log: Path, *, port: int | None = None, program: Sequence[str] = FAKE, **settings: object
+    ) -> None:
+        self._program = program
         self.port = port or free_port()
         self._bundle, self._log = bundle, log
         self._settings = {f"RDREC_{name.upper()}": str(value) for name, value in settings.items()}
@@ -36,12 +38,10 @@ class Replica:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self, *, wait: bool = True) -> None:
-        arguments = ["-m", "tests.fake_server", "--bundle", str(self._bundle), "--port", str(self.port)]
+        command = [*self._program, "--bundle", str(self._bundle), "--port", str(self.port)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RDREC_")}
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, *arguments], stdout=log, stderr=log, cwd=ROOT, env=environment | self._settings
-            )
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT, env=environment | self._settings)
         if wait:
             self.wait_until_ready()
 
@@ -68,9 +68,9 @@ class Replica:
 
 
 @contextmanager
-def running_replica(bundle: Path, log: Path, **settings: object) -> Iterator[Replica]:
+def running_replica(bundle: Path, log: Path, *, program: Sequence[str] = FAKE, **settings: object) -> Iterator[Replica]:
     """A ready process that is gone at the end of the block."""
-    replica = Replica(bundle, log, **settings)
+    replica = Replica(bundle, log, program=program, **settings)
     try:
         replica.start()
         yield replica

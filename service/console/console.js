@@ -117,36 +117,47 @@ function question() {
   return { path: `/recommend/${kind}`, body };
 }
 
+// What is asked of the service: once, or twice side by side.
+function variants() {
+  switch ($("compare").value) {
+    case "fusion": return [{ heading: "Model and item graph", fusion: true }, { heading: "Model alone", fusion: false }];
+    case "arms": return Object.keys(state.model.arms).map((arm) => ({ heading: `Arm ${arm}`, arm }));
+    default: return [{ heading: null }];
+  }
+}
+
 async function ask() {
   if (!state.user) throw new Problem("Open a user first.");
   const { path, body } = question();
-  const columns = $("compare").value === "fusion"
-    ? [["Model and item graph", { ...body, fusion: true }], ["Model alone", { ...body, fusion: false }]]
-    : [["", body]];
+  const asked = variants();
   const started = performance.now();
-  const answers = await Promise.all(columns.map(([, each]) => call("POST", path, each)));
+  const answers = await Promise.all(asked.map(({ heading, ...more }) => call("POST", path, { ...body, ...more })));
   const elapsed = Math.round(performance.now() - started);
-  $("results").replaceChildren(...answers.map((answer, i) => listPanel(columns[i][0], answer)));
-  say(`${answers[0].items.length} items in ${elapsed} ms`);
+  const named = answers.map((answer) => new Set(answer.items.map((item) => item.item_id)));
+  const common = new Set([...named[0]].filter((id) => named.every((ids) => ids.has(id))));
+  $("results").replaceChildren(...answers.map((answer, i) => listPanel(asked[i], answer, common)));
+  say(`${answers[0].items.length} items in ${elapsed} ms${answers.length > 1 ? `, ${common.size} of them in both lists` : ""}`);
 }
 
-function listPanel(heading, answer) {
-  const title = heading || (answer.strategy === "popularity" ? "Popular items" : "Recommended");
-  const tags = [answer.score_mode, answer.strategy, `history: ${answer.history_source}`, answer.model_version];
+function listPanel({ heading, arm }, answer, common) {
+  const title = arm ? `${heading}: ${answer.model_version}, ${answer.score_mode}`
+    : heading ?? (answer.strategy === "popularity" ? "Popular items" : "Recommended");
+  const tags = [answer.strategy, `history: ${answer.history_source}`, ...(arm ? [] : [answer.score_mode, answer.model_version])];
   return element("section", { class: "panel", "aria-label": title },
     element("div", { class: "spread" }, element("h2", {}, title),
       answer.degraded ? element("span", { class: "tag bad" }, "degraded") : null),
     element("p", { class: "muted" }, tags.join(" · ")),
-    element("ol", { class: "list" }, ...answer.items.map((item) => row(item, answer.items))));
+    element("ol", { class: "list" }, ...answer.items.map((item) => row(item, answer.items, common, arm))));
 }
 
-function row(item, items) {
+function row(item, items, common, arm) {
   const place = element("li", {},
     element("span", { class: "rank", "aria-label": `rank ${item.rank}` }, String(item.rank)),
     element("span", {}, element("span", { class: "title" }, item.title ?? item.item_id), " ",
-      item.title ? element("span", { class: "muted" }, item.item_id) : null),
+      item.title ? element("span", { class: "muted" }, item.item_id) : null, " ",
+      common.has(item.item_id) ? null : element("span", { class: "tag only" }, "only here")),
     element("button", { type: "button", "aria-expanded": "false", "aria-label": `why ${item.title ?? item.item_id}`,
-      onclick: (event) => attempt(() => why(item, place, event.currentTarget)) }, "why"),
+      onclick: (event) => attempt(() => why(item, place, event.currentTarget, arm)) }, "why"),
     element("div", { class: "bars" },
       ...bar("model", item.signals.model, items.map((each) => each.signals.model), ""),
       ...bar("graph", item.signals.graph, items.map((each) => each.signals.graph), "graph")));
@@ -166,14 +177,14 @@ function bar(label, value, all, kind) {
     element("output", {}, value.toFixed(3))];
 }
 
-async function why(item, place, button) {
+async function why(item, place, button, arm) {
   const open = place.querySelector(".why");
   if (open) {
     open.remove();
     button.setAttribute("aria-expanded", "false");
     return;
   }
-  const answer = await call("POST", "/explain", { user_id: state.user, item_id: item.item_id });
+  const answer = await call("POST", "/explain", { user_id: state.user, item_id: item.item_id, arm });
   const evidence = answer.evidence.map((each) => each.title ?? each.item_id).join(" · ");
   const lines = [["Explanation", answer.explanation], ["What the user prefers", answer.user_preference],
     ["What the item offers", answer.item_attributes], ["Items of the history that speak for it", evidence]];
@@ -203,20 +214,25 @@ $("copy-curl").addEventListener("click", () => attempt(async () => {
 // ---- status --------------------------------------------------------------------------------------------------------
 
 function showModel(model) {
-  const facts = { Version: model.model_version, Created: model.created_at, Protocol: model.protocol, Labels: model.label_scheme,
+  const facts = { Version: model.model_version, Created: model.created_at.replace("T", " "),
+    Protocol: model.protocol, Labels: model.label_scheme,
     Users: model.n_users.toLocaleString("en"), Items: model.n_items.toLocaleString("en"),
     "Score modes": model.score_modes.join(", "), Strategy: model.strategy,
     "Text tasks": model.text_tasks.join(", ") || "none",
-    Fusion: model.fusion ? Object.entries(model.fusion).map(([k, v]) => `${k} ${v.toPrecision(3)}`).join(", ") : "off",
-    Arms: Object.entries(model.arms).map(([arm, version]) => `${arm}: ${version}`).join(", ") };
+    ...Object.fromEntries(Object.entries(model.arms).map(
+      ([arm, served]) => [`Arm ${arm}`, `${served.model_version}, ${served.score_mode}`])) };
   $("model").replaceChildren(...Object.entries(facts).flatMap(([name, value]) =>
     [element("dt", {}, name), element("dd", {}, String(value))]));
-  const metrics = Object.entries(model.metrics);
-  $("metrics").replaceChildren(metrics.length
-    ? element("table", {}, element("tbody", {}, ...metrics.map(([name, value]) =>
-        element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, value.toPrecision(4))))))
-    : element("p", { class: "muted" }, "The bundle carries none; `rdrec evaluate` before `rdrec export` adds them."));
+  showTable($("metrics"), model.metrics, "The bundle carries none; rdrec evaluate before rdrec export adds them.");
+  showTable($("fusion"), model.fusion ?? {}, "None: the model ranks alone; rdrec fuse before rdrec export adds them.");
   $("recipe").textContent = JSON.stringify(model.recipe, null, 2);
+}
+
+function showTable(place, values, otherwise) {
+  const rows = Object.entries(values).map(([name, value]) =>
+    element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, value.toPrecision(4))));
+  place.replaceChildren(rows.length ? element("table", {}, element("tbody", {}, ...rows))
+    : element("p", { class: "muted" }, otherwise));
 }
 
 // One sample of /metrics: name -> [[labels, value], ...].
@@ -286,9 +302,13 @@ function route() {
 }
 addEventListener("hashchange", route);
 
+const bothArms = element("option", { value: "arms" }, "arm a and arm b");
+
 async function start() {
   state.model = await call("GET", "/v1/model");
   $("version").textContent = `${state.model.model_version} · ${state.model.n_items.toLocaleString("en")} items`;
+  if (Object.keys(state.model.arms).length > 1) $("compare").append(bothArms);
+  else bothArms.remove();
   showModel(state.model);
   const known = await call("GET", "/users?limit=12");
   $("users").replaceChildren(...userOptions(known));

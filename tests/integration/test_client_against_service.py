@@ -23,7 +23,8 @@ def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
     keys = [
         {"name": "test", "sha256": hashlib.sha256(KEY.encode()).hexdigest(), "scopes": ["recommend", "write", "admin"]}
     ]
-    settings = {"api_keys": json.dumps(keys), "timeout_ms": 20_000}
+    arms = {"second_score_mode": "full", "second_mode": "on_request"}
+    settings = {"api_keys": json.dumps(keys), "timeout_ms": 20_000, **arms}
     with running_replica(write_bundle(folder / "bundle"), folder / "log.txt", **settings) as process:
         yield process
 
@@ -55,6 +56,11 @@ def test_every_endpoint(client: RDRecClient) -> None:
     assert [(item.item_id, item.title) for item in history.items] == [(item_id(4), "Toy 4")]
     client.forget("client-user")
     assert client.history("client-user").items == ()
+
+    assert {name: arm.score_mode for name, arm in client.model().arms.items()} == {"a": "trie", "b": "full"}
+    assert client.sequential(user_id(1), arm="b").score_mode == "full"
+    assert client.topn(history=[item_id(1)], candidates=[item_id(2)], arm="b").score_mode == "full"
+    assert client.explain(user_id(1), item_id(6), arm="b").item_id == item_id(6)
 
     results = client.batch(
         [
@@ -91,7 +97,7 @@ PAIRS: list[tuple[str, type[BaseModel]]] = [
     ("HistoryAnswer", models.History), ("ModelAnswer", models.Model), ("ProblemAnswer", models.Problem),
     ("BatchResult", models.BatchResult), ("BatchAnswer", models.Batch), ("UsersAnswer", models.Users),
     ("ItemsAnswer", models.Items), ("RecommendedItem", models.Item), ("Signals", models.Signals),
-    ("Evidence", models.Evidence),
+    ("Evidence", models.Evidence), ("ArmAnswer", models.Arm),
     ("SequentialPart", models.Sequential), ("TopNPart", models.TopN), ("ExplainPart", models.Explain),
 ]  # fmt: skip
 

@@ -1,5 +1,9 @@
-"""The console in a real browser: every view works by keyboard and mouse, offline, and axe objects to nothing."""
+"""The console in a real browser: every view works by keyboard and mouse, offline, and axe objects to nothing.
 
+The service answers from one bundle in two score modes, as its two arms.
+"""
+
+import os
 import re
 import shutil
 import subprocess
@@ -11,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from tests.fake_service import write_bundle
 from tests.redis_process import free_port
@@ -19,6 +23,7 @@ from tests.redis_process import free_port
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install chromium)")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
+ARMS = {"a": "trie", "b": "full"}
 FUSION = {
     f"{task}.{name}": value
     for task in ("sequential", "topn")
@@ -31,7 +36,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     bundle = write_bundle(tmp_path_factory.mktemp("console") / "bundle", fusion=FUSION, metrics={"HR@10": 0.123})
     port = free_port()
     command = [sys.executable, "-m", "tests.fake_server", "--bundle", str(bundle), "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    environment = os.environ | {"RDREC_SECOND_SCORE_MODE": "full", "RDREC_SECOND_MODE": "on_request"}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     url = f"http://127.0.0.1:{port}"
     try:
         for _ in range(300):
@@ -128,6 +134,43 @@ def test_side_by_side_candidates_and_curl(page: Page, address: str) -> None:
     assert '"item_id":"i0007"' in answer
 
 
+def test_the_arms_side_by_side_mark_what_one_of_them_alone_names(page: Page) -> None:
+    page.locator("#compare").focus()
+    page.keyboard.press("End")
+    arms = [page.get_by_role("region", name=re.compile(f"^Arm {arm}: fake-.*, {mode}$")) for arm, mode in ARMS.items()]
+    for arm in arms:
+        expect(arm.get_by_role("heading")).to_have_text(re.compile("^Arm . *"))
+        expect(arm.get_by_role("listitem")).to_have_count(8)
+    lists = [set(titles(page, 0)), set(titles(page, 1))]
+    both = lists[0] & lists[1]
+    assert 0 < len(both) < 8
+    expect(page.locator("#message")).to_have_text(re.compile(f", {len(both)} of them in both lists$"))
+    for arm, named in zip(arms, lists, strict=True):
+        marked = arm.get_by_role("listitem").filter(has_text="only here").locator(".title").all_inner_texts()
+        assert set(marked) == named - both
+
+    why = arms[1].get_by_role("listitem").first.get_by_role("button")
+    with page.expect_request("**/explain") as asked:
+        why.focus()
+        page.keyboard.press("Enter")
+    assert asked.value.post_data_json["arm"] == "b"
+    expect(arms[1].locator(".why")).to_have_count(1)
+
+
+def test_one_arm_is_not_offered_for_comparison(page: Page) -> None:
+    expect(page.locator("#compare option")).to_have_text(["nothing", "item graph on and off", "arm a and arm b"])
+
+    def without_second(route: Route) -> None:
+        model = route.fetch().json()
+        del model["arms"]["b"]
+        route.fulfill(json=model)
+
+    page.route("**/v1/model", without_second)
+    page.reload()
+    expect(page.locator("#results .title")).to_have_count(8)
+    expect(page.locator("#compare option")).to_have_text(["nothing", "item graph on and off"])
+
+
 def test_a_problem_is_told_in_words(browser: Browser, address: str) -> None:
     page = browser.new_page()
     page.goto(f"{address}/")
@@ -141,17 +184,22 @@ def test_a_problem_is_told_in_words(browser: Browser, address: str) -> None:
 def test_the_status_page_shows_the_bundle_and_draws_live_charts(page: Page) -> None:
     page.get_by_role("link", name="Status").click()
     expect(page.locator("#model")).to_contain_text("fake-")
+    expect(page.locator("#model")).to_contain_text(re.compile("Arm bfake-.*, full"))
     expect(page.locator("#metrics")).to_contain_text("0.1230")
+    expect(page.locator("#fusion")).to_contain_text("topn.channel.follows0.9000")
     expect(page.locator("#charts polyline").first).to_have_attribute("points", re.compile(r"\d \d"), timeout=15_000)
     assert float(page.locator("#charts figure").first.locator("output").inner_text()) > 0
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("view", ["recommend", "status"])
+@pytest.mark.parametrize("view", ["recommend", "arms", "status"])
 def test_axe_finds_nothing(page: Page, scheme: str, view: str, tmp_path: Path) -> None:
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     page.evaluate(f"location.hash = '{view}'")
-    if view == "recommend":
+    if view == "arms":
+        page.locator("#compare").select_option("arms")
+        expect(page.locator("#results .only")).not_to_have_count(0)
+    if view != "status":
         page.locator("#results li").first.get_by_role("button").click()
         expect(page.locator(".why")).to_have_count(1)
     page.screenshot(path=str(tmp_path / f"{view}-{scheme}.png"), full_page=True)

@@ -1,4 +1,7 @@
-"""Two replicas behind nginx on one Redis, each restarted twice under load: no request fails, no write is lost."""
+"""Two replicas behind nginx on one Redis, each restarted twice under load: no request fails, no write is lost.
+
+The engine is the real one, over a small model trained here.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.fake_service import N_ITEMS, item_id, user_id, write_bundle
+from rdrec_core.bundle import Bundle
 from tests.redis_process import PATIENCE_S, free_port, running_redis
-from tests.replica import ROOT, Replica, running_replica
+from tests.replica import REAL, ROOT, Replica, running_replica
+from tests.small_dataset import write_small_dataset
+from training.cli import main
+from training.config import load_config
+from training.run import train
 
 WORKERS = 6
 
@@ -65,13 +72,26 @@ def running_nginx(folder: Path, ports: list[int]) -> Iterator[str]:
         process.wait(PATIENCE_S)
 
 
-async def test_no_request_fails_while_each_replica_is_restarted_twice(tmp_path: Path) -> None:
-    bundle = write_bundle(tmp_path / "bundle")
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    dataset = write_small_dataset(tmp_path / "dataset", reviews=False)
+    train(load_config("scratch", None, {"epochs": 1, "vocabulary_size": 300}), dataset, tmp_path / "checkpoint")
+    assert main(["export", str(tmp_path / "checkpoint"), "--out", str(tmp_path / "bundle")]) == 0
+    return tmp_path / "bundle"
+
+
+@pytest.mark.slow
+async def test_no_request_fails_while_each_replica_is_restarted_twice(tmp_path: Path, bundle: Path) -> None:
+    opened = Bundle.open(bundle)
+    users, items = opened.users.user_ids, opened.catalog.item_ids
     with running_redis(tmp_path / "redis") as redis:
-        settings = {"redis_url": redis.url, "redis_timeout_ms": 5000, "timeout_ms": 20_000}
+        settings = {
+            "redis_url": redis.url, "redis_timeout_ms": 5000, "timeout_ms": 20_000, "engine_threads": 1,
+            "cache_size": 0,  # each request is computed
+        }  # fmt: skip
         with (
-            running_replica(bundle, tmp_path / "a.log", **settings) as one,
-            running_replica(bundle, tmp_path / "b.log", **settings) as two,
+            running_replica(bundle, tmp_path / "a.log", program=REAL, **settings) as one,
+            running_replica(bundle, tmp_path / "b.log", program=REAL, **settings) as two,
             running_nginx(tmp_path / "nginx", [one.port, two.port]) as url,
         ):
             stop = asyncio.Event()
@@ -84,10 +104,10 @@ async def test_no_request_fails_while_each_replica_is_restarted_twice(tmp_path: 
                     for turn in itertools.count():
                         if stop.is_set():
                             return
-                        asked = {"user_id": user_id(turn % 5), "n_items": 3}
+                        asked = {"user_id": users[turn % 5], "n_items": 3}
                         answer = await client.post("/recommend/sequential", json=asked)
                         statuses["ask", answer.status_code] += 1
-                        writer, item = f"writer{number}-{turn // 150}", item_id(turn % N_ITEMS)  # below the store's cap
+                        writer, item = f"w{number}-{turn // 150}", items[turn % len(items)]  # below the store's cap
                         key = {"Idempotency-Key": f"{number}-{turn}"}
                         wish = {"user_id": writer, "item_id": item}
                         answer = await client.post("/interactions", json=wish, headers=key)
@@ -106,9 +126,9 @@ async def test_no_request_fails_while_each_replica_is_restarted_twice(tmp_path: 
             assert exits == [0, 0, 0, 0]
             assert set(statuses) == {("ask", 200), ("write", 201)}, statuses
             assert len(written) >= WORKERS
-            for writer, items in written.items():
+            for writer, expected in written.items():
                 history = httpx.get(f"{url}/users/{writer}/history?limit=1000").json()
-                assert Counter(item["item_id"] for item in history["items"]) == items
+                assert Counter(item["item_id"] for item in history["items"]) == expected
             assert httpx.get(f"{url}/metrics").status_code == 404
 
 

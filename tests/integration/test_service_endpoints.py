@@ -208,15 +208,62 @@ def test_a_batch_of_256_is_answered_though_the_queue_is_smaller(bundle: Path) ->
 def test_the_model_and_the_lookups(client: TestClient) -> None:
     model = client.get("/v1/model").json()
     assert model["model_version"].startswith("fake-")
-    assert model["arms"] == {"a": model["model_version"]}
+    assert model["arms"] == {"a": {"model_version": model["model_version"], "score_mode": "trie"}}
     assert client.get("/users", params={"query": "u000", "limit": 2}).json() == {"user_ids": ["u0000", "u0001"]}
     found = client.get("/items", params={"query": "TOY 3"}).json()["items"]
     assert [item["item_id"] for item in found] == [item_id(3), *(item_id(n) for n in range(31, 40))]
 
 
+class KeptTexts(dict[str, str]):
+    """A SharedCache."""
+
+    async def get(self, key: str) -> str | None:  # type: ignore[override]
+        return super().get(key)
+
+    async def put(self, key: str, text: str, ttl_s: int) -> None:
+        self[key] = text
+
+
+def test_a_request_chooses_its_arm_and_no_cache_mixes_them(bundle: Path) -> None:
+    texts = KeptTexts()
+    stores = Stores(MemoryHistoryStore(), MemoryRateLimiter(lambda: 0.0), texts)
+    settings = fake_settings(bundle, second_score_mode="full", second_mode="on_request")
+    with TestClient(create_app(settings, open_engine=open_fake, stores=stores)) as client:
+        arms = client.get("/v1/model").json()["arms"]
+        assert {name: arm["score_mode"] for name, arm in arms.items()} == {"a": "trie", "b": "full"}
+        assert arms["a"]["model_version"] == arms["b"]["model_version"]
+        asked = {"user_id": user_id(3), "n_items": 1}  # whose last item is 7
+        chosen = {None: ("i0008", "trie"), "a": ("i0008", "trie"), "b": ("i0011", "full")}
+        candidates = [item_id(n) for n in range(8, 14)]
+        for _ in range(2):
+            for path, body in (("sequential", asked), ("topn", {**asked, "candidates": candidates})):
+                for arm, expected in chosen.items():
+                    answer = client.post(f"/recommend/{path}", json={**body, "arm": arm}).json()
+                    assert (ids(answer)[0], answer["score_mode"]) == expected, (path, arm)
+        parts = [{"kind": "sequential", **asked, "arm": arm} for arm in chosen]
+        results = client.post("/recommend/batch", json={"requests": parts}).json()["results"]
+        assert [ids(result["answer"])[0] for result in results] == ["i0008", "i0008", "i0011"]
+        for arm in ("a", "b"):
+            assert client.post("/explain", json={"user_id": user_id(3), "item_id": "i0008", "arm": arm}).is_success
+        assert len(texts) == 6  # three texts by each arm's weights
+        assert 'rdrec_answer_cache_total{outcome="miss"} 6.0' in client.get("/metrics").text
+
+
+@pytest.mark.parametrize("path", ["/recommend/sequential", "/recommend/topn", "/explain"])
+def test_an_arm_that_is_not_served_is_a_problem_that_says_what_is(client: TestClient, path: str) -> None:
+    body = {"user_id": user_id(3), "arm": "b", **({"item_id": "i0008"} if path == "/explain" else {})}
+    refused = client.post(path, json=body)
+    assert problem(refused) == (422, "invalid-request", "arm")
+    assert refused.json()["detail"] == "no arm b is served here, only a"
+    part = {"kind": path.rpartition("/")[2], **body}
+    (result,) = client.post("/recommend/batch", json={"requests": [part]}).json()["results"]
+    assert (result["status"], result["problem"]["field"]) == (422, "arm")
+
+
 @pytest.mark.parametrize(
     ("path", "body", "expected"),
     [
+        ("/recommend/sequential", {"arm": "c"}, (422, "invalid-request", "arm")),
         ("/recommend/sequential", {"history": ["i0001", "nope"]}, (404, "unknown-item", "history[1]")),
         ("/recommend/sequential", {"exclude": ["nope"]}, (404, "unknown-item", "exclude[0]")),
         ("/recommend/sequential", {"include": []}, (422, "invalid-request", "include")),

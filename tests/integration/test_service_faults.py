@@ -7,6 +7,7 @@ import json
 import logging
 import shutil
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -18,8 +19,12 @@ import pytest
 from fastapi import FastAPI
 
 from rdrec_core.bundle import Bundle
+from rdrec_core.errors import BundleError
 from rdrec_core.signing import make_key, sign_bundle
 from service.app import create_app
+from service.batcher import EngineDownError
+from service.lifecycle import ModelHost
+from service.observability import Metrics
 from service.settings import Settings
 from tests.fake_service import FakeEngine, Gate, fake_settings, item_id, open_fake, user_id, write_bundle
 from tests.integration.test_service_endpoints import key
@@ -301,6 +306,70 @@ async def test_a_bundle_that_fails_its_warm_up_is_refused(bundle: Path) -> None:
         assert (await ask(client, 1)).status_code == 200
 
 
+async def test_a_new_bundle_goes_to_both_arms_that_share_it_or_to_none(bundle: Path) -> None:
+    second = write_bundle(bundle.parent / "second", name="other")
+
+    def open_engine(opened: Bundle, settings: Settings) -> FakeEngine:
+        if opened.manifest.name == "bad" and settings.score_mode == "full":
+            raise BundleError("no graphs for score mode full")
+        return open_fake(opened, settings)
+
+    settings = fake_settings(bundle, api_keys=KEYS, second_score_mode="full", second_mode="on_request")
+    app = create_app(settings, open_engine=open_engine)
+
+    async def served(client: httpx.AsyncClient) -> list[tuple[str, str]]:
+        bodies = [{"history": ["i0001"], "arm": arm} for arm in ("a", "b")]
+        answers = [(await client.post("/recommend/sequential", json=body)).json() for body in bodies]
+        return [(answer["model_version"].split("-")[0], answer["score_mode"]) for answer in answers]
+
+    async with running(app) as client:
+        assert await served(client) == [("fake", "trie"), ("fake", "full")]
+        assert (await client.post("/admin/bundle", json={"path": "second"})).status_code == 200
+        assert await served(client) == [("other", "trie"), ("other", "full")]
+        write_bundle(bundle.parent / "bad", name="bad")
+        refused = await client.post("/admin/bundle", json={"path": "bad"})
+        assert (refused.status_code, refused.json()["detail"]) == (409, "no graphs for score mode full")
+        assert await served(client) == [("other", "trie"), ("other", "full")]
+        write_bundle(second, name="third")
+        await app.state.parts.host.reload()
+        assert await served(client) == [("third", "trie"), ("third", "full")]
+        assert 'rdrec_bundle_swaps_total{outcome="done"} 2.0' in (await client.get("/metrics")).text
+    alive = [t.name for t in threading.enumerate() if t.name == "rdrec-engine"]
+    assert alive == []
+
+
+async def test_arms_with_a_bundle_each_are_reloaded_each(bundle: Path) -> None:
+    second = write_bundle(bundle.parent / "second", name="other")
+    app = create_app(fake_settings(bundle, second_bundle=second), open_engine=open_fake)
+    async with running(app) as client:
+        _alter(bundle)
+        write_bundle(second, name="third")
+        await app.state.parts.host.reload()
+        arms = (await client.get("/v1/model")).json()["arms"]
+        assert [arms[name]["model_version"].split("-")[0] for name in ("a", "b")] == ["fake", "third"]
+
+
+async def test_a_service_is_ready_with_its_last_arm(bundle: Path) -> None:
+    gate = Gate()
+
+    def open_engine(opened: Bundle, settings: Settings) -> FakeEngine:
+        if settings.score_mode == "full":
+            gate("open", ())
+        return open_fake(opened, settings)
+
+    settings = fake_settings(bundle, second_score_mode="full")
+    host = ModelHost(settings, Metrics(), time.monotonic, open_engine)
+    starting = asyncio.create_task(host.start())
+    await asyncio.to_thread(gate.entered.wait, 10)
+    assert host.unready() == ["warming up"]
+    with host.lease(None, "a") as first, pytest.raises(EngineDownError), host.lease(None, "b"):
+        assert first.is_ready
+    gate.opened.set()
+    await starting
+    assert host.unready() == []
+    await host.stop()
+
+
 async def test_with_a_key_configured_only_signed_bundles_are_served(bundle: Path) -> None:
     private, public = make_key()
     sign_bundle(bundle, private)
@@ -332,7 +401,18 @@ async def test_an_ab_split_keeps_each_user_on_one_arm_in_the_stated_share(bundle
         assert 'rdrec_arm_seconds_count{arm="b",endpoint="/recommend/sequential"}' in text
 
 
-async def test_a_shadow_computes_unseen_and_its_faults_stay_with_it(bundle: Path) -> None:
+async def test_who_asks_for_an_arm_is_answered_by_it_whatever_the_split(bundle: Path) -> None:
+    other = write_bundle(bundle.parent / "second", name="other")
+    settings = fake_settings(bundle, second_bundle=other, second_share=0.25)
+    async with running(create_app(settings, open_engine=open_fake)) as client:
+        for arm, name in (("a", "fake"), ("b", "other")):
+            bodies = [{"user_id": f"visitor {n}", "history": ["i0001"], "arm": arm} for n in range(30)]
+            answers = [(await client.post("/recommend/topn", json=body)).json() for body in bodies]
+            assert {answer["model_version"].split("-")[0] for answer in answers} == {name}
+
+
+@pytest.mark.parametrize("path", ["/recommend/sequential", "/recommend/topn"])
+async def test_a_shadow_computes_unseen_and_its_faults_stay_with_it(bundle: Path, path: str) -> None:
     other = write_bundle(bundle.parent / "second", name="other")
     faults = Faults()
 
@@ -346,13 +426,20 @@ async def test_a_shadow_computes_unseen_and_its_faults_stay_with_it(bundle: Path
             lines = (await client.get("/metrics")).text.splitlines()
             return float(next(line for line in lines if line.startswith(name + " ")).split()[1])
 
-        assert (await ask(client, 1)).json()["model_version"].startswith("fake-")
+        async def ask(history: list[str], **more: str) -> httpx.Response:
+            return await client.post(path, json={"history": history, "n_items": 3, **more})
+
+        named = await ask(["i0001"], arm="b")
+        assert named.json()["model_version"].startswith("other-")
+        await asyncio.sleep(0.2)  # a shadow would have ended by now
+        assert await metric("rdrec_shadow_overlap_count") == 0, "the shadow is not compared with itself"
+        assert (await ask(["i0001"])).json()["model_version"].startswith("fake-")
         async with asyncio.timeout(10):
             while await metric("rdrec_shadow_overlap_count") < 1:
                 await asyncio.sleep(0.01)
         assert await metric("rdrec_shadow_overlap_sum") == 1.0
         faults.fault = RuntimeError()
-        assert (await ask(client, 2)).status_code == 200
+        assert (await ask(["i0002"])).status_code == 200
         async with asyncio.timeout(10):
             while await metric("rdrec_shadow_failures_total") < 1:
                 await asyncio.sleep(0.01)

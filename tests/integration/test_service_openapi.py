@@ -22,6 +22,8 @@ from tests.service_process import service_process
 
 PATIENT = {"timeout_ms": "60000", "explain_timeout_ms": "60000", "batch_timeout_ms": "60000", "access_log": "false"}
 """A busy machine may take longer than a second; a 504 would be right then, but is not what is looked for."""
+ARMS = {"second_score_mode": "full", "second_mode": "on_request"}
+"""The document allows both arms, so both are served."""
 CONFIG = Path(__file__).parents[1] / "schemathesis.toml"
 EXAMPLES = int(os.environ.get("RDREC_SCHEMATHESIS_EXAMPLES", "40"))
 
@@ -46,7 +48,7 @@ def schemathesis(url: str, *options: str) -> int:
 @pytest.mark.slow
 def test_every_operation_keeps_its_contract(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "bundles" / "first")
-    with service_process(bundle, tmp_path / "log", **PATIENT) as service:
+    with service_process(bundle, tmp_path / "log", **PATIENT, **ARMS) as service:
         assert schemathesis(service.url) >= 9 * EXAMPLES
         assert httpx.get(f"{service.url}/health/ready").status_code == 200
         assert "unforeseen_error" not in service.log.read_text()
@@ -57,7 +59,7 @@ def test_the_guarded_operations_keep_their_contract(tmp_path: Path) -> None:
     """With keys: the check `ignored_auth` asks every operation without one, and bundles are swapped while it runs."""
     bundle = write_bundle(tmp_path / "bundles" / "first")
     keys = [{**key("root", "ops"), "scopes": ["recommend", "write", "admin"]}]
-    with service_process(bundle, tmp_path / "log", api_keys=json.dumps(keys), **PATIENT) as service:
+    with service_process(bundle, tmp_path / "log", api_keys=json.dumps(keys), **PATIENT, **ARMS) as service:
         options = (
             "-H",
             "Authorization: Bearer root",

@@ -45,6 +45,10 @@ def test_keys_are_listed_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("quue_size = 3", "quue_size"),
         ("queue_size = 0", "queue_size"),
         ('second_mode = "both"', "second_mode"),
+        ('second_mode = "shadow"', r"second_mode\n.*shadow needs a second arm: set second_bundle or second_score_mode"),
+        ('second_mode = "on_request"', "on_request needs a second arm"),
+        ('second_score_mode = "quick"', "second_score_mode"),
+        ('score_mode = "full"\nsecond_score_mode = "full"', r"second_score_mode\n.*both arms .* score mode full"),
         ('bundle_public_key = "abc"', "64 hex digits"),
         ('[[api_keys]]\nname = "x"\nsha256 = "plain text"', "sha256"),
         ('[[api_keys]]\nname = "x"\nsha256 = "' + "0" * 64 + '"\nscopes = ["root"]', "scopes"),
@@ -56,6 +60,24 @@ def test_a_wrong_line_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setenv("RDREC_SETTINGS_FILE", str(file))
     with pytest.raises(ValidationError, match=named):
         read_settings()
+
+
+@pytest.mark.parametrize(
+    ("given", "served"),
+    [
+        ({}, {"a": ("x", None)}),
+        ({"score_mode": "full", "second_bundle": "y"}, {"a": ("x", "full"), "b": ("y", "full")}),
+        ({"second_score_mode": "trie"}, {"a": ("x", None), "b": ("x", "trie")}),
+        (
+            {"score_mode": "full", "second_bundle": "y", "second_score_mode": "full", "second_mode": "on_request"},
+            {"a": ("x", "full"), "b": ("y", "full")},
+        ),
+    ],
+)
+def test_each_arm_has_its_bundle_and_score_mode(given: dict[str, str], served: dict[str, tuple[str, str]]) -> None:
+    arms = read_settings(bundle="x", port=3333, **given).arms
+    assert {name: (str(own.bundle), own.score_mode) for name, own in arms.items()} == served
+    assert {own.port for own in arms.values()} == {3333}
 
 
 def test_a_settings_file_that_is_missing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
