@@ -21,7 +21,7 @@ rdrec prepare --reviews "$work"/shop/reviews.json.gz --metadata "$work"/shop/met
 step "3/7 distill: rationales by rule (an LLM teacher is one flag away)"
 rdrec distill "$work/dataset" --teacher extractive
 step "4/7 train a tiny RDRec"
-rdrec train "$work/dataset" --out "$work/checkpoint" --backbone scratch:tiny \
+OMP_NUM_THREADS=1 rdrec train "$work/dataset" --out "$work/checkpoint" --backbone scratch:tiny \
   --time-budget 2.8 --batch-size 32 --learning-rate 0.002 --ratio 2:1:0.5:0 --set dropout=0.1 # small and often: the shop is small, and texts are what is slow to learn
 step "5/7 fit the fusion with the item graph on validation, evaluate on test"
 rdrec fuse "$work/checkpoint" "$work/dataset"
