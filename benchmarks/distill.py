@@ -1,9 +1,10 @@
 """Distillation against a chat server of known latency: throughput beside the ideal, and memory by number of reviews.
 
-    python benchmarks/distill.py [--quick]
+    python benchmarks/distill.py [--quick] [--reviews 1000 100000] [--memory-latency-ms 20]
 
 Runs `rdrec distill` as its own process against a scripted server in this one. The ideal is concurrency / latency; the
-rate is taken at the server, from the first request to the last answer. Appends one JSON line to results/distill.jsonl.
+rate is taken at the server, from the first request to the last answer. CPU time is the command's own, start included.
+Appends one JSON line to results/distill.jsonl.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -29,6 +31,7 @@ from tests.rationale_dataset import write_dataset  # noqa: E402
 
 LATENCY_S = 0.2
 CONCURRENCY = 64
+POLL_S = 0.02
 ANSWER = json.dumps(
     {"user_preference": "The user loves sturdy puzzles.", "item_attributes": "The item is a sturdy, bright puzzle."}
 )
@@ -42,11 +45,29 @@ class Run:
     reviews: int
     asking_s: float
     whole_s: float
+    cpu_s: float
     peak_rss_bytes: int
 
     @property
     def rate(self) -> float:
         return self.reviews / self.asking_s
+
+
+def wait_for_peak(process: subprocess.Popen[bytes]) -> tuple[int, float]:
+    """Wait for its end: (peak resident bytes, CPU seconds); sets its returncode.
+
+    The peak is the kernel's high-water mark of the process, read until the end. Not ru_maxrss: there a child begins
+    with the peak of its parent, and this parent has held every review.
+    """
+    peak_kib = 0
+    while not os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
+        if found := re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE):  # gone once it is a zombie
+            peak_kib = int(found[1])
+        time.sleep(POLL_S)
+    _, code, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(code)
+    return peak_kib * 1024, usage.ru_utime + usage.ru_stime
 
 
 def measure(reviews: int, latency_s: float) -> Run:
@@ -66,41 +87,50 @@ def measure(reviews: int, latency_s: float) -> Run:
         command += ["--model", "m", "--concurrency", str(CONCURRENCY)]
         start = time.perf_counter()
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        _, status, usage = os.wait4(process.pid, 0)
+        peak_rss_bytes, cpu_s = wait_for_peak(process)
         whole_s = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
         stderr = process.stderr.read().decode() if process.stderr else ""
         if process.returncode != 0:
             raise SystemExit(f"rdrec distill ended with {process.returncode}:\n{stderr}")
         assert sorted(set(server.sent.values())) == [1], "a review was asked twice"
         assert server.sent.total() == reviews
-    return Run(reviews, last - first, whole_s, usage.ru_maxrss * 1024)
+    return Run(reviews, last - first, whole_s, cpu_s, peak_rss_bytes)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer reviews: under a minute")
-    quick = parser.parse_args().quick
+    parser.add_argument("--reviews", type=int, nargs="*", help="sizes of the memory runs (none: throughput only)")
+    parser.add_argument("--memory-latency-ms", type=float, default=20.0, help="the server's latency in the memory runs")
+    options = parser.parse_args()
+    quick = options.quick
+    sizes = options.reviews
+    if sizes is None:
+        sizes = [1_000, 5_000] if quick else [1_000, 10_000, 100_000]
     console = Console()
 
     console.print(f"throughput at {LATENCY_S * 1000:.0f} ms latency, concurrency {CONCURRENCY} ...")
     paced = measure(1_280 if quick else 6_400, LATENCY_S)
     ideal = CONCURRENCY / LATENCY_S
-    table = Table("reviews", "answers/s", "ideal", "of the ideal", "asking s", "whole command s")
+    table = Table("reviews", "answers/s", "ideal", "of the ideal", "asking s", "whole command s", "CPU ms an answer")
     table.add_row(
         f"{paced.reviews:,}", f"{paced.rate:.1f}", f"{ideal:.0f}", f"{paced.rate / ideal:.1%}",
-        f"{paced.asking_s:.1f}", f"{paced.whole_s:.1f}",
+        f"{paced.asking_s:.1f}", f"{paced.whole_s:.1f}", f"{1000 * paced.cpu_s / paced.reviews:.2f}",
     )  # fmt: skip
     console.print(table)
 
-    sizes = (1_000, 5_000) if quick else (1_000, 10_000, 100_000)
-    console.print("peak memory of the command, server without latency ...")
-    runs = [measure(reviews, 0.0) for reviews in sizes]
-    memory = Table("reviews", "peak RSS MB", "over the first MB", "answers/s")
-    for run in runs:
-        over = (run.peak_rss_bytes - runs[0].peak_rss_bytes) / 1e6
-        memory.add_row(f"{run.reviews:,}", f"{run.peak_rss_bytes / 1e6:.1f}", f"{over:+.1f}", f"{run.rate:.0f}")
-    console.print(memory)
+    runs = []
+    if sizes:
+        console.print(f"memory of the command, server with {options.memory_latency_ms:g} ms latency ...")
+        runs = [measure(reviews, options.memory_latency_ms / 1000) for reviews in sizes]
+        memory = Table("reviews", "peak RSS MB", "over the first MB", "answers/s", "CPU ms an answer")
+        for run in runs:
+            over = (run.peak_rss_bytes - runs[0].peak_rss_bytes) / 1e6
+            memory.add_row(
+                f"{run.reviews:,}", f"{run.peak_rss_bytes / 1e6:.1f}", f"{over:+.1f}", f"{run.rate:.0f}",
+                f"{1000 * run.cpu_s / run.reviews:.2f}",
+            )  # fmt: skip
+        console.print(memory)
 
     record = {
         "benchmark": "distill",
@@ -109,6 +139,8 @@ def main() -> None:
         "concurrency": CONCURRENCY,
         "answers_per_s": paced.rate,
         "share_of_ideal": paced.rate / ideal,
+        "cpu_s_an_answer": paced.cpu_s / paced.reviews,
+        "memory_latency_ms": options.memory_latency_ms,
         "peak_rss_bytes": {str(run.reviews): run.peak_rss_bytes for run in runs},
     }
     results = ROOT / "benchmarks" / "results"

@@ -51,9 +51,14 @@ def distill(
     Exit status: 0 complete; 3 a table was written but reviews are open (budget, failed requests); 130 interrupted.
     """
     import asyncio
+    import os
     import random
     import time
     from functools import partial
+
+    # Before Arrow is loaded, for it looks but once, and set_memory_pool() does not reach its Parquet writer. Its own
+    # allocator takes huge pages and keeps what is freed: 3 MB in use cost 25 MB at 100,000 reviews.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
     from rich.console import Console
 

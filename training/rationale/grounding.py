@@ -35,7 +35,7 @@ _FRAME = (
 )
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=4096)
 def stem(word: str) -> str:
     """English Snowball stem of a lower-cased word without its possessive ending."""
     return str(_STEMMER.stemWord(re.sub(r"['’]s$", "", word.lower())))
