@@ -167,7 +167,7 @@ def _train(lines: list[dict[str, Any]]) -> tuple[dict[str, Any], str]:
     best = max(rows, key=lambda row: row["samples_per_s"]["scratch"])
     rate = best["samples_per_s"]["scratch"]
     return {"train_samples_a_core": rate / last["threads"]}, (
-        f"recipe scratch, {best['backbone']}, {last['device']}, {last['threads']} thread(s): {rate:.0f} histories/s"
+        f"recipe scratch, {best['backbone']}, {last['device']}, {last['threads']} thread(s): {rate:.0f} interactions/s"
     )
 
 
@@ -319,8 +319,9 @@ def table(measured: Measured, assumed: Assumptions) -> list[Row]:
                                                                   1 / measured.answers / 3600), ",.0f",
         ),
         row(
-            "`rdrec train`, one pass over the histories", "core hours",
-            lambda n: core_hours(n, measured.train_samples_a_core), ",.0f",
+            "`rdrec train`, one pass over the interactions", "core hours",
+            lambda n: None if measured.interactions_a_user is None
+            else core_hours(n * measured.interactions_a_user, measured.train_samples_a_core), ",.0f",
         ),
     ]  # fmt: skip
 

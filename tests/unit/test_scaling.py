@@ -54,7 +54,7 @@ def test_the_table_is_arithmetic(tmp_path: Path) -> None:
     assert rows["`rdrec prepare`, one machine"] == pytest.approx(1e6 * 10 / 10_000 / 3600)
     assert rows["`rdrec prepare`, memory (straight line)"] == pytest.approx((1_000 + 1e7) / 1e9)  # a byte a row
     assert rows["`rdrec distill`, every review, one client"] == pytest.approx(1e6 * 5 / 100 / 3600)
-    assert rows["`rdrec train`, one pass over the histories"] == pytest.approx(1e6 / 1000 / 3600)
+    assert rows["`rdrec train`, one pass over the interactions"] == pytest.approx(1e6 * 10 / 1000 / 3600)
     assert per_million(Assumptions(), measured.capacity_a_core) == pytest.approx(1e6 / 100 / 3600 * 0.04)
 
 
