@@ -31,6 +31,9 @@ class ModelConfig(BaseModel):
     prompt_length: int = 3
     """Prompt vectors a task, put before the token embeddings (paper, section 4.3)."""
     whole_word_rows: int = 512
+    starts_from_source: bool = False
+    """The decoder of the sequential task starts from the source's last token, the item bought last, instead of the pad
+    token (ADR 2)."""
 
 
 class RDRecModel(nn.Module):
@@ -70,10 +73,21 @@ class RDRecModel(nn.Module):
         embeds, full_mask = self.source_embeddings(token_ids, whole_word_ids, mask, tasks)
         return self.t5.encode(embeds, full_mask), full_mask
 
-    def decode_targets(self, encoded: Tensor, source_mask: Tensor, targets: Tensor) -> Tensor:
-        """Teacher forcing: targets (B, T) -> hidden states (B, T, D) that predict them; starts from the pad token."""
-        start = torch.full_like(targets[:, :1], self.config.t5.pad_token_id)
-        inputs = torch.cat([start, targets[:, :-1]], dim=1)
+    def start_tokens(self, token_ids: Tensor, seen: Tensor, tasks: Tensor) -> Tensor:
+        """What the decoder starts from: (B,), or (B, G) for G prefixes of each source.
+
+        token_ids (B, S), right-padded; seen (B, S) or (B, G, S) is True for the leading tokens that are read.
+        """
+        if not self.config.starts_from_source:
+            return torch.full(seen.shape[:-1], self.config.t5.pad_token_id, dtype=torch.int64, device=seen.device)
+        token_ids, tasks = (x.reshape(len(x), *[1] * (seen.dim() - 2), -1) for x in (token_ids, tasks))
+        words = seen & (token_ids != self.config.t5.eos_token_id)
+        last = token_ids.expand(seen.shape).gather(-1, words.sum(-1, keepdim=True) - 1)
+        return torch.where(tasks == Task.SEQUENTIAL, last, self.config.t5.pad_token_id).squeeze(-1)
+
+    def decode_targets(self, encoded: Tensor, source_mask: Tensor, targets: Tensor, start: Tensor) -> Tensor:
+        """Teacher forcing: targets (B, T) after start (B,) -> hidden states (B, T, D) that predict them."""
+        inputs = torch.cat([start[:, None], targets[:, :-1]], dim=1)
         hidden, _ = self.t5.decode(inputs, self.t5.cross_key_values(encoded), source_mask)
         return hidden
 
@@ -85,7 +99,8 @@ class RDRecModel(nn.Module):
         targets (B, T) end in EOS and are padded with the pad token.
         """
         encoded, source_mask = self.encode(token_ids, whole_word_ids, mask, tasks)
-        logits = self.t5.logits(self.decode_targets(encoded, source_mask, targets)).float()
+        start = self.start_tokens(token_ids, mask, tasks)
+        logits = self.t5.logits(self.decode_targets(encoded, source_mask, targets, start)).float()
         pad = self.config.t5.pad_token_id
         return F.cross_entropy(logits.transpose(1, 2), targets, reduction="none", ignore_index=pad)
 

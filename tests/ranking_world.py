@@ -17,11 +17,13 @@ VOCABULARY = 60
 EOS = 1
 
 
-def model(seed: int = 0, *, spread: float = 3.0, **changes: Any) -> RDRecModel:
+def model(
+    seed: int = 0, *, spread: float = 3.0, starts_from_source: bool = False, **changes: Any
+) -> RDRecModel:
     """A random model; spread > 1 makes its distributions peaked, so that ranks are not decided by rounding."""
     shape = {"d_model": 16, "d_kv": 4, "d_ff": 24, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 4}
     config = T5Config(**{"vocab_size": VOCABULARY, **shape, **changes})
-    built = RDRecModel(ModelConfig(t5=config, whole_word_rows=128))
+    built = RDRecModel(ModelConfig(t5=config, whole_word_rows=128, starts_from_source=starts_from_source))
     built.initialise(torch.Generator().manual_seed(seed))
     with torch.no_grad():
         built.t5.decoder_norm.weight.mul_(spread)
@@ -73,12 +75,15 @@ def exact_scores(
         sequence = (*label, EOS)
         for depth, token in enumerate(sequence):
             children.setdefault(sequence[:depth], set()).add(token)
+    source = batch.token_ids[0, batch.mask[0]].tolist()
+    start = source[-2] if network.config.starts_from_source else 0  # before EOS
     scores = []
     with torch.inference_mode():
         encoded, mask = network.encode(*tensors)
         for label in labels:
             sequence = (*label, EOS)
-            logits = network.t5.logits(network.decode_targets(encoded, mask, torch.tensor([sequence])))[0]
+            hidden = network.decode_targets(encoded, mask, torch.tensor([sequence]), torch.tensor([start]))
+            logits = network.t5.logits(hidden)[0]
             total = 0.0
             for depth, token in enumerate(sequence):
                 allowed = list(range(VOCABULARY)) if mode is ScoreMode.FULL else sorted(children[sequence[:depth]])

@@ -92,7 +92,9 @@ def build(config: TrainConfig, dataset: Dataset, tokenizer_folder: Path | None) 
 def _model_config(config: TrainConfig, t5: T5Config) -> ModelConfig:
     # the longest source names a user and the candidates; each of these words has a row, and plain words share one
     rows = max(config.whole_word_rows, config.negatives + 3)
-    return ModelConfig(t5=t5, prompt_length=config.prompt_length, whole_word_rows=rows)
+    return ModelConfig(
+        t5=t5, prompt_length=config.prompt_length, whole_word_rows=rows, starts_from_source=config.starts_from_source
+    )
 
 
 def _pretrained(

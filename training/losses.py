@@ -30,27 +30,30 @@ def target_nll(model: RDRecModel, batch: Batch, device: torch.device, *, smoothi
     targets = torch.from_numpy(batch.targets).to(device)
     if batch.choices is None:
         first = targets[:, 0, 0]
-        hidden = model.decode_targets(encoded, source_mask, first)
+        hidden = model.decode_targets(encoded, source_mask, first, model.start_tokens(token_ids, mask, tasks))
         rows = None if batch.text_rows is None else torch.arange(batch.text_rows, device=device)
         return _full(model, hidden, first, smoothing, rows)[:, None, None]
     last_word = None if batch.last_word is None else torch.from_numpy(batch.last_word).to(device)
+    prompts = source_mask.shape[1] - whole_word_ids.shape[1]
     if last_word is not None:
-        prompts = source_mask.shape[1] - whole_word_ids.shape[1]
         seen = F.pad(whole_word_ids, (prompts, 0))[:, None, :] <= last_word[:, :, None]
         source_mask = source_mask[:, None, :] & seen
-    hidden = _decode_groups(model, encoded, source_mask, targets)
+    start = model.start_tokens(token_ids, source_mask[..., prompts:], tasks).reshape(len(targets), -1)
+    hidden = _decode_groups(model, encoded, source_mask, targets, start)
     return _restricted(model, hidden, batch.choices, smoothing, targets.shape[:3])
 
 
-def _decode_groups(model: RDRecModel, encoded: Tensor, source_mask: Tensor, targets: Tensor) -> Tensor:
+def _decode_groups(
+    model: RDRecModel, encoded: Tensor, source_mask: Tensor, targets: Tensor, start: Tensor
+) -> Tensor:
     """Teacher forcing over targets (B, G, F, T), source_mask (B, S) or (B, G, S) -> hidden (B, G (1 + F (T - 1)), D).
 
-    The first slot of a group reads the start token and is shared; each target's further slots see it and their own.
+    The first slot of a group reads its start token, of start (B, G), and is shared; each target's further slots see it
+    and their own.
     """
-    n_rows, n_groups, _, length = targets.shape
+    _, n_groups, _, length = targets.shape
     device = targets.device
-    start = torch.full((n_rows, n_groups, 1), model.config.t5.pad_token_id, dtype=targets.dtype, device=device)
-    tokens = torch.cat([start, targets[..., :-1].flatten(2)], dim=2)
+    tokens = torch.cat([start[..., None], targets[..., :-1].flatten(2)], dim=2)
     width = tokens.shape[2]
     within = torch.arange(width, device=device)
     positions = torch.where(within == 0, 0, (within - 1) % max(length - 1, 1) + 1)

@@ -7,10 +7,15 @@ from typing import Any
 from rdrec_core.decoding.onnx_ops import OnnxOps, Value
 from rdrec_core.decoding.t5_graph import KeyValueNames, QuantizedT5Writer, T5Writer
 from rdrec_core.model import RDRecModel
+from rdrec_core.types import Task
 
 
 class OnnxNetwork:
-    """The network of one graph. `memory` is the cross-attention's keys and values a layer and the source bias."""
+    """The network of one graph.
+
+    `memory` is the cross-attention's keys and values a layer, the source bias, and what the decoder starts from (B, 1)
+    unless that is the trie's own start token.
+    """
 
     def __init__(self, ops: OnnxOps, model: RDRecModel, columns: Value, *, int8: bool) -> None:
         """columns (T,): the trie's vocabulary ids, an input of the graph."""
@@ -45,19 +50,28 @@ class OnnxNetwork:
             visible = graph.call("Add", visible, write.mask_bias((distances <= 0).name))
         bias = graph.call("Add", write.unsqueeze(by_distance, 0), visible)
         encoded = write.encoder(model.t5, x, bias)
-        return write.cross_key_values(model.t5, encoded), source_bias
+        start = self._last_token(token_ids, mask, tasks) if model.config.starts_from_source else None
+        return write.cross_key_values(model.t5, encoded), source_bias, start
+
+    def _last_token(self, token_ids: Value, mask: Value, tasks: Value) -> Value:
+        """`RDRecModel.start_tokens`, (B, 1)."""
+        ops = self._ops
+        words = mask & ~(token_ids == self._config.eos_token_id)
+        places = ops.unsqueeze(ops.arange(ops.size(token_ids, 1)), 0)
+        last = ops.take_along(token_ids, ops.unsqueeze(ops.largest(ops.where(words, places, 0)), 1))
+        return ops.where(ops.unsqueeze(tasks, 1) == int(Task.SEQUENTIAL), last, self._config.pad_token_id)
 
     def decode(
         self,
         tokens: Value,
         positions: Value,
         slot_mask: Value,
-        memory: tuple[list[KeyValueNames], str],
+        memory: tuple[list[KeyValueNames], str, Value | None],
         past: list[KeyValueNames] | None,
         past_positions: Value | None,
     ) -> tuple[Value, list[KeyValueNames]]:
         graph, write, ops, t5 = self._graph, self._write, self._ops, self._model.t5
-        cross, source_bias = memory
+        cross, source_bias, start = memory
         batch = Value(graph, write.size(source_bias, 0), "int")
         n_new = ops.size(tokens, 1)
         key_positions = positions if past_positions is None else ops.concat([past_positions, positions], 1)
@@ -70,7 +84,10 @@ class OnnxNetwork:
         )
         cross_bias = ops.expand(Value(graph, source_bias, "float"), [1, 1, n_new, 1]).name
 
-        x = graph.call("Gather", self._shared, ops.expand(tokens, [batch, n_new]).name)
+        tokens = ops.expand(tokens, [batch, n_new])
+        if start is not None:
+            tokens = ops.where(positions == 0, start, tokens)
+        x = graph.call("Gather", self._shared, tokens.name)
         normed, present = write.decoder(t5, x, bias, cross, cross_bias, past)
         return Value(graph, normed, "float"), present
 

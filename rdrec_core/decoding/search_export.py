@@ -149,13 +149,16 @@ def teacher_forced(
 ) -> FloatArray:
     """Log-probability of each item's label by teacher forcing, (n,): a mode's definition, the long way."""
     batch = pad_sources([encoder.encode(Task.SEQUENTIAL, request.user_index, request.history)])
-    sources = (torch.from_numpy(x) for x in (batch.token_ids, batch.whole_word_ids, batch.mask, batch.tasks))
+    sources = [torch.from_numpy(x) for x in (batch.token_ids, batch.whole_word_ids, batch.mask, batch.tasks)]
+    token_ids, _, mask, tasks = sources
+    start = model.start_tokens(token_ids, mask, tasks)
     encoded, mask = model.encode(*sources)
     labels = [trie.label(item) for item in items]
     targets = torch.zeros(len(labels), max(len(label) for label in labels), dtype=torch.int64)
     for row, label in enumerate(labels):
         targets[row, : len(label)] = torch.tensor(label)
-    hidden = model.decode_targets(encoded.expand(len(labels), -1, -1), mask.expand(len(labels), -1), targets)
+    n = len(labels)
+    hidden = model.decode_targets(encoded.expand(n, -1, -1), mask.expand(n, -1), targets, start.expand(n))
     logits = model.t5.logits(hidden)
     scores = np.zeros(len(labels), dtype=np.float32)
     for row, label in enumerate(labels):

@@ -87,8 +87,8 @@ class TorchOps:
         return then() if n > 0 else otherwise()
 
 
-Memory = tuple[list[KeyValue], Tensor]
-"""Cross-attention keys and values of each layer, and the source mask (B, S)."""
+Memory = tuple[list[KeyValue], Tensor, Tensor]
+"""Cross-attention keys and values of each layer, the source mask (B, S), and what the decoder starts from (B,)."""
 
 
 class TorchNetwork:
@@ -108,8 +108,8 @@ class TorchNetwork:
         past: list[KeyValue] | None,
         past_positions: Tensor | None,
     ) -> tuple[Tensor, list[KeyValue]]:
-        cross, source_mask = memory
-        tokens = tokens.expand(source_mask.shape[0], -1)
+        cross, source_mask, start = memory
+        tokens = torch.where(positions == 0, start[:, None], tokens)
         return self._t5.decode(
             tokens, cross, source_mask,
             positions=positions, slot_mask=slot_mask, past=past, past_positions=past_positions,

@@ -138,11 +138,10 @@ class TorchEngine(TrieEngine):
         return PathTensors(**{k: v.unsqueeze(0) if shared else v for k, v in tensors.items()})
 
     def _memory(self, sources: SourceBatch) -> Memory:
-        encoded, mask = self._model.encode(
-            self._tensor(sources.token_ids), self._tensor(sources.whole_word_ids),
-            self._tensor(sources.mask), self._tensor(sources.tasks),
-        )  # fmt: skip
-        return self._model.t5.cross_key_values(encoded), mask
+        token_ids, mask, tasks = (self._tensor(x) for x in (sources.token_ids, sources.mask, sources.tasks))
+        start = self._model.start_tokens(token_ids, mask, tasks)
+        encoded, mask = self._model.encode(token_ids, self._tensor(sources.whole_word_ids), mask, tasks)
+        return self._model.t5.cross_key_values(encoded), mask, start
 
     def _tensor(self, array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Tensor:
         return torch.as_tensor(array, device=self._device)

@@ -44,7 +44,8 @@ def by_hand(
     whole.append(0)
     words = hf.shared(torch.tensor([ids])) + ours.whole_words(torch.tensor([whole]))
     embeds = torch.cat([ours.prompts[int(example.task)][None], words], dim=1)
-    logits = hf(inputs_embeds=embeds, decoder_input_ids=torch.tensor([[0, *target[:-1]]])).logits[0]
+    start = ids[-2] if ours.config.starts_from_source and example.task is Task.SEQUENTIAL else 0  # -1 is EOS
+    logits = hf(inputs_embeds=embeds, decoder_input_ids=torch.tensor([[start, *target[:-1]]])).logits[0]
     return torch.log_softmax(logits, dim=-1)
 
 

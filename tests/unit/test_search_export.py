@@ -79,6 +79,8 @@ def test_the_files_and_the_measured_choice(tmp_path: Path, trie: ItemTrie) -> No
     "changes",
     [
         {"causal_encoder": True},
+        {"starts_from_source": True},
+        {"causal_encoder": True, "starts_from_source": True},
         {"is_gated_act": True, "tie_word_embeddings": False},
         {"d_kv": 8, "num_heads": 3, "num_decoder_layers": 1},
     ],
@@ -103,8 +105,9 @@ def test_bfloat16_ranks_almost_alike(trie: ItemTrie) -> None:
     assert len(answer.item_indices) == REQUEST.n_items
 
 
-def test_teacher_forcing_is_the_definition(trie: ItemTrie) -> None:
-    model, encoder = world.model(0), world.encoder(LABELS)
+@pytest.mark.parametrize("starts_from_source", [False, True])
+def test_teacher_forcing_is_the_definition(trie: ItemTrie, starts_from_source: bool) -> None:
+    model, encoder = world.model(0, starts_from_source=starts_from_source), world.encoder(LABELS)
     for mode in (ScoreMode.FULL, ScoreMode.TRIE):
         expected = world.exact_scores(model, encoder, LABELS, REQUEST, mode)
         found = teacher_forced(model, encoder, trie, REQUEST, range(len(LABELS)), mode)
