@@ -139,9 +139,14 @@ class SourceEncoder:
         return EncodedSource(task, np.concatenate(tokens), whole)
 
 
-def pad_sources(sources: Sequence[EncodedSource], *, pad_token_id: int = 0) -> SourceBatch:
-    """Pad to the longest source of the batch."""
-    width = max(len(source.token_ids) for source in sources)
+def rounded_up(size: int, multiple: int) -> int:
+    """The smallest multiple that is at least `size`."""
+    return -(-size // multiple) * multiple
+
+
+def pad_sources(sources: Sequence[EncodedSource], *, pad_token_id: int = 0, multiple: int = 1) -> SourceBatch:
+    """Pad to the longest source of the batch, rounded up to a multiple."""
+    width = rounded_up(max(len(source.token_ids) for source in sources), multiple)
     token_ids = np.full((len(sources), width), pad_token_id, dtype=np.int64)
     whole_word_ids = np.zeros((len(sources), width), dtype=np.int64)
     mask = np.zeros((len(sources), width), dtype=np.bool_)

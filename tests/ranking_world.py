@@ -17,9 +17,7 @@ VOCABULARY = 60
 EOS = 1
 
 
-def model(
-    seed: int = 0, *, spread: float = 3.0, starts_from_source: bool = False, **changes: Any
-) -> RDRecModel:
+def model(seed: int = 0, *, spread: float = 3.0, starts_from_source: bool = False, **changes: Any) -> RDRecModel:
     """A random model; spread > 1 makes its distributions peaked, so that ranks are not decided by rounding."""
     shape = {"d_model": 16, "d_kv": 4, "d_ff": 24, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 4}
     config = T5Config(**{"vocab_size": VOCABULARY, **shape, **changes})

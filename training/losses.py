@@ -43,9 +43,7 @@ def target_nll(model: RDRecModel, batch: Batch, device: torch.device, *, smoothi
     return _restricted(model, hidden, batch.choices, smoothing, targets.shape[:3])
 
 
-def _decode_groups(
-    model: RDRecModel, encoded: Tensor, source_mask: Tensor, targets: Tensor, start: Tensor
-) -> Tensor:
+def _decode_groups(model: RDRecModel, encoded: Tensor, source_mask: Tensor, targets: Tensor, start: Tensor) -> Tensor:
     """Teacher forcing over targets (B, G, F, T), source_mask (B, S) or (B, G, S) -> hidden (B, G (1 + F (T - 1)), D).
 
     The first slot of a group reads its start token, of start (B, G), and is shared; each target's further slots see it

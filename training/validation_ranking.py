@@ -34,7 +34,7 @@ def ndcg_at_10(
     targets = [e.targets[0][0] for e in examples]
 
     def measure(model: RDRecModel, group: Processes) -> float:
-        engine = TorchEngine(model, encoder, trie, score_mode=mode, max_batch=64)
+        engine = TorchEngine(model, encoder, trie, score_mode=mode, max_batch=64, fixed_shapes=False)
         mine = slice(group.rank, None, group.count)
         answers = engine.recommend(requests[mine])
         ranks = np.array([rank_in_list(t, a.item_indices) for t, a in zip(targets[mine], answers, strict=True)])

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rdrec_core.decoding.item_trie import TrieStates
+from rdrec_core.encoding import rounded_up
 from rdrec_core.types import IntArray
 
 BoolArray = npt.NDArray[np.bool_]
@@ -65,9 +66,9 @@ def open_edges(states: TrieStates, leaves: IntArray) -> IntArray:
     return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
 
 
-def stacked(rows: Sequence[npt.NDArray[np.integer]], fill: int) -> IntArray:
-    """1-d arrays of different lengths as (B, X), X at least 1, padded with `fill`."""
-    width = max(1, *(len(row) for row in rows))
+def stacked(rows: Sequence[npt.NDArray[np.integer]], fill: int, multiple: int = 1) -> IntArray:
+    """1-d arrays of different lengths as (B, X), X at least 1 and rounded up to a multiple, padded with `fill`."""
+    width = rounded_up(max(1, *(len(row) for row in rows)), multiple)
     table = np.full((len(rows), width), fill, dtype=np.int64)
     for index, row in enumerate(rows):
         table[index, : len(row)] = row
@@ -126,11 +127,16 @@ def paths_of(states: TrieStates, leaves: IntArray, n_columns: int) -> Paths:
     )
 
 
-def stacked_paths(parts: Sequence[Paths], n_columns: int) -> Paths:
-    """Pad several requests' paths to one batch. Padded slots see only themselves; padded items score 0."""
-    n_slots = max(len(part.tokens) for part in parts)
-    n_states = max(len(part.state) for part in parts)
-    n_items, n_levels = (max(part.steps.shape[axis] for part in parts) for axis in (0, 1))
+def stacked_paths(parts: Sequence[Paths], n_columns: int, multiple: int = 1) -> Paths:
+    """Pad several requests' paths to one batch. Padded slots see only themselves; padded items score 0.
+
+    Slots, states and items are padded to a multiple each.
+    """
+    n_slots, n_states, n_items = (
+        rounded_up(max(len(rows) for rows in column), multiple)
+        for column in zip(*((part.tokens, part.state, part.steps) for part in parts), strict=True)
+    )
+    n_levels = max(part.steps.shape[1] for part in parts)
     slot_mask = np.zeros((len(parts), n_slots, n_slots), dtype=np.bool_)
     slot_mask[:, np.arange(n_slots), np.arange(n_slots)] = True
     steps = np.full((len(parts), n_items, n_levels), n_states * n_columns, dtype=np.int64)
@@ -140,10 +146,10 @@ def stacked_paths(parts: Sequence[Paths], n_columns: int) -> Paths:
         past_end = part.steps == len(part.state) * n_columns
         steps[row, : part.steps.shape[0], : part.steps.shape[1]] = np.where(past_end, n_states * n_columns, part.steps)
     return Paths(
-        tokens=stacked([part.tokens for part in parts], 0),
-        positions=stacked([part.positions for part in parts], 0),
+        tokens=stacked([part.tokens for part in parts], 0, multiple),
+        positions=stacked([part.positions for part in parts], 0, multiple),
         slot_mask=slot_mask,
-        state=stacked([part.state for part in parts], 0),
-        state_slot=stacked([part.state_slot for part in parts], 0),
+        state=stacked([part.state for part in parts], 0, multiple),
+        state_slot=stacked([part.state_slot for part in parts], 0, multiple),
         steps=steps,
     )

@@ -6,8 +6,10 @@ Knows the model and the search; requests are turned into arrays by `TrieEngine`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -15,6 +17,7 @@ from torch import Tensor
 from rdrec_core.bundle import Bundle
 from rdrec_core.decoding.beam_search import BeamSearch, Eligibility
 from rdrec_core.decoding.candidate_scoring import CandidateScoring, PathTensors
+from rdrec_core.decoding.cuda_graphs import FixedShapeOps, Function, GraphCache
 from rdrec_core.decoding.item_trie import ItemTrie
 from rdrec_core.decoding.path_arrays import BoolArray, Paths, paths_of
 from rdrec_core.decoding.tensor_ops import TrieTensors
@@ -25,6 +28,10 @@ from rdrec_core.engines.trie_engine import TEXT_ROWS, BeamArrays, ExactArrays, T
 from rdrec_core.errors import InputError
 from rdrec_core.model import RDRecModel
 from rdrec_core.types import FloatArray, IntArray, ScoreMode, Strategy, TextRequest
+
+_PATH_ARRAYS = tuple(Paths.__dataclass_fields__)
+_ROUND_TO = 16
+"""What array sizes are rounded up to where shapes are fixed."""
 
 
 class TorchEngine(TrieEngine):
@@ -41,17 +48,24 @@ class TorchEngine(TrieEngine):
         available: BoolArray | None = None,
         text: TextWriter | None = None,
         max_batch: int = 16,
+        fixed_shapes: bool | None = None,
     ) -> None:
-        """The model is put in evaluation mode. available (N,) by item index, all where None; text writes texts."""
+        """The model is put in evaluation mode. available (N,) by item index, all where None; text writes texts.
+
+        fixed_shapes: searches of few shapes, recorded as CUDA graphs; None: on a GPU only.
+        """
         if score_mode is ScoreMode.TRIE_INT8:
             raise InputError("trie-int8 runs in OnnxEngine only; use trie", field="score_mode")
         self._model = model.eval()
         self._text = text
         self._device = model.prompts.device
-        self._ops = TorchOps(self._device)
+        fixed = self._device.type == "cuda" if fixed_shapes is None else fixed_shapes
+        self._ops = (FixedShapeOps if fixed else TorchOps)(self._device)
+        self._records = fixed and self._device.type == "cuda"
         super().__init__(
-            encoder, trie, score_mode=score_mode, strategy=strategy, available=available, max_batch=max_batch
-        )
+            encoder, trie, score_mode=score_mode, strategy=strategy, available=available, max_batch=max_batch,
+            round_to=_ROUND_TO if fixed else 1,
+        )  # fmt: skip
 
     @classmethod
     def from_bundle(
@@ -60,10 +74,15 @@ class TorchEngine(TrieEngine):
         *,
         score_mode: ScoreMode | None = None,
         strategy: Strategy | None = None,
-        device: str = "cpu",
+        device: str | None = None,
     ) -> TorchEngine:
-        """Read model, tokenizer, labels and availability; the bundle's first float mode and its strategy by default."""
-        model = RDRecModel.load(bundle.path).to(device)
+        """Read model, tokenizer, labels and availability; the bundle's first float mode and its strategy by default.
+
+        device None takes a GPU where there is one. On a GPU that computes in bfloat16 the model does.
+        """
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        half = device.startswith("cuda") and torch.cuda.is_bf16_supported()
+        model = RDRecModel.load(bundle.path).to(device, torch.bfloat16 if half else torch.float32)
         t5 = model.config.t5
         tokenizer = Tokenizer.from_file(str(bundle.file("tokenizer.json")))
         encoder = SourceEncoder(tokenizer, bundle.tokens("item_words"), eos_token_id=t5.eos_token_id)
@@ -102,46 +121,58 @@ class TorchEngine(TrieEngine):
         self._scoring = CandidateScoring(self._ops, network, self._tensors, widest=int(states.fanout.max()), full=full)
         self._leaf_alive = torch.as_tensor(self._availability.leaf_alive, device=self._device)
         self._all_paths: PathTensors | None = None
+        self._run = GraphCache(records=self._records)  # recorded graphs read this trie's tensors
 
     def _availability_changed(self) -> None:
         self._tensors.edge_alive.copy_(torch.as_tensor(self._availability.edge_alive))
-        self._leaf_alive = torch.as_tensor(self._availability.leaf_alive, device=self._device)
+        self._leaf_alive.copy_(torch.as_tensor(self._availability.leaf_alive))
 
-    @torch.inference_mode()
     def _search(self, batch: BeamArrays) -> tuple[FloatArray, IntArray]:
-        eligibility = Eligibility(
-            self._tensor(batch.allowed_by_default), self._tensor(batch.state), self._tensor(batch.offset)
-        )
-        n_items = self._tensor(batch.n_items).unsqueeze(1)
-        scores, leaves = self._beam_search(self._memory(batch.sources), eligibility, n_items, batch.beam_width)
-        return scores.cpu().numpy(), leaves.cpu().numpy()
+        given = (batch.allowed_by_default, batch.state, batch.offset, batch.n_items[:, None])
+        scores, leaves = self._computed(self._beam, batch.sources, given, batch.beam_width)
+        return scores, leaves
 
-    @torch.inference_mode()
+    def _beam(self, tensors: Sequence[Tensor], beam_width: int) -> Sequence[Tensor]:
+        *sources, allowed, state, offset, n_items = tensors
+        return self._beam_search(self._memory(*sources), Eligibility(allowed, state, offset), n_items, beam_width)
+
     def _search_exactly(self, batch: ExactArrays) -> tuple[FloatArray, IntArray, FloatArray]:
         if self._all_paths is None:
-            leaves = np.arange(len(self._trie))
-            self._all_paths = self._path_tensors(paths_of(self._states, leaves, len(self._trie.columns)), shared=True)
-        scores, found, also = self._scoring.best(
-            self._memory(batch.sources), len(batch.leaf), self._all_paths,
-            self._tensor(batch.allowed_by_default), self._tensor(batch.leaf), self._leaf_alive, batch.n_items,
-            self._tensor(batch.also),
-        )  # fmt: skip
-        return scores.cpu().numpy(), found.cpu().numpy(), also.cpu().numpy()
+            paths = paths_of(self._states, np.arange(len(self._trie)), len(self._trie.columns))
+            tensors = {name: self._tensor(getattr(paths, name)).unsqueeze(0) for name in _PATH_ARRAYS}
+            self._all_paths = PathTensors(**tensors)
+        given = (batch.allowed_by_default, batch.leaf, batch.also)
+        scores, found, also = self._computed(self._exact, batch.sources, given, batch.n_items)
+        return scores, found, also
+
+    def _exact(self, tensors: Sequence[Tensor], n_items: int) -> Sequence[Tensor]:
+        *sources, allowed, leaf, also = tensors
+        assert self._all_paths is not None
+        return self._scoring.best(
+            self._memory(*sources), len(leaf), self._all_paths, allowed, leaf, self._leaf_alive, n_items, also
+        )
+
+    def _score_paths(self, sources: SourceBatch, paths: Paths) -> FloatArray:
+        (scores,) = self._computed(self._scores, sources, [getattr(paths, name) for name in _PATH_ARRAYS])
+        return scores.astype(np.float32)
+
+    def _scores(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        paths = PathTensors(**dict(zip(_PATH_ARRAYS, tensors[4:], strict=True)))
+        return (self._scoring(self._memory(*tensors[:4]), len(tensors[0]), paths),)
 
     @torch.inference_mode()
-    def _score_paths(self, sources: SourceBatch, paths: Paths) -> FloatArray:
-        scores = self._scoring(self._memory(sources), len(sources.tasks), self._path_tensors(paths, shared=False))
-        return np.asarray(scores.cpu().numpy(), dtype=np.float32)
+    def _computed(
+        self, function: Function, sources: SourceBatch, given: Sequence[npt.NDArray[Any]], *sizes: int
+    ) -> list[npt.NDArray[Any]]:
+        """A function of the sources' four arrays and those given, run on the device."""
+        arrays = (sources.token_ids, sources.whole_word_ids, sources.mask, sources.tasks, *given)
+        found = self._run(function, [self._tensor(array) for array in arrays], *sizes)
+        return [tensor.cpu().numpy() for tensor in found]
 
-    def _path_tensors(self, paths: Paths, *, shared: bool) -> PathTensors:
-        tensors = {name: self._tensor(getattr(paths, name)) for name in Paths.__dataclass_fields__}
-        return PathTensors(**{k: v.unsqueeze(0) if shared else v for k, v in tensors.items()})
-
-    def _memory(self, sources: SourceBatch) -> Memory:
-        token_ids, mask, tasks = (self._tensor(x) for x in (sources.token_ids, sources.mask, sources.tasks))
+    def _memory(self, token_ids: Tensor, whole_word_ids: Tensor, mask: Tensor, tasks: Tensor) -> Memory:
         start = self._model.start_tokens(token_ids, mask, tasks)
-        encoded, mask = self._model.encode(token_ids, self._tensor(sources.whole_word_ids), mask, tasks)
+        encoded, mask = self._model.encode(token_ids, whole_word_ids, mask, tasks)
         return self._model.t5.cross_key_values(encoded), mask, start
 
-    def _tensor(self, array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Tensor:
+    def _tensor(self, array: npt.NDArray[Any]) -> Tensor:
         return torch.as_tensor(array, device=self._device)

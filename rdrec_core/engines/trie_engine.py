@@ -23,7 +23,7 @@ from rdrec_core.decoding.path_arrays import (
     stacked,
     stacked_paths,
 )
-from rdrec_core.encoding import EncodedSource, SourceBatch, SourceEncoder, pad_sources
+from rdrec_core.encoding import EncodedSource, SourceBatch, SourceEncoder, pad_sources, rounded_up
 from rdrec_core.errors import EngineError, InputError
 from rdrec_core.types import (
     FloatArray,
@@ -105,9 +105,14 @@ class TrieEngine(ABC):
         strategy: Strategy,
         available: BoolArray | None,
         max_batch: int,
+        round_to: int = 1,
     ) -> None:
-        """available (N,) by item index, all where None; max_batch: most requests that run at once."""
+        """available (N,) by item index, all where None; max_batch: most requests that run at once.
+
+        round_to above 1 pads every array to multiples of it, and batches to powers of two, so that few shapes occur.
+        """
         self._encoder = encoder
+        self._round_to = round_to
         self._score_mode = score_mode
         self.strategy = strategy
         self._max_batch = max_batch
@@ -145,8 +150,9 @@ class TrieEngine(ABC):
             by_width.setdefault(max(request.beam_width, request.n_items), []).append(index)
         for width, indices in by_width.items():
             for chunk in _similar_lengths(indices, sources, self._max_batch):
+                rows = self._filled(chunk)
                 scores, leaves, also = self._rank(
-                    [requests[i] for i in chunk], [eligible[i] for i in chunk], [sources[i] for i in chunk], width
+                    [requests[i] for i in rows], [eligible[i] for i in rows], [sources[i] for i in rows], width
                 )
                 for row, index in enumerate(chunk):
                     k = min(requests[index].n_items, eligible[index].count)
@@ -168,16 +174,17 @@ class TrieEngine(ABC):
         n_columns = len(self._trie.columns)
         results: list[FloatArray | None] = [None] * len(requests)
         for chunk in _similar_lengths(range(len(requests)), sources, self._max_batch):
-            paths = [
-                paths_of(self._states, self._trie.leaf[np.asarray(requests[i].candidates)], n_columns) for i in chunk
-            ]
-            slots = max(len(p.tokens) for p in paths)
+            paths = {
+                i: paths_of(self._states, self._trie.leaf[np.asarray(requests[i].candidates)], n_columns) for i in chunk
+            }
+            slots = max(len(p.tokens) for p in paths.values())
             at_once = max(1, _MAX_SLOTS // slots)
             for start in range(0, len(chunk), at_once):
                 part = chunk[start : start + at_once]
+                rows = self._filled(part)
                 scores = self._score_paths(
-                    pad_sources([sources[i] for i in part]),
-                    stacked_paths(paths[start : start + at_once], n_columns),
+                    pad_sources([sources[i] for i in rows], multiple=self._round_to),
+                    stacked_paths([paths[i] for i in rows], n_columns, self._round_to),
                 )
                 for row, index in enumerate(part):
                     results[index] = scores[row, : len(requests[index].candidates)].astype(np.float32)
@@ -199,16 +206,24 @@ class TrieEngine(ABC):
     def _availability_changed(self) -> None:
         """Take over `self._availability`."""
 
+    def _filled(self, rows: list[int]) -> list[int]:
+        """The rows of a batch, its last one repeated where the number of rows is rounded up."""
+        if self._round_to == 1:
+            return rows
+        return rows + rows[-1:] * ((1 << (len(rows) - 1).bit_length()) - len(rows))
+
     def _rank(
         self, requests: list[RankRequest], eligible: list[_Eligible], sources: list[EncodedSource], beam_width: int
     ) -> tuple[FloatArray, IntArray, Sequence[FloatArray]]:
         default = np.array([[0.0 if e.listed else 1.0] for e in eligible], dtype=np.float32)
-        padded = pad_sources(sources)
+        padded = pad_sources(sources, multiple=self._round_to)
         if self.strategy is Strategy.EXACT:
-            leaves = stacked([e.leaves for e in eligible], len(self._trie))
-            n_items = min(max(r.n_items for r in requests), len(self._trie))
-            also = stacked([self._trie.leaf[np.asarray(r.also, dtype=np.int64)] for r in requests], 0)
-            scores, found, besides = self._search_exactly(ExactArrays(padded, default, leaves, n_items, also))
+            leaves = stacked([e.leaves for e in eligible], len(self._trie), self._round_to)
+            n_items = min(rounded_up(max(r.n_items for r in requests), self._round_to), len(self._trie))
+            also = [self._trie.leaf[np.asarray(r.also, dtype=np.int64)] for r in requests]
+            scores, found, besides = self._search_exactly(
+                ExactArrays(padded, default, leaves, n_items, stacked(also, 0, self._round_to))
+            )
             return scores, found, list(besides)
         edges = [
             open_edges(self._states, e.leaves) if e.listed else closed_edges(self._states, self._availability, e.leaves)
@@ -217,9 +232,8 @@ class TrieEngine(ABC):
         states = [self._states.state_of_edge(e) for e in edges]
         offsets = [e - self._states.edge_start[s] for e, s in zip(edges, states, strict=True)]
         wanted = np.array([r.n_items for r in requests], dtype=np.int64)
-        scores, leaves = self._search(
-            BeamArrays(padded, default, stacked(states, -1), stacked(offsets, 0), wanted, beam_width)
-        )
+        closed = stacked(states, -1, self._round_to), stacked(offsets, 0, self._round_to)
+        scores, leaves = self._search(BeamArrays(padded, default, *closed, wanted, beam_width))
         asked = [ScoreRequest(r.user_index, r.also, r.history, Task.SEQUENTIAL) for r in requests if r.also]
         scored = iter(self.score(asked))
         return scores, leaves, [next(scored) if r.also else np.empty(0, dtype=np.float32) for r in requests]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from rdrec_core.decoding.item_trie import ItemTrie
 from rdrec_core.decoding.onnx_text import OnnxTextGenerator
@@ -25,6 +26,7 @@ LABELS = world.random_labels(np.random.default_rng(7), N_ITEMS, longest=4)
 IMPLEMENTATIONS = [
     "fake",
     *(f"torch {mode} {strategy}" for mode in ("full", "trie") for strategy in Strategy),
+    *(f"torch-fixed {mode} {strategy}" for mode in ("full", "trie") for strategy in Strategy),
     *(f"onnx {mode} {strategy}" for mode in ScoreMode for strategy in Strategy),
 ]
 
@@ -46,10 +48,11 @@ def engine(request: pytest.FixtureRequest, graphs: Path) -> Engine:
         return FakeEngine()
     mode, strategy = ScoreMode(options[0]), Strategy(options[1])
     encoder, trie, tokenizer = world.encoder(LABELS), ItemTrie.build(world.ragged(LABELS)), world.tokenizer()
-    if name == "torch":
-        model = world.model(3)
+    if name.startswith("torch"):
+        model = world.model(3).to("cuda" if torch.cuda.is_available() else "cpu")
         writer = TorchTextGenerator(model, encoder, tokenizer)
-        return TorchEngine(model, encoder, trie, score_mode=mode, strategy=strategy, text=writer)
+        fixed = name == "torch-fixed"
+        return TorchEngine(model, encoder, trie, score_mode=mode, strategy=strategy, text=writer, fixed_shapes=fixed)
     text = OnnxTextGenerator(graphs, encoder, tokenizer)
     return OnnxEngine(graphs, encoder, trie, score_mode=mode, strategy=strategy, text=text, threads=1)
 
