@@ -11,13 +11,13 @@ so its cost grows with N (docs/experiments.md has both side by side). Knows sequ
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.sparse import csr_array, diags_array, vstack
+from scipy.sparse import csr_array, vstack
 
 from rdrec_core.item_graph import Channel, ItemGraph
 from training.data.dataset import Dataset, Split
@@ -89,15 +89,14 @@ def graph_of(sequences: Sequences, config: GraphConfig) -> ItemGraph:
     """Popularity and the four channels."""
     purchases = np.bincount(sequences.items, minlength=sequences.n_items).astype(np.float64)
     pairs = ordered_pairs(sequences, config)
-    after = damped(pairs, config.row_damping, purchases, config.column_damping)
-    matrices = {
-        "next": after,
-        "ridge": local_ridge(pairs, purchases, config.ridge_predecessors, config.ridge_strength),
-        "previous": pairs.T.tocsr(),
-        "reach": two_steps(pairs, config.reach_neighbours, config.neighbours),
+    matrices: dict[str, Callable[[], csr_array]] = {  # one at a time, so that only one is whole in memory
+        "next": lambda: damped(pairs, config.row_damping, purchases, config.column_damping),
+        "ridge": lambda: local_ridge(pairs, purchases, config.ridge_predecessors, config.ridge_strength),
+        "previous": lambda: pairs.T.tocsr(),
+        "reach": lambda: two_steps(pairs, config.reach_neighbours, config.neighbours),
     }
     channels = {
-        name: channel(strongest(matrix, config.neighbours), _decay(name, config), config.window)
+        name: channel(strongest(matrix(), config.neighbours), _decay(name, config), config.window)
         for name, matrix in matrices.items()
     }
     return ItemGraph((purchases / max(purchases.sum(), 1.0)).astype(np.float32), channels)
@@ -137,9 +136,10 @@ def damped(
     pairs: csr_array, row_power: float, purchases: npt.NDArray[np.float64], column_power: float = 0.0
 ) -> csr_array:
     """Rows divided by their sum to a power, columns by the item's purchases to another."""
-    sums = np.maximum(pairs.sum(axis=1), 1e-12)
-    columns = np.maximum(purchases, 1.0)
-    return csr_array(diags_array(sums**-row_power) @ pairs @ diags_array(columns**-column_power))
+    rows = (np.maximum(pairs.sum(axis=1), 1e-12) ** -row_power).astype(np.float32)
+    columns = (np.maximum(purchases, 1.0) ** -column_power).astype(np.float32)
+    values = pairs.data * np.repeat(rows, np.diff(pairs.indptr)) * columns[pairs.indices]
+    return csr_array((values, pairs.indices, pairs.indptr), shape=pairs.shape)
 
 
 def local_ridge(pairs: csr_array, purchases: npt.NDArray[np.float64], predecessors: int, strength: float) -> csr_array:
@@ -234,7 +234,8 @@ def channel(matrix: csr_array, decay: float, window: int) -> Channel:
 
 def _chances(matrix: csr_array) -> csr_array:
     sums = matrix.sum(axis=1)
-    return csr_array(diags_array(1.0 / np.where(sums > 0, sums, 1.0)) @ matrix)
+    values = matrix.data / np.repeat(np.where(sums > 0, sums, 1.0).astype(matrix.dtype), np.diff(matrix.indptr))
+    return csr_array((values, matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
 def _row_blocks(n: int) -> Iterator[tuple[int, int]]:

@@ -40,15 +40,8 @@ class OnnxNetwork:
         x = graph.call("Concat", graph.call("Gather", graph.weight(model.prompts), tasks.name), words, axis=1)
         prefix = ops.full_index([ops.size(token_ids, 0), model.config.prompt_length], 1) == 1
         seen = ops.concat([prefix, mask], 1)
-        length = ops.size(seen, 1)
-        places = ops.arange(length)
-        distances = ops.unsqueeze(places, 0) - ops.unsqueeze(places, 1)
-        by_distance = write.distance_bias(model.t5.encoder_bias, distances.name, bidirectional=True)
         source_bias = write.mask_bias(ops.unsqueeze(ops.unsqueeze(seen, 1), 1).name)
-        visible = source_bias
-        if self._config.causal_encoder:
-            visible = graph.call("Add", visible, write.mask_bias((distances <= 0).name))
-        bias = graph.call("Add", write.unsqueeze(by_distance, 0), visible)
+        bias = graph.call("Add", write.encoder_bias(model.t5, write.size(seen.name, 1)), source_bias)
         encoded = write.encoder(model.t5, x, bias)
         start = self._last_token(token_ids, mask, tasks) if model.config.starts_from_source else None
         return write.cross_key_values(model.t5, encoded), source_bias, start

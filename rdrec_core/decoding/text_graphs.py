@@ -45,15 +45,7 @@ def encoder_graph(model: RDRecModel) -> onnx.ModelProto:
     graph.output("source_bias", TensorProto.FLOAT, ["B", 1, 1, "PS"])
     zero_axis = graph.constant(np.array([1, 2]))
     source_bias = graph.call("Unsqueeze", write.mask_bias(full_mask), zero_axis, outputs=["source_bias"])
-    length = graph.call("Squeeze", write.size(x, 1), graph.constant(np.array([0])))
-    places = graph.call("Range", graph.constant(np.int64(0)), length, graph.constant(np.int64(1)))
-    distances = graph.call("Sub", write.unsqueeze(places, 0), write.unsqueeze(places, 1))
-    by_distance = write.unsqueeze(write.distance_bias(t5.encoder_bias, distances, bidirectional=True), 0)
-    visible = source_bias
-    if config.causal_encoder:
-        earlier = graph.call("LessOrEqual", distances, graph.constant(np.int64(0)))
-        visible = graph.call("Add", visible, write.mask_bias(earlier))
-    bias = graph.call("Add", by_distance, visible)
+    bias = graph.call("Add", write.encoder_bias(t5, write.size(x, 1)), source_bias)
     for index, pair in enumerate(write.cross_key_values(t5, write.encoder(t5, x, bias))):
         for kind, value in zip(_KINDS, pair, strict=True):
             name = f"cross.{index}.{kind}"
