@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -103,12 +104,25 @@ def bundled_world(path: Path, threads: int) -> World:
     )  # fmt: skip
 
 
+def device() -> str:
+    """Where torch's contestants run; ONNX Runtime chooses by its providers."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def dtype(device: str) -> torch.dtype:
+    return torch.bfloat16 if device == "cuda" else torch.float32
+
+
 class HuggingFace:
-    """`generate` with the same weights, the prompt vectors and whole words put into its input embeddings."""
+    """`generate` with the same weights, the prompt vectors and whole words put into its input embeddings.
+
+    On a GPU in bfloat16, as ours.
+    """
 
     def __init__(self, world: World) -> None:
         config = world.model.config.t5
         self.world = world
+        self.device = device()
         self.model = T5ForConditionalGeneration(
             HuggingFaceConfig(
                 **config.model_dump(exclude={"is_gated_act", "causal_encoder", "tie_word_embeddings"}),
@@ -121,6 +135,7 @@ class HuggingFace:
         names = {name: new for name in self.model.state_dict() for new in from_hugging_face({name: torch.empty(0)})}
         self.model.load_state_dict({name: state[new] for name, new in names.items() if new in state}, strict=False)
         self.model.tie_weights()
+        self.model.to(self.device, dtype(self.device))
         self.sequences = {(*world.labels[i].tolist(), EOS): i for i in range(len(world.labels))}
 
     def children(self, items: Sequence[int]) -> dict[tuple[int, ...], list[int]]:
@@ -134,7 +149,8 @@ class HuggingFace:
     def _embeds(self, sources: Any) -> tuple[torch.Tensor, torch.Tensor]:
         batch = pad_sources(sources)
         arrays = (batch.token_ids, batch.whole_word_ids, batch.mask, batch.tasks)
-        return self.world.model.source_embeddings(*(torch.from_numpy(array) for array in arrays))
+        embeds, mask = self.world.model.source_embeddings(*(torch.from_numpy(array) for array in arrays))
+        return embeds.to(self.device, dtype(self.device)), mask.to(self.device)
 
     @torch.inference_mode()
     def generate(self, sources: Any, allowed: Sequence[dict[tuple[int, ...], list[int]]]) -> Lists:
@@ -235,6 +251,7 @@ def contestants(
             top_of(topn[row], scores) for row, scores in zip(rows, engine.score([topn[r] for r in rows]), strict=True)
         ]
 
+    most = max(batches)
     add("sequential", "published", "beam", 1, run_published)
     for batch in batches:
         for task in ("sequential", "topn"):
@@ -244,14 +261,18 @@ def contestants(
             if not (world.graphs / f"{mode}.{strategy.value}.onnx").is_file():
                 continue
             engine = OnnxEngine(
-                world.graphs, world.encoder, world.trie, score_mode=mode, strategy=strategy, threads=world.threads
-            )
+                world.graphs, world.encoder, world.trie,
+                score_mode=mode, strategy=strategy, threads=world.threads, max_batch=most,
+            )  # fmt: skip
             for batch in batches:
                 add("sequential", mode.value, strategy.value, batch, run_engine(engine, "sequential"))
                 if strategy is Strategy.BEAM:
                     add("topn", mode.value, "exact", batch, run_engine(engine, "topn"))
+    model = copy.deepcopy(world.model).to(device(), dtype(device()))
     for mode in (ScoreMode.FULL, ScoreMode.TRIE):
-        reference = TorchEngine(world.model, world.encoder, world.trie, score_mode=mode)
+        ours = TorchEngine(model, world.encoder, world.trie, score_mode=mode, max_batch=most)
         for batch in batches:
-            add("sequential", f"{mode.value} (torch)", "beam", batch, run_engine(reference, "sequential"))
+            add("sequential", f"{mode.value} (torch)", "beam", batch, run_engine(ours, "sequential"))
+            if mode is ScoreMode.TRIE:
+                add("topn", "trie (torch)", "exact", batch, run_engine(ours, "topn"))
     return out

@@ -126,6 +126,14 @@ class T5Writer:
             domain="com.microsoft", num_heads=self.config.num_heads, scale=1.0,
         )  # fmt: skip
 
+    def attend_among(self, x: str, attention: Attention, bias: str) -> str:
+        """Attention of x (B, T, D) to itself, projections included: (B, T, H d_kv)."""
+        joined = torch.cat([attention.q.weight, attention.k.weight, attention.v.weight])
+        return self.graph.call(
+            "Attention", x, self.graph.weight(joined.T), "", "", "", bias,
+            domain="com.microsoft", num_heads=self.config.num_heads, scale=1.0,
+        )  # fmt: skip
+
     def _behind(self, past: str, kept: str, new: str) -> str:
         """The kept rows of past (B', P, K), each copied as a whole, and new (B, T, K) behind them."""
         rows = self.graph.call("Reshape", past, self._row_shape)
@@ -153,8 +161,8 @@ class T5Writer:
         blocks: list[Block] = list(t5.encoder)  # type: ignore[arg-type]
         normed = self.norm(x, blocks[0].self_norm)
         for index, block in enumerate(blocks):
-            attended = self.attend(*self.query_key_value(normed, block.self_attention), bias)
-            normed, x = self.add_and_norm(x, self.linear(attended, block.self_attention.o), block.ff_norm)
+            attended = self.linear(self.attend_among(normed, block.self_attention, bias), block.self_attention.o)
+            normed, x = self.add_and_norm(x, attended, block.ff_norm)
             after = blocks[index + 1].self_norm if index + 1 < len(blocks) else t5.encoder_norm
             normed, x = self.add_and_norm(x, self.feed_forward(normed, block.ff), after)
         return normed
@@ -263,6 +271,10 @@ class QuantizedT5Writer(T5Writer):
     def __init__(self, graph: GraphWriter, model: RDRecModel) -> None:
         super().__init__(graph, model)
         self._quantized: dict[tuple[str, bool], tuple[str, str, str]] = {}
+
+    def attend_among(self, x: str, attention: Attention, bias: str) -> str:
+        """See `T5Writer.attend_among`."""
+        return self.attend(*self.query_key_value(x, attention, split_heads=False), bias)
 
     def product(self, x: str, weight: Tensor, *, positive: bool = False) -> str:
         """See `T5Writer.product`; that x is positive is worth a bit."""
