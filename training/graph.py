@@ -22,6 +22,9 @@ from scipy.sparse import csr_array, vstack
 from rdrec_core.item_graph import Channel, ItemGraph
 from training.data.dataset import Dataset, Split
 
+MOST_ENTRIES = 100_000_000
+"""Of a channel, 8 bytes each: what bounds the graph of ten million items. FEWEST a row are kept in any case."""
+FEWEST = 10
 _ROWS_AT_ONCE = 4096
 _SECONDS_A_DAY = 86_400.0
 _BUILD = "build."
@@ -39,7 +42,7 @@ class GraphConfig(BaseModel):
     column_damping: float = Field(0.0, ge=0, le=1)
     """Columns are divided by the item's purchases to this power."""
     neighbours: int = Field(200, ge=1)
-    """Entries kept a row."""
+    """Entries kept a row; fewer in catalogues where that could be more than MOST_ENTRIES a channel."""
     decay: float = Field(0.6, gt=0, le=1)
     """Of `next` at query time: how much less an item counts than the one bought after it."""
     wide_decay: float = Field(0.7, gt=0, le=1)
@@ -87,16 +90,17 @@ def build_graph(dataset: Dataset, upto: Split = "train", config: GraphConfig | N
 
 def graph_of(sequences: Sequences, config: GraphConfig) -> ItemGraph:
     """Popularity and the four channels."""
+    kept = min(config.neighbours, max(FEWEST, MOST_ENTRIES // max(sequences.n_items, 1)))
     purchases = np.bincount(sequences.items, minlength=sequences.n_items).astype(np.float64)
     pairs = ordered_pairs(sequences, config)
     matrices: dict[str, Callable[[], csr_array]] = {  # one at a time, so that only one is whole in memory
         "next": lambda: damped(pairs, config.row_damping, purchases, config.column_damping),
         "ridge": lambda: local_ridge(pairs, purchases, config.ridge_predecessors, config.ridge_strength),
         "previous": lambda: pairs.T.tocsr(),
-        "reach": lambda: two_steps(pairs, config.reach_neighbours, config.neighbours),
+        "reach": lambda: two_steps(pairs, config.reach_neighbours, kept),
     }
     channels = {
-        name: channel(strongest(matrix(), config.neighbours), _decay(name, config), config.window)
+        name: channel(strongest(matrix(), kept), _decay(name, config), config.window)
         for name, matrix in matrices.items()
     }
     return ItemGraph((purchases / max(purchases.sum(), 1.0)).astype(np.float32), channels)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.ranking_dataset import chained_histories
+from training import graph as graph_module
 from training.graph import GraphConfig, Sequences, graph_of, local_ridge, ordered_pairs, strongest, two_steps
 
 N = 15
@@ -105,6 +106,15 @@ def test_popularity_is_the_share_of_purchases_and_unbought_items_stay_answerable
     for channel in graph.channels.values():
         assert np.diff(channel.indptr).max() <= 3
         assert (channel.weights >= 0).all()
+
+
+def test_a_catalogue_too_large_for_its_memory_keeps_fewer_entries_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, _ = sequences()
+    monkeypatch.setattr(graph_module, "FEWEST", 2)
+    for most, kept in ((15 * 4, 4), (15, 2)):  # of 15 items
+        monkeypatch.setattr(graph_module, "MOST_ENTRIES", most)
+        for each in graph_of(source, GraphConfig()).channels.values():
+            assert np.diff(each.indptr).max() == kept
 
 
 def test_the_graph_finds_the_planted_chain() -> None:
