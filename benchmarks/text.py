@@ -99,6 +99,7 @@ def hugging_face(
         out = hf.generate(
             inputs_embeds=embeds, attention_mask=mask.long(), do_sample=False,
             num_beams=beams, early_stopping=beams > 1, max_new_tokens=PAPER_SEARCH.max_tokens,
+            no_repeat_ngram_size=GREEDY.no_repeat if beams == 1 else 0,
         )  # fmt: skip
         return read_texts(tokenizer, out[:, 1:].tolist())
 

@@ -43,13 +43,11 @@ def encode_text_request(encoder: SourceEncoder, request: TextRequest) -> Encoded
 def text_rows(
     tokenizer: Tokenizer, vocab_size: int, *, eos_token_id: int = 1, seen: Iterable[int] | None = None
 ) -> IntArray:
-    """The text vocabulary: sorted ids that a text may be written with, (R,). A text's probability is defined over
-     these.
-
+    """The text vocabulary: sorted ids that a text may be written with, (R,), and over which it is normalised.
 
     Everything that the tokenizer can read back, special tokens but EOS left out (pad, unknown, sentinels); with
-     `seen` (the tokens of the training targets) only those, since no other token was ever an answer. Raises InputError
-     where nothing but EOS would be left.
+    `seen` (the tokens of the training targets) only those, since no other token was ever an answer. Raises InputError
+    where nothing but EOS would be left.
     """
     special = {index for index, token in tokenizer.get_added_tokens_decoder().items() if token.special}
     usable = set(range(min(vocab_size, tokenizer.get_vocab_size()))) - special

@@ -45,6 +45,8 @@ class TextSearch:
     early_stopping: bool = True
     max_tokens: int = 20
     """Decoder steps: the tokens of the text, or fewer and EOS."""
+    no_repeat: int = 0
+    """No sequence of so many tokens comes twice in a text (Hugging Face's no_repeat_ngram_size); 0: any may."""
 
     def __post_init__(self) -> None:
         if self.groups < 1 or self.beam_width < 1 or self.beam_width % self.groups:
@@ -67,16 +69,17 @@ class TextSearch:
     def n_candidates(self) -> int:
         """Tokens of each beam that suffice for an exact search.
 
-
         A group takes at most 2g tokens of one beam, and earlier groups chose at most (G - 1) g tokens. A token among
-         the best 2g after the penalty has fewer than 2g better ones that are not penalised and at most (G - 1) g that
-         are.
+        the best 2g after the penalty has fewer than 2g better ones that are not penalised and at most (G - 1) g that
+        are. A text of T tokens forbids fewer than T.
         """
-        return 2 * self.group_width + (self.beam_width - self.group_width)
+        forbidden = self.max_tokens if self.no_repeat else 0
+        return 2 * self.group_width + (self.beam_width - self.group_width) + forbidden
 
 
 PAPER_SEARCH = TextSearch()
-GREEDY = TextSearch(beam_width=1, groups=1)
+GREEDY = TextSearch(beam_width=1, groups=1, no_repeat=3)
+"""Without beams to leave it by, a loop would go on to the end of the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +91,14 @@ class TextHypothesis:
 
 
 class TextDecoder(Protocol):
-    """Runs the decoder for B requests one step at a time; remembers what it was given. W' is 1 at the first step,
-    then W."""
+    """Runs the decoder for B requests a step at a time; remembers what it was given. W' is 1 at first, then W."""
 
     def step(self, tokens: IntArray, parents: IntArray, n_candidates: int) -> tuple[FloatArray, IntArray]:
         """Append a token to beams.
 
-
         tokens (B, W'); parents (B, W'): which beam of the step before each one continues (0 at the first step).
-         Returns log-probabilities and token ids of the C = min(n_candidates, vocabulary) most likely next tokens, (B,
-         W', C) each, best first.
+        Returns log-probabilities and token ids of the C = min(n_candidates, vocabulary) most likely next tokens, (B,
+        W', C) each, best first.
         """
         ...
 
@@ -107,12 +108,10 @@ class TextDecoder(Protocol):
 
 
 def extend_ancestors(ancestors: npt.NDArray[np.bool_] | None, parents: IntArray) -> npt.NDArray[np.bool_]:
-    """Which slots the new ones may attend to, when each step puts W' slots behind the earlier ones instead of
-     reordering.
-
+    """Which slots the new ones may attend to, where each step puts W' slots behind the earlier ones, in any order.
 
     ancestors (B, W, P): what the step before could attend to, None at the first step; parents (B, W'). Returns
-     (B, W', P + W'): the ancestors of the parent, and the slot itself.
+    (B, W', P + W'): the ancestors of the parent, and the slot itself.
     """
     batch, width = parents.shape
     own = np.broadcast_to(np.eye(width, dtype=np.bool_), (batch, width, width))
@@ -177,6 +176,16 @@ def _rank(
     return _Choice(best, np.where(best > -np.inf, np.take_along_axis(ids, order, axis=1), _DEAD), owner[order])
 
 
+def _repeated(texts: IntArray, candidates: IntArray, n: int) -> npt.NDArray[np.bool_]:
+    """Which candidates (B, W, C) would end a sequence of n tokens that texts (B, W, L) hold already."""
+    length = texts.shape[2]
+    repeated = np.zeros(candidates.shape, dtype=np.bool_)
+    for start in range(length - n + 1):
+        same = (texts[..., start : start + n - 1] == texts[..., length - n + 1 :]).all(axis=2)
+        repeated |= same[..., None] & (candidates == texts[..., start + n - 1, None])
+    return repeated
+
+
 def search_text(
     decoder: TextDecoder, n_requests: int, search: TextSearch, *, start_token_id: int = 0, eos_token_id: int = 1
 ) -> list[list[TextHypothesis]]:
@@ -191,6 +200,8 @@ def search_text(
     parents = np.zeros((n_requests, 1), dtype=np.int64)
     for length in range(1, search.max_tokens + 1):
         log_probs, candidates = decoder.step(np.maximum(tokens, 0), parents, search.n_candidates)
+        if search.no_repeat:
+            log_probs = np.where(_repeated(texts, candidates, search.no_repeat), -np.inf, log_probs)
         live = scores.shape[1] // search.groups
         next_scores = np.full((len(rows), width), -np.inf)
         tokens = np.full((len(rows), width), _DEAD, dtype=np.int64)

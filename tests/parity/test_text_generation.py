@@ -1,5 +1,6 @@
 """Texts of the torch and the ONNX road against Hugging Face's greedy and beam search, and against each other."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,11 +108,12 @@ def test_plain_beam_search_equals_hugging_face(gated: bool, early_stopping: bool
 
 
 @pytest.mark.parametrize("gated", [False, True])
-def test_greedy_search_equals_hugging_face(gated: bool) -> None:
+@pytest.mark.parametrize("no_repeat", [0, 1, 3])
+def test_greedy_search_equals_hugging_face(gated: bool, no_repeat: int) -> None:
     hf, ours = pair(gated)
     batch = sources(7)
-    expected = hugging_face(hf, ours, batch, num_beams=1, max_new_tokens=20)
-    found = search_text(torch_decoder(ours, batch), 4, GREEDY)
+    expected = hugging_face(hf, ours, batch, num_beams=1, max_new_tokens=20, no_repeat_ngram_size=no_repeat)
+    found = search_text(torch_decoder(ours, batch), 4, replace(GREEDY, no_repeat=no_repeat))
     assert [h[0].tokens for h in found] == [read(s) for s in expected.sequences]
     assert len({len(h[0].tokens) for h in found}) > 1, "all texts have the same length: EOS is never tried"
 

@@ -64,6 +64,10 @@ def literal_group_beam_search(decoder: TableDecoder, request: int, search: TextS
             for score, prefix in beams[group]:
                 log_probs = decoder.next_log_probs(request, prefix)
                 for token in range(decoder.vocabulary):
+                    written = (*prefix[1:], token)
+                    n = search.no_repeat
+                    if n and written[-n:] in [written[i : i + n] for i in range(len(written) - n)]:
+                        continue
                     penalty = search.diversity_penalty * chosen_now.count(token)
                     continuations.append((score + log_probs[token] - penalty, (*prefix, token)))
             continuations.sort(key=lambda c: -c[0])
@@ -99,6 +103,9 @@ SEARCHES = [
     TextSearch(beam_width=5, groups=1, max_tokens=5, length_penalty=0.0),
     TextSearch(beam_width=21, groups=3, max_tokens=4),
     GREEDY,
+    TextSearch(beam_width=1, groups=1, max_tokens=9, no_repeat=2),
+    TextSearch(beam_width=6, groups=3, max_tokens=8, no_repeat=1),
+    TextSearch(beam_width=4, groups=1, max_tokens=8, no_repeat=2),
 ]
 
 
@@ -125,6 +132,11 @@ def test_some_of_these_searches_are_diverse_and_stop_early() -> None:
     )
     assert found != without
     assert found != later
+    free, bound = (
+        [search_text(TableDecoder(4, 3, seed, sharpness=1.5), 3, search) for seed in range(4)]
+        for search in (TextSearch(beam_width=1, groups=1, max_tokens=9, no_repeat=n) for n in (0, 2))
+    )
+    assert free != bound
 
 
 @pytest.mark.parametrize("seed", range(5))
