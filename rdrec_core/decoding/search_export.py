@@ -41,6 +41,7 @@ EXACT_IS_WORTH = 1.5
 _INLINE_BYTES = 1024
 _CHECKED_REQUESTS = 6
 _CHECKED_ITEMS = 24
+_ROUNDS = 8
 
 _log = logging.getLogger(__name__)
 
@@ -231,17 +232,17 @@ def _require(holds: bool, mode: ScoreMode, graph: str, difference: float) -> Non
 def _measure(
     folder: Path, encoder: SourceEncoder, trie: ItemTrie, mode: ScoreMode, requests: list[RankRequest]
 ) -> dict[str, float]:
-    """Seconds a request of each strategy, alone; the best of three rounds after one to warm up."""
-    seconds = {}
-    for strategy in Strategy:
-        if not (folder / f"{mode}.{strategy.value}.onnx").is_file():
-            continue
-        engine = OnnxEngine(folder, encoder, trie, score_mode=mode, strategy=strategy, threads=1)
-        rounds = []
-        for _ in range(4):
+    """Seconds a request of each strategy, alone; the best of some rounds, in turns, so that a busy moment hits both."""
+    engines = {
+        f"{mode}.{strategy.value}": OnnxEngine(folder, encoder, trie, score_mode=mode, strategy=strategy, threads=1)
+        for strategy in Strategy
+        if (folder / f"{mode}.{strategy.value}.onnx").is_file()
+    }
+    seconds = dict.fromkeys(engines, np.inf)
+    for _ in range(_ROUNDS):
+        for name, engine in engines.items():
             started = time.perf_counter()
             for request in requests:
                 engine.recommend([request])
-            rounds.append((time.perf_counter() - started) / len(requests))
-        seconds[f"{mode}.{strategy.value}"] = min(rounds[1:])
+            seconds[name] = min(seconds[name], (time.perf_counter() - started) / len(requests))
     return seconds
