@@ -30,7 +30,7 @@ from rdrec_core.encoding import (
     pad_sources,
 )
 from rdrec_core.engines.onnx_engine import OnnxEngine
-from rdrec_core.engines.torch_engine import TorchEngine
+from rdrec_core.engines.torch_engine import TorchEngine, dtype_on
 from rdrec_core.model import ModelConfig, RDRecModel
 from rdrec_core.t5 import T5Config, from_hugging_face
 from rdrec_core.types import RankRequest, ScoreMode, ScoreRequest, Strategy, Task
@@ -109,14 +109,10 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def dtype(device: str) -> torch.dtype:
-    return torch.bfloat16 if device == "cuda" else torch.float32
-
-
 class HuggingFace:
     """`generate` with the same weights, the prompt vectors and whole words put into its input embeddings.
 
-    On a GPU in bfloat16, as ours.
+    On a GPU in the dtype that ours is served in.
     """
 
     def __init__(self, world: World) -> None:
@@ -135,7 +131,7 @@ class HuggingFace:
         names = {name: new for name in self.model.state_dict() for new in from_hugging_face({name: torch.empty(0)})}
         self.model.load_state_dict({name: state[new] for name, new in names.items() if new in state}, strict=False)
         self.model.tie_weights()
-        self.model.to(self.device, dtype(self.device))
+        self.model.to(self.device, dtype_on(self.device))
         self.sequences = {(*world.labels[i].tolist(), EOS): i for i in range(len(world.labels))}
 
     def children(self, items: Sequence[int]) -> dict[tuple[int, ...], list[int]]:
@@ -150,7 +146,7 @@ class HuggingFace:
         batch = pad_sources(sources)
         arrays = (batch.token_ids, batch.whole_word_ids, batch.mask, batch.tasks)
         embeds, mask = self.world.model.source_embeddings(*(torch.from_numpy(array) for array in arrays))
-        return embeds.to(self.device, dtype(self.device)), mask.to(self.device)
+        return embeds.to(self.device, dtype_on(self.device)), mask.to(self.device)
 
     @torch.inference_mode()
     def generate(self, sources: Any, allowed: Sequence[dict[tuple[int, ...], list[int]]]) -> Lists:
@@ -268,7 +264,7 @@ def contestants(
                 add("sequential", mode.value, strategy.value, batch, run_engine(engine, "sequential"))
                 if strategy is Strategy.BEAM:
                     add("topn", mode.value, "exact", batch, run_engine(engine, "topn"))
-    model = copy.deepcopy(world.model).to(device(), dtype(device()))
+    model = copy.deepcopy(world.model).to(device(), dtype_on(device()))
     for mode in (ScoreMode.FULL, ScoreMode.TRIE):
         ours = TorchEngine(model, world.encoder, world.trie, score_mode=mode, max_batch=most)
         for batch in batches:

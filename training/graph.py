@@ -211,6 +211,9 @@ def strongest(matrix: csr_array, n: int) -> csr_array:
     for start, stop in _row_blocks(matrix.shape[0]):  # so that sorting needs memory for one block at a time
         begin, end = matrix.indptr[start], matrix.indptr[stop]
         lengths = np.diff(matrix.indptr[start : stop + 1])
+        if lengths.max(initial=0) <= n:
+            keep[begin:end] = True
+            continue
         rows = np.repeat(np.arange(stop - start), lengths)
         order = np.lexsort((matrix.indices[begin:end], -matrix.data[begin:end], rows))
         rank = np.arange(end - begin) - np.repeat(matrix.indptr[start:stop] - begin, lengths)

@@ -28,11 +28,6 @@ class FixedShapeOps(TorchOps):
     def count_columns(self, mask: Tensor) -> int:
         return mask.shape[-1]
 
-    def unless_zero(
-        self, n: int, then: Callable[[], tuple[Tensor, Tensor]], otherwise: Callable[[], tuple[Tensor, Tensor]]
-    ) -> tuple[Tensor, Tensor]:
-        return then()
-
 
 class GraphCache:
     """Recorded graphs by function, sizes and shapes; those used longest ago go first. Not for several threads."""

@@ -132,11 +132,11 @@ def stacked_paths(parts: Sequence[Paths], n_columns: int, multiple: int = 1) -> 
 
     Slots, states and items are padded to a multiple each.
     """
-    n_slots, n_states, n_items = (
-        rounded_up(max(len(rows) for rows in column), multiple)
-        for column in zip(*((part.tokens, part.state, part.steps) for part in parts), strict=True)
-    )
-    n_levels = max(part.steps.shape[1] for part in parts)
+    tokens = stacked([part.tokens for part in parts], 0, multiple)
+    state = stacked([part.state for part in parts], 0, multiple)
+    n_slots, n_states = tokens.shape[1], state.shape[1]
+    n_items, n_levels = (max(part.steps.shape[axis] for part in parts) for axis in (0, 1))
+    n_items = rounded_up(n_items, multiple)
     slot_mask = np.zeros((len(parts), n_slots, n_slots), dtype=np.bool_)
     slot_mask[:, np.arange(n_slots), np.arange(n_slots)] = True
     steps = np.full((len(parts), n_items, n_levels), n_states * n_columns, dtype=np.int64)
@@ -146,10 +146,10 @@ def stacked_paths(parts: Sequence[Paths], n_columns: int, multiple: int = 1) -> 
         past_end = part.steps == len(part.state) * n_columns
         steps[row, : part.steps.shape[0], : part.steps.shape[1]] = np.where(past_end, n_states * n_columns, part.steps)
     return Paths(
-        tokens=stacked([part.tokens for part in parts], 0, multiple),
+        tokens=tokens,
         positions=stacked([part.positions for part in parts], 0, multiple),
         slot_mask=slot_mask,
-        state=stacked([part.state for part in parts], 0, multiple),
+        state=state,
         state_slot=stacked([part.state_slot for part in parts], 0, multiple),
         steps=steps,
     )

@@ -34,6 +34,12 @@ _ROUND_TO = 16
 """What array sizes are rounded up to where shapes are fixed."""
 
 
+def dtype_on(device: str) -> torch.dtype:
+    """What models are served in: bfloat16 on a GPU that computes in it, else float32."""
+    half = device.startswith("cuda") and torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if half else torch.float32
+
+
 class TorchEngine(TrieEngine):
     """Runs on the model's device and in its dtype. `full` and `trie`; int8 exists as a graph only."""
 
@@ -78,11 +84,10 @@ class TorchEngine(TrieEngine):
     ) -> TorchEngine:
         """Read model, tokenizer, labels and availability; the bundle's first float mode and its strategy by default.
 
-        device None takes a GPU where there is one. On a GPU that computes in bfloat16 the model does.
+        device None takes a GPU where there is one; the model computes as `dtype_on` says.
         """
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        half = device.startswith("cuda") and torch.cuda.is_bf16_supported()
-        model = RDRecModel.load(bundle.path).to(device, torch.bfloat16 if half else torch.float32)
+        model = RDRecModel.load(bundle.path).to(device, dtype_on(device))
         t5 = model.config.t5
         tokenizer = Tokenizer.from_file(str(bundle.file("tokenizer.json")))
         encoder = SourceEncoder(tokenizer, bundle.tokens("item_words"), eos_token_id=t5.eos_token_id)
