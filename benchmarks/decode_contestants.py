@@ -21,7 +21,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from rdrec_core.bundle import Bundle
 from rdrec_core.decoding.item_trie import ItemTrie
-from rdrec_core.decoding.search_export import export_search_graphs
 from rdrec_core.encoding import (
     RaggedTokens,
     SourceEncoder,
@@ -31,6 +30,7 @@ from rdrec_core.encoding import (
 )
 from rdrec_core.engines.onnx_engine import OnnxEngine
 from rdrec_core.engines.torch_engine import TorchEngine, dtype_on
+from rdrec_core.exported.search_export import export_search_graphs
 from rdrec_core.model import ModelConfig, RDRecModel
 from rdrec_core.t5 import T5Config, from_hugging_face
 from rdrec_core.types import RankRequest, ScoreMode, ScoreRequest, Strategy, Task

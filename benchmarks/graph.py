@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from rdrec_core.item_graph import Eligible, ItemGraph, Mix  # noqa: E402
-from training.graph import GraphConfig, Sequences, graph_of  # noqa: E402
+from training.signals.graph import GraphConfig, Sequences, graph_of  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "graph.jsonl"
 QUERIES = 2000

@@ -33,9 +33,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from rdrec_core.decoding.item_trie import ItemTrie  # noqa: E402
-from rdrec_core.decoding.search_graphs import beam_graph, score_graph  # noqa: E402
 from rdrec_core.encoding import RaggedTokens, SourceEncoder, TokenArray  # noqa: E402
 from rdrec_core.engines.onnx_engine import OnnxEngine  # noqa: E402
+from rdrec_core.exported.search_graphs import beam_graph, score_graph  # noqa: E402
 from rdrec_core.model import ModelConfig, RDRecModel  # noqa: E402
 from rdrec_core.t5 import T5Config  # noqa: E402
 from rdrec_core.types import RankRequest, ScoreMode, Strategy  # noqa: E402

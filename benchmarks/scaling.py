@@ -176,9 +176,9 @@ def history_bytes(items: int = HISTORY_ITEMS, users: int = 500) -> float | None:
     server = shutil.which("redis-server")
     if server is None:
         return None
-    from service.history.redis import RedisHistoryStore
-    from service.redis_gateway import RedisGateway
-    from service.redis_url import redis_client
+    from service.stores.history.redis import RedisHistoryStore
+    from service.stores.redis_gateway import RedisGateway
+    from service.stores.redis_url import redis_client
 
     async def fill(url: str) -> float:
         client = redis_client(url, timeout_s=5.0, max_connections=4)

@@ -32,12 +32,12 @@ from transformers import T5ForConditionalGeneration
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from rdrec_core.decoding.onnx_text import OnnxTextGenerator  # noqa: E402
-from rdrec_core.decoding.text_export import export_text_graphs  # noqa: E402
 from rdrec_core.decoding.text_requests import encode_text_request, read_texts, text_rows  # noqa: E402
 from rdrec_core.decoding.text_search import GREEDY, PAPER_SEARCH, TextSearch  # noqa: E402
-from rdrec_core.decoding.torch_text import TorchTextGenerator  # noqa: E402
+from rdrec_core.eager.torch_text import TorchTextGenerator  # noqa: E402
 from rdrec_core.encoding import SourceEncoder, encode_item_words, pad_sources  # noqa: E402
+from rdrec_core.exported.onnx_text import OnnxTextGenerator  # noqa: E402
+from rdrec_core.exported.text_export import export_text_graphs  # noqa: E402
 from rdrec_core.model import ModelConfig, RDRecModel  # noqa: E402
 from rdrec_core.t5 import T5Config, from_hugging_face  # noqa: E402
 from rdrec_core.types import Task, TextRequest  # noqa: E402

@@ -41,16 +41,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from rdrec_core.model import RDRecModel
 from rdrec_core.prompts import ITEMS, USER, user_number
 from rdrec_core.types import Task
-from training.backbone import build
-from training.checkpoint import CheckpointWriter
 from training.cli import main as rdrec
-from training.config import TrainConfig, load_config
 from training.data.dataset import Dataset
-from training.examples import TrainingExample
-from training.parallel import Processes
-from training.progress import Silent
-from training.run import Materials, materials
-from training.trainer import Trainer
+from training.learning.backbone import build
+from training.learning.checkpoint import CheckpointWriter
+from training.learning.config import TrainConfig, load_config
+from training.learning.examples import TrainingExample
+from training.learning.parallel import Processes
+from training.learning.progress import Silent
+from training.learning.run import Materials, materials
+from training.learning.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "train.jsonl"

@@ -1,4 +1,4 @@
-"""The one error hierarchy. Knows nothing of HTTP: `service/problems.py` maps these to status codes."""
+"""The one error hierarchy. Knows nothing of HTTP: `service/wire/problems.py` maps these to status codes."""
 
 
 class RDRecError(Exception):

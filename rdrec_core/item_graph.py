@@ -1,8 +1,8 @@
 """The collaborative prior: item popularity and sparse item-to-item channels, as flat arrays that can be memory-mapped.
 
 A channel says, for each item that a user had, which items it speaks for and how loudly; a query adds up a few rows, so
-it costs the same at ten million items. Built by `training/graph.py`; knows nothing of how the weights came about, of
-the model, or of fusion (`ranking.py`).
+it costs the same at ten million items. Built by `training/signals/graph.py`; knows nothing of how the weights came
+about, of the model, or of fusion (`ranking.py`).
 """
 
 from __future__ import annotations

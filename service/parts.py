@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fastapi import Request
 from prometheus_client.registry import Collector
 
-from service.answer_cache import AnswerCache, SharedCache
-from service.engine_process import OpenEngine
-from service.histories import Histories
-from service.history.base import HistoryStore
-from service.history.memory import MemoryHistoryStore
-from service.lifecycle import ModelHost
-from service.observability import Metrics, StateCollector, StateRow, user_hash
-from service.rate_limit import MemoryRateLimiter, RateLimiter
-from service.recommender import Recommender
-from service.security import Guard, context_of
+from service.answers.answer_cache import AnswerCache, SharedCache
+from service.answers.histories import Histories
+from service.answers.recommender import Recommender
+from service.engine.engine_process import OpenEngine
+from service.engine.lifecycle import ModelHost
 from service.settings import Settings
+from service.stores.history.base import HistoryStore
+from service.stores.history.memory import MemoryHistoryStore
+from service.stores.rate_limit import MemoryRateLimiter, RateLimiter
+from service.telemetry.observability import Metrics, StateCollector, StateRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +36,10 @@ class Parts:
     settings: Settings
     metrics: Metrics
     stores: Stores
-    guard: Guard
     host: ModelHost
     cache: AnswerCache
     histories: Histories
     recommender: Recommender
-
-    def name_user(self, request: Request, user_id: str | None) -> None:
-        """Let the log know the request's user, hashed."""
-        if user_id is not None:
-            context_of(request).user_hash = user_hash(user_id, self.settings.log_salt.get_secret_value())
 
     async def close(self) -> None:
         """Finish what is under way and let go of everything."""
@@ -62,10 +54,10 @@ def open_stores(settings: Settings, clock: Callable[[], float]) -> Stores:
     if settings.redis_url is None:
         memory = MemoryHistoryStore(cap=settings.history_cap, max_users=settings.history_max_users)
         return Stores(memory, limiter)
-    from service.history.redis import RedisHistoryStore
-    from service.redis_gateway import RedisGateway
-    from service.redis_rate_limit import RedisRateLimiter
-    from service.redis_text_cache import RedisTextCache
+    from service.stores.history.redis import RedisHistoryStore
+    from service.stores.redis_gateway import RedisGateway
+    from service.stores.redis_rate_limit import RedisRateLimiter
+    from service.stores.redis_text_cache import RedisTextCache
 
     gateway = RedisGateway.open(
         settings.redis_url.get_secret_value(),
@@ -89,7 +81,7 @@ def assemble(settings: Settings, clock: Callable[[], float], open_engine: OpenEn
     cache = AnswerCache(settings.cache_size, settings.cache_ttl_s, clock)
     histories = Histories(host, stores.history, cap=settings.history_cap)
     recommender = Recommender(host, histories, cache, stores.texts, settings, metrics)
-    parts = Parts(settings, metrics, stores, Guard(settings, stores.limiter), host, cache, histories, recommender)
+    parts = Parts(settings, metrics, stores, host, cache, histories, recommender)
     metrics.registry.register(_state_collector(parts))
     return parts
 

@@ -18,11 +18,11 @@ from pydantic import ValidationError
 
 from rdrec_core.bundle import Bundle
 from rdrec_core.errors import RDRecError
-from service.app import create_app, open_engine
-from service.engine_process import OpenEngine
-from service.lifecycle import ModelHost
-from service.observability import configure_logging, describe_error
+from service.engine.engine_process import OpenEngine
+from service.engine.lifecycle import ModelHost
 from service.settings import Settings, read_settings
+from service.telemetry.observability import configure_logging, describe_error
+from service.web.app import create_app, open_engine
 
 log = logging.getLogger("rdrec.service")
 FAILED = 1

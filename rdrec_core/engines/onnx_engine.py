@@ -17,11 +17,11 @@ from tokenizers import Tokenizer
 
 from rdrec_core.bundle import Bundle
 from rdrec_core.decoding.item_trie import ItemTrie
-from rdrec_core.decoding.onnx_text import OnnxTextGenerator
 from rdrec_core.decoding.path_arrays import BoolArray, Paths, paths_of
 from rdrec_core.encoding import RaggedTokens, SourceBatch, SourceEncoder
 from rdrec_core.engines.trie_engine import TEXT_ROWS, BeamArrays, ExactArrays, TextWriter, TrieEngine, written_texts
 from rdrec_core.errors import BundleError, EngineError, InputError
+from rdrec_core.exported.onnx_text import OnnxTextGenerator
 from rdrec_core.types import FloatArray, IntArray, ScoreMode, Strategy, TextRequest
 
 SATURATION_FILE = "saturation.onnx"

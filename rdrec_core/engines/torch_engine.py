@@ -17,12 +17,12 @@ from torch import Tensor
 from rdrec_core.bundle import Bundle
 from rdrec_core.decoding.beam_search import BeamSearch, Eligibility
 from rdrec_core.decoding.candidate_scoring import CandidateScoring, PathTensors
-from rdrec_core.decoding.cuda_graphs import FixedShapeOps, Function, GraphCache
 from rdrec_core.decoding.item_trie import ItemTrie
 from rdrec_core.decoding.path_arrays import BoolArray, Paths, paths_of
 from rdrec_core.decoding.tensor_ops import TrieTensors
-from rdrec_core.decoding.torch_ops import Memory, TorchNetwork, TorchOps
-from rdrec_core.decoding.torch_text import TorchTextGenerator
+from rdrec_core.eager.cuda_graphs import FixedShapeOps, Function, GraphCache
+from rdrec_core.eager.torch_ops import Memory, TorchNetwork, TorchOps
+from rdrec_core.eager.torch_text import TorchTextGenerator
 from rdrec_core.encoding import SourceBatch, SourceEncoder
 from rdrec_core.engines.trie_engine import TEXT_ROWS, BeamArrays, ExactArrays, TextWriter, TrieEngine, written_texts
 from rdrec_core.errors import InputError

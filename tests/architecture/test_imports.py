@@ -11,7 +11,7 @@ TRAINING_ONLY = ("torch", "transformers", "polars", "pyarrow", "scipy", "sklearn
 @pytest.mark.parametrize(
     "module",
     [
-        "service.app",
+        "service.web.app",
         "rdrec_core.bundle",
         "rdrec_core.ranking",
         "rdrec_core.engines.onnx_engine",

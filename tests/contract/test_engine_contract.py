@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from rdrec_core.decoding.item_trie import ItemTrie
-from rdrec_core.decoding.onnx_text import OnnxTextGenerator
-from rdrec_core.decoding.search_export import export_search_graphs
-from rdrec_core.decoding.text_export import export_text_graphs
 from rdrec_core.decoding.text_requests import text_rows
-from rdrec_core.decoding.torch_text import TorchTextGenerator
+from rdrec_core.eager.torch_text import TorchTextGenerator
 from rdrec_core.engines.base import Engine
 from rdrec_core.engines.onnx_engine import OnnxEngine
 from rdrec_core.engines.torch_engine import TorchEngine
 from rdrec_core.errors import InputError
+from rdrec_core.exported.onnx_text import OnnxTextGenerator
+from rdrec_core.exported.search_export import export_search_graphs
+from rdrec_core.exported.text_export import export_text_graphs
 from rdrec_core.types import RankRequest, ScoreMode, ScoreRequest, Strategy, Task, TextRequest
 from tests import ranking_world as world
 from tests.fake_service import N_ITEMS, FakeEngine

@@ -9,10 +9,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 
-from service.history.base import HistoryStore
-from service.history.memory import MemoryHistoryStore
-from service.history.redis import RedisHistoryStore
-from service.redis_gateway import RedisGateway
+from service.stores.history.base import HistoryStore
+from service.stores.history.memory import MemoryHistoryStore
+from service.stores.history.redis import RedisHistoryStore
+from service.stores.redis_gateway import RedisGateway
 
 CAP = 5
 OpenStore = Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[HistoryStore]]

@@ -8,9 +8,9 @@ import uuid
 
 import pytest
 
-from service.rate_limit import MemoryRateLimiter, RateLimit, RateLimiter
-from service.redis_gateway import RedisGateway
-from service.redis_rate_limit import RedisRateLimiter
+from service.stores.rate_limit import MemoryRateLimiter, RateLimit, RateLimiter
+from service.stores.redis_gateway import RedisGateway
+from service.stores.redis_rate_limit import RedisRateLimiter
 
 SLOW = RateLimit(per_s=0.001, burst=5)
 

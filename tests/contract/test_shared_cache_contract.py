@@ -6,8 +6,8 @@ import uuid
 
 import pytest
 
-from service.redis_gateway import RedisGateway
-from service.redis_text_cache import RedisTextCache
+from service.stores.redis_gateway import RedisGateway
+from service.stores.redis_text_cache import RedisTextCache
 
 
 @pytest.mark.parametrize("url_fixture", ["redis_url", "cluster_url"])

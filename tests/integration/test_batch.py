@@ -20,10 +20,10 @@ from rdrec_core.ranking import FusionWeights, Ranker, TaskWeights
 from rdrec_core.types import RankRequest
 from tests.small_dataset import write_small_dataset
 from training.cli import main
-from training.config import load_config
 from training.data.dataset import Dataset
 from training.evaluation.fusion_run import store_fusion
-from training.run import train
+from training.learning.config import load_config
+from training.learning.run import train
 
 N_USERS, N_ITEMS = 30, 40
 COLUMNS = ["user_id", "rank", "item_id", "score", "model", "graph", "model_version"]

@@ -13,11 +13,11 @@ import httpx
 import pytest
 import yaml
 
-from service.history.redis import RedisHistoryStore
-from service.rate_limit import MemoryRateLimiter, RateLimit
-from service.redis_gateway import RedisGateway, RedisUnavailableError
-from service.redis_rate_limit import RedisRateLimiter
 from service.settings import Settings
+from service.stores.history.redis import RedisHistoryStore
+from service.stores.rate_limit import MemoryRateLimiter, RateLimit
+from service.stores.redis_gateway import RedisGateway, RedisUnavailableError
+from service.stores.redis_rate_limit import RedisRateLimiter
 from tests.deploy_tools import run, tool
 from tests.dockerfile import stages
 from tests.fake_service import user_id, write_bundle

@@ -12,11 +12,11 @@ import pytest
 
 from rdrec_core.types import Task
 from tests.ranking_dataset import chained_histories, write_dataset
-from training.backbone import build
-from training.checkpoint import CheckpointInfo, CheckpointWriter, labels_sha256
 from training.cli import main
-from training.config import TrainConfig
 from training.data.dataset import Dataset
+from training.learning.backbone import build
+from training.learning.checkpoint import CheckpointInfo, CheckpointWriter, labels_sha256
+from training.learning.config import TrainConfig
 
 USERS, ITEMS = 60, 40
 

@@ -17,11 +17,11 @@ from rdrec_core.engines import open_engine
 from rdrec_core.engines.torch_engine import TorchEngine
 from rdrec_core.types import RankRequest, ScoreMode, ScoreRequest, Task, TextRequest
 from tests.small_dataset import write_small_dataset
-from training.checkpoint import load_checkpoint
 from training.cli import main
-from training.config import load_config
 from training.data.dataset import Dataset
-from training.run import train
+from training.learning.checkpoint import load_checkpoint
+from training.learning.config import load_config
+from training.learning.run import train
 
 
 @pytest.fixture(scope="module")

@@ -14,13 +14,10 @@ from rdrec_core.errors import CheckpointError
 from rdrec_core.profiles import Profiles
 from rdrec_core.signing import SIGNATURE_FILE
 from rdrec_core.types import Task, TextRequest
-from service.app import create_app
+from service.web.app import create_app
 from tests.fake_service import FakeEngine, fake_settings, user_id, write_bundle
 from tests.small_dataset import write_small_dataset
-from training.cli import main
-from training.config import load_config
-from training.data.dataset import Dataset
-from training.profiles import (
+from training.bundling.profiles import (
     PROFILES_FILE,
     Journal,
     ProfileJob,
@@ -29,7 +26,10 @@ from training.profiles import (
     store_in_bundle,
     write_profiles,
 )
-from training.run import train
+from training.cli import main
+from training.data.dataset import Dataset
+from training.learning.config import load_config
+from training.learning.run import train
 
 N_USERS, N_ITEMS = 30, 40
 

@@ -11,9 +11,9 @@ from typing import TypeVar
 
 import pytest
 
-from service.history.base import HistoryUnavailableError
-from service.history.redis import RedisHistoryStore
-from service.redis_gateway import RedisGateway
+from service.stores.history.base import HistoryUnavailableError
+from service.stores.history.redis import RedisHistoryStore
+from service.stores.redis_gateway import RedisGateway
 from tests.redis_process import RedisProcess, ask, running_redis
 from tests.redis_topologies import running_cluster, running_sentinel
 

@@ -10,8 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from service.history.redis import RedisHistoryStore
-from service.redis_gateway import RedisGateway
+from service.stores.history.redis import RedisHistoryStore
+from service.stores.redis_gateway import RedisGateway
 from tests.redis_process import running_redis
 
 USERS, PROCESSES, WRITES = 100, 2, 50  # 100 x 2 x 50 = 10,000

@@ -23,8 +23,8 @@ from tests.redis_process import PATIENCE_S, free_port, running_redis
 from tests.replica import REAL, ROOT, Replica, running_replica
 from tests.small_dataset import write_small_dataset
 from training.cli import main
-from training.config import load_config
-from training.run import train
+from training.learning.config import load_config
+from training.learning.run import train
 
 WORKERS = 6
 

@@ -13,11 +13,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from rdrec_core.profiles import Profiles
-from service.app import create_app
-from service.history.base import HistoryUnavailableError
-from service.history.memory import MemoryHistoryStore
 from service.parts import Stores
-from service.rate_limit import MemoryRateLimiter
+from service.stores.history.base import HistoryUnavailableError
+from service.stores.history.memory import MemoryHistoryStore
+from service.stores.rate_limit import MemoryRateLimiter
+from service.web.app import create_app
 from tests.fake_service import N_ITEMS, FakeEngine, fake_settings, item_id, open_fake, user_id, write_bundle
 
 

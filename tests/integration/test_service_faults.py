@@ -21,11 +21,11 @@ from fastapi import FastAPI
 from rdrec_core.bundle import Bundle
 from rdrec_core.errors import BundleError
 from rdrec_core.signing import make_key, sign_bundle
-from service.app import create_app
-from service.batcher import EngineDownError
-from service.lifecycle import ModelHost
-from service.observability import Metrics
+from service.engine.lifecycle import ModelHost
 from service.settings import Settings
+from service.telemetry.observability import Metrics
+from service.web.app import create_app
+from service.wire.work import EngineDownError
 from tests.fake_service import FakeEngine, Gate, fake_settings, item_id, open_fake, user_id, write_bundle
 from tests.integration.test_service_endpoints import key
 
@@ -126,7 +126,7 @@ async def test_a_killed_engine_thread_answers_all_turns_not_ready_and_is_restart
 async def test_an_engine_that_cannot_be_restarted_makes_the_process_ask_for_its_end(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.lifecycle.RESTART_PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr("service.engine.lifecycle.RESTART_PAUSES_S", (0.0, 0.0))
     faults = Faults()
     async with running(create_app(fake_settings(bundle, api_keys=KEYS), open_engine=faults.open)) as client:
         faults.fault, faults.refuse_to_open = SystemExit(), True

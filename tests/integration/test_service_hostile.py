@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from starlette.testclient import TestClient
 
-from service.app import create_app
+from service.web.app import create_app
 from tests.fake_service import fake_settings, open_fake, write_bundle
 
 POSTS = ["/recommend/sequential", "/recommend/topn", "/explain", "/interactions", "/recommend/batch", "/admin/bundle"]

@@ -18,18 +18,18 @@ from transformers import T5Config, T5ForConditionalGeneration
 from rdrec_core.errors import CheckpointError, InputError
 from rdrec_core.types import Task
 from tests.small_dataset import write_small_dataset
-from training.backbone import CatalogTokens, build
-from training.checkpoint import load_checkpoint, read_state
 from training.cli import main
-from training.config import TrainConfig, load_config
 from training.data.dataset import Dataset
 from training.evaluation.measure import rank_sequential
 from training.evaluation.metrics import summary
 from training.evaluation.protocol import questions
 from training.evaluation.systems import load_system
-from training.run import train
-from training.trainer import Outcome
-from training.vocabulary import train_vocabulary, training_texts
+from training.learning.backbone import CatalogTokens, build
+from training.learning.checkpoint import load_checkpoint, read_state
+from training.learning.config import TrainConfig, load_config
+from training.learning.run import train
+from training.learning.trainer import Outcome
+from training.learning.vocabulary import train_vocabulary, training_texts
 
 SMALL = {"batch_size": 16, "passes": 1, "negatives": 9, "backbone": "scratch:tiny", "vocabulary_size": 300}
 

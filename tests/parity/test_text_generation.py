@@ -12,14 +12,14 @@ from transformers import T5Config as HFConfig
 from transformers import T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
-from rdrec_core.decoding import text_export
-from rdrec_core.decoding.onnx_text import STEP_GRAPH_INT8, OnnxTextDecoder, OnnxTextGenerator, OnnxTextGraphs
-from rdrec_core.decoding.text_export import compare_with_torch, export_text_graphs
 from rdrec_core.decoding.text_requests import text_rows
 from rdrec_core.decoding.text_search import GREEDY, PAPER_SEARCH, TextDecoder, TextSearch, search_text
-from rdrec_core.decoding.torch_text import TorchTextDecoder, TorchTextGenerator
+from rdrec_core.eager.torch_text import TorchTextDecoder, TorchTextGenerator
 from rdrec_core.encoding import SourceBatch, SourceEncoder, encode_item_words
 from rdrec_core.errors import BundleError, ExportCheckError, InputError
+from rdrec_core.exported import text_export
+from rdrec_core.exported.onnx_text import STEP_GRAPH_INT8, OnnxTextDecoder, OnnxTextGenerator, OnnxTextGraphs
+from rdrec_core.exported.text_export import compare_with_torch, export_text_graphs
 from rdrec_core.model import ModelConfig, RDRecModel
 from rdrec_core.t5 import T5Config, from_hugging_face
 from rdrec_core.types import Task, TextRequest

@@ -8,13 +8,13 @@ from transformers import T5ForConditionalGeneration
 from rdrec_core.types import Task
 from tests.hugging_face import hugging_face_twin
 from tests.small_dataset import write_small_dataset
-from training.backbone import build
-from training.batching import Sample
-from training.config import load_config
 from training.data.dataset import Dataset
-from training.examples import TrainingExample
-from training.losses import target_nll
-from training.run import Materials, materials
+from training.learning.backbone import build
+from training.learning.batching import Sample
+from training.learning.config import load_config
+from training.learning.examples import TrainingExample
+from training.learning.losses import target_nll
+from training.learning.run import Materials, materials
 
 CPU = torch.device("cpu")
 

@@ -13,7 +13,7 @@ from training.evaluation import baselines
 from training.evaluation.measure import rank_by_scorer
 from training.evaluation.protocol import candidate_lists, questions
 from training.evaluation.sasrec import SASRecConfig, sasrec_scores, train_sasrec
-from training.graph import Sequences
+from training.signals.graph import Sequences
 
 N = 12
 

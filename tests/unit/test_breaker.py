@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from service.breaker import BreakerOpenError, CircuitBreaker
+from service.stores.breaker import BreakerOpenError, CircuitBreaker
 
 
 class Clock:

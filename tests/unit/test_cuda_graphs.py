@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from rdrec_core.decoding import cuda_graphs
-from rdrec_core.decoding.cuda_graphs import GraphCache
 from rdrec_core.decoding.item_trie import ItemTrie
+from rdrec_core.eager import cuda_graphs
+from rdrec_core.eager.cuda_graphs import GraphCache
 from rdrec_core.engines.torch_engine import TorchEngine
 from rdrec_core.types import RankRequest, ScoreMode, ScoreRequest, Strategy, Task
 from tests import ranking_world as world

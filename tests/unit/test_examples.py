@@ -10,11 +10,11 @@ from rdrec_core.encoding import encode_words
 from rdrec_core.prompts import bare_template, training_templates
 from rdrec_core.types import Task
 from tests.small_dataset import write_small_dataset
-from training.config import TrainConfig, load_config
 from training.data.dataset import Dataset
-from training.epochs import Epochs
-from training.examples import Histories, TrainingExample, draw_negatives, text_pools, validation_examples
-from training.vocabulary import train_vocabulary, training_texts
+from training.learning.config import TrainConfig, load_config
+from training.learning.epochs import Epochs
+from training.learning.examples import Histories, TrainingExample, draw_negatives, text_pools, validation_examples
+from training.learning.vocabulary import train_vocabulary, training_texts
 
 
 @pytest.fixture(scope="module")

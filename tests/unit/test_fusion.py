@@ -18,7 +18,7 @@ from training.evaluation.fusion import START, fit, look_up, quality
 from training.evaluation.fusion_run import store_fusion
 from training.evaluation.measure import rank_candidates, rank_sequential
 from training.evaluation.protocol import candidate_lists, questions
-from training.graph import GraphConfig, Sequences, graph_of
+from training.signals.graph import GraphConfig, Sequences, graph_of
 
 N = 24
 CHANNELS = {"next": 0.5, "ridge": 0.2, "previous": 0.1, "reach": 0.15}

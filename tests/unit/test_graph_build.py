@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.ranking_dataset import chained_histories
-from training import graph as graph_module
-from training.graph import GraphConfig, Sequences, graph_of, local_ridge, ordered_pairs, strongest, two_steps
+from training.signals import graph as graph_module
+from training.signals.graph import GraphConfig, Sequences, graph_of, local_ridge, ordered_pairs, strongest, two_steps
 
 N = 15
 
@@ -77,7 +77,7 @@ def test_ridge_uses_the_strongest_predecessors_only() -> None:
 
 
 def test_two_steps_are_the_square_of_the_walk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.graph._ROWS_AT_ONCE", 4)  # several blocks
+    monkeypatch.setattr("training.signals.graph._ROWS_AT_ONCE", 4)  # several blocks
     source, _ = sequences()
     pairs = ordered_pairs(source, GraphConfig())
     dense = pairs.toarray().astype(float)

@@ -7,9 +7,9 @@ import torch
 from rdrec_core.encoding import RaggedTokens
 from rdrec_core.model import ModelConfig, RDRecModel
 from rdrec_core.t5 import T5Config
-from training.backbone import CatalogTokens
-from training.examples import Histories
-from training.graph_embedding import graph_places, initialise_from_graph
+from training.learning.backbone import CatalogTokens
+from training.learning.examples import Histories
+from training.learning.graph_embedding import graph_places, initialise_from_graph
 
 N_ITEMS = 21  # ten of each kind, and one that nobody bought
 LABEL_PIECE = 30  # first pieces 30 (first kind), 31 (second kind)

@@ -7,7 +7,7 @@ import pytest
 
 from rdrec_core.decoding.item_trie import ItemTrie
 from rdrec_core.encoding import RaggedTokens
-from training.label_trie import LabelTrie
+from training.learning.label_trie import LabelTrie
 
 
 def ragged(rows: list[list[int]]) -> RaggedTokens:

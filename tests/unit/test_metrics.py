@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.evaluation.metrics import coverage, novelty, per_user, rank_by_score, rank_in_list, summary
+from training.evaluation.metrics import coverage, novelty, per_user, summary
 from training.evaluation.significance import interval, paired_difference
+from training.learning.ranks import rank_by_score, rank_in_list
 
 
 def test_metrics_of_four_users_by_hand() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rdrec_core.errors import InputError
-from service.redis_gateway import RedisGateway
-from service.redis_url import _hosts_and_options, redis_client
+from service.stores.redis_gateway import RedisGateway
+from service.stores.redis_url import _hosts_and_options, redis_client
 
 
 @pytest.mark.parametrize(

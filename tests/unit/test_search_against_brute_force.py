@@ -8,11 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rdrec_core.decoding.item_trie import ItemTrie
-from rdrec_core.decoding.search_export import export_search_graphs
 from rdrec_core.encoding import SourceEncoder
 from rdrec_core.engines.onnx_engine import OnnxEngine
 from rdrec_core.engines.torch_engine import TorchEngine
 from rdrec_core.engines.trie_engine import TrieEngine
+from rdrec_core.exported.search_export import export_search_graphs
 from rdrec_core.types import RankRequest, ScoreMode, ScoreRequest, Strategy, Task
 from tests import ranking_world as world
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from rdrec_core.decoding import search_export
 from rdrec_core.decoding.item_trie import ItemTrie
-from rdrec_core.decoding.search_export import WEIGHTS_FILE, export_search_graphs, teacher_forced
-from rdrec_core.decoding.search_graphs import GRAPHS
 from rdrec_core.engines.onnx_engine import SATURATION_FILE, SATURATION_WIDTH, OnnxEngine
 from rdrec_core.engines.torch_engine import TorchEngine
 from rdrec_core.errors import BundleError, EngineError, ExportCheckError, InputError
+from rdrec_core.exported import search_export
+from rdrec_core.exported.search_export import WEIGHTS_FILE, export_search_graphs, teacher_forced
+from rdrec_core.exported.search_graphs import GRAPHS
 from rdrec_core.types import RankRequest, ScoreMode, ScoreRequest, Strategy, Task
 from tests import ranking_world as world
 

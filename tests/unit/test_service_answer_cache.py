@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from service.answer_cache import AnswerCache
-from service.batcher import DeadlineError
+from service.answers.answer_cache import AnswerCache
+from service.wire.work import DeadlineError
 
 
 class Counting:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batch_queue import BatchQueue, Job, Kind, QueueFullError, length_band
+from service.engine.batch_queue import BatchQueue, Job, length_band
+from service.wire.work import Kind, QueueFullError
 
 
 def job(kind: Kind = Kind.RANK, *, at: float = 0.0, deadline: float = 100.0, length: int = 5) -> Job:

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from rdrec_core.errors import EngineError, InputError
-from service.batch_queue import BatchQueue, Kind, QueueFullError
-from service.batcher import Batcher, DeadlineError, EngineDownError, LaneEndedError
-from service.engine_thread import EngineThread
+from service.engine.batch_queue import BatchQueue
+from service.engine.batcher import Batcher, LaneEndedError
+from service.engine.engine_thread import EngineThread
+from service.wire.work import DeadlineError, EngineDownError, Kind, QueueFullError
 
 
 class Recorder:

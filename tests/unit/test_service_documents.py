@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from service.observability import Metrics
-from service.problems import PROBLEM_TYPES
-from service.routes import ROUTERS
 from service.settings import Settings
+from service.telemetry.observability import Metrics
+from service.web.routes import ROUTERS
+from service.wire.problems import PROBLEM_TYPES
 
 DOCS = Path(__file__).parents[2] / "docs"
 

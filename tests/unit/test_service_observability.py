@@ -8,9 +8,9 @@ import logging
 import pytest
 
 from rdrec_core.errors import EngineError
-from service.context import RequestContext
-from service.observability import JsonFormatter, describe_error, user_hash
-from service.tracing import Tracer, open_tracer, span_attributes
+from service.telemetry.observability import JsonFormatter, describe_error, user_hash
+from service.telemetry.tracing import Tracer, open_tracer, span_attributes
+from service.wire.context import RequestContext
 
 
 def raised(error: Exception, cause: Exception | None = None) -> Exception:

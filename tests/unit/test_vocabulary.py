@@ -4,7 +4,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from rdrec_core.encoding import encode_item_words, encode_labels
-from training.vocabulary import train_vocabulary
+from training.learning.vocabulary import train_vocabulary
 
 TEXTS = ["The dice are great, really great.", "great dice for 4 players", "I paid 19.99!"] * 3
 

@@ -23,10 +23,10 @@ def ablation(
     from rich.console import Console
     from rich.table import Table
 
-    from training.config import load_config
     from training.data.dataset import Dataset
     from training.evaluation.ablation import ablation_lines, run_ablation
     from training.evaluation.results import write_results
+    from training.learning.config import load_config
 
     console = Console()
     wanted = {"backbone": backbone, "epochs": epochs, "time_budget_min": time_budget}

@@ -30,7 +30,7 @@ def baselines(
     from training.evaluation.ranking_run import RankingOptions, evaluate_baselines
     from training.evaluation.results import rank_table, write_results
     from training.evaluation.tables import differences_table, ranking_table
-    from training.graph import GraphConfig, Sequences, build_graph
+    from training.signals.graph import GraphConfig, Sequences, build_graph
 
     for name, value, allowed in (("task", task, ("sequential", "topn")), ("split", split, ("test", "val"))):
         if value not in allowed:

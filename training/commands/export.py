@@ -29,9 +29,9 @@ def export(
     from rich.console import Console
 
     from rdrec_core.types import ScoreMode, Strategy
-    from training.checkpoint import load_checkpoint
+    from training.bundling.export import export_bundle
     from training.data.dataset import Split
-    from training.export import export_bundle
+    from training.learning.checkpoint import load_checkpoint
 
     uptos: dict[str, Split] = {"all": "test", "val": "val", "train": "train"}
     if interactions not in uptos:

@@ -1,4 +1,4 @@
-"""`rdrec profile`: users' preferences and items' attributes, written offline; the work is in `training/profiles.py`."""
+"""`rdrec profile`: users' preferences and items' attributes, written offline; the work is in `bundling/profiles.py`."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def profile(
     from rich.console import Console
 
     from rdrec_core.bundle import MANIFEST_FILE, Bundle
-    from training import profiles
+    from training.bundling import profiles
+    from training.bundling.profile_sources import of_bundle, of_checkpoint
     from training.evaluation.tables import progress_bar
-    from training.profile_sources import of_bundle, of_checkpoint
 
     console = Console(stderr=True)
     is_bundle = (path / MANIFEST_FILE).is_file()

@@ -55,10 +55,10 @@ def train(
     """Train RDRec on a dataset folder; a killed run goes on with --resume."""
     from rich.console import Console
 
-    from training.config import Ratio, TrainConfig, load_config
     from training.data.dataset import Dataset
-    from training.run import materials, train
-    from training.trainer import Outcome
+    from training.learning.config import Ratio, TrainConfig, load_config
+    from training.learning.run import materials, train
+    from training.learning.trainer import Outcome
 
     overrides = _settings(settings or []) | {
         name: value
@@ -73,8 +73,8 @@ def train(
     data = Dataset(dataset)
     console = Console()
     if show_batch:
-        from training.backbone import build
-        from training.show_batch import one_of_each, print_batch
+        from training.learning.backbone import build
+        from training.learning.show_batch import one_of_each, print_batch
 
         # every task that the dataset can feed, mixed in one batch, which only the full loss takes
         every = tuple(TrainConfig.model_fields["tasks"].default)

@@ -18,16 +18,16 @@ from rich.console import Console
 
 from rdrec_core.errors import DatasetError
 from rdrec_core.replacing import replacing_file
-from training.checkpoint import STATE_FILE
-from training.config import TrainConfig
 from training.data.dataset import Dataset
 from training.evaluation.metrics import per_user
 from training.evaluation.ranking_run import RankingOptions, evaluate_ranking
 from training.evaluation.results import rank_table
 from training.evaluation.significance import interval, paired_difference
 from training.evaluation.systems import load_system
-from training.run import train
-from training.trainer import Outcome
+from training.learning.checkpoint import STATE_FILE
+from training.learning.config import TrainConfig
+from training.learning.run import train
+from training.learning.trainer import Outcome
 
 WITHOUT = "without rationales"
 VARIANTS: dict[str, tuple[str, ...]] = {

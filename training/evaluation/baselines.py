@@ -18,7 +18,7 @@ from rdrec_core.item_graph import ItemGraph, Mix
 from training.evaluation.measure import Ints, Scorer
 from training.evaluation.protocol import Questions
 from training.evaluation.sasrec import SASRec, SASRecConfig, sasrec_scores, train_sasrec
-from training.graph import Sequences
+from training.signals.graph import Sequences
 
 EASE_MAX_ITEMS = 20_000
 """Dense EASE needs 8 x N^2 bytes and N^3 time."""

@@ -18,8 +18,8 @@ from rdrec_core.item_graph import Eligible, ItemGraph, Mix
 from rdrec_core.ranking import TaskWeights
 from rdrec_core.types import RankRequest, ScoreRequest, Task
 from training.evaluation.measure import Progress
-from training.evaluation.metrics import gains, hits
 from training.evaluation.protocol import Questions
+from training.learning.ranks import gains, hits, rank_by_score
 
 Floats = npt.NDArray[np.float64]
 CANDIDATES = 100
@@ -59,10 +59,7 @@ class Table:
         scores = np.where(
             np.isneginf(self.log_probs), -np.inf, scores + model * np.nan_to_num(self.log_probs, neginf=0.0)
         )
-        rows = np.arange(len(self.target))
-        own = scores[rows, self.target][:, None]
-        ranks = 1.0 + (scores > own).sum(axis=1) + ((scores == own).sum(axis=1) - 1) / 2.0
-        return np.where(self.target >= 0, ranks, np.inf)
+        return np.where(self.target >= 0, rank_by_score(scores, self.target), np.inf)
 
 
 def look_up(

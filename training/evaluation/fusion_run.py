@@ -26,7 +26,7 @@ from training.evaluation.metrics import summary
 from training.evaluation.protocol import Questions, candidate_lists, questions
 from training.evaluation.systems import FUSION_FILE, System
 from training.evaluation.tables import progress_bar
-from training.graph import GraphConfig, Sequences, graph_of, with_decays
+from training.signals.graph import GraphConfig, Sequences, graph_of, with_decays
 
 GRID: dict[str, tuple[float, ...]] = {
     "half_life_days": (0.0, 60.0, 180.0, 365.0, 1000.0),

@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from rdrec_core.ranking import Ranker
 from rdrec_core.types import RankRequest, ScoreRequest
-from training.evaluation.metrics import LIST_LENGTH, rank_by_score, rank_in_list
 from training.evaluation.protocol import Questions
+from training.learning.ranks import LIST_LENGTH, rank_by_score, rank_in_list
 
 Progress = Callable[[int], None]
 Ints = npt.NDArray[np.int64]

@@ -33,7 +33,7 @@ from training.evaluation.protocol import PAPER_WARNING, Questions, candidate_lis
 from training.evaluation.results import Measured, ranking_record
 from training.evaluation.systems import System, fused_graph
 from training.evaluation.tables import progress_bar
-from training.graph import Sequences
+from training.signals.graph import Sequences
 
 GRAPH = "graph alone"
 Run = Callable[[Progress], Outcome]

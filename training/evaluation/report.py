@@ -18,8 +18,8 @@ from typing import Any
 import polars as pl
 
 from rdrec_core.errors import DatasetError
-from training.checkpoint import INFO_FILE, METRICS_FILE
 from training.evaluation.results import read_record
+from training.learning.checkpoint import INFO_FILE, METRICS_FILE
 
 METRICS = ("HR@1", "HR@5", "HR@10", "NDCG@5", "NDCG@10")
 PAPER = "RDRec, ACL 2024 (labels leak)"

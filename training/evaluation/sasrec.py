@@ -24,8 +24,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rdrec_core.replacing import replacing_file
-from training.evaluation.metrics import rank_by_score, summary
+from training.evaluation.metrics import summary
 from training.evaluation.protocol import Questions
+from training.learning.ranks import rank_by_score
 
 _USERS_AT_ONCE = 256
 _STATE = "state"

@@ -21,9 +21,9 @@ from rdrec_core.errors import CheckpointError, DatasetError
 from rdrec_core.item_graph import ItemGraph
 from rdrec_core.ranking import FusionWeights, Ranker
 from rdrec_core.types import ScoreMode, Strategy, Task
-from training.checkpoint import load_checkpoint
 from training.data.dataset import Dataset, Split
-from training.graph import GraphConfig, build_graph
+from training.learning.checkpoint import load_checkpoint
+from training.signals.graph import GraphConfig, build_graph
 
 FUSION_FILE = "fusion.json"
 
@@ -90,9 +90,9 @@ def _bundle(path: Path, dataset: Dataset, mode: ScoreMode | None, strategy: Stra
 def _checkpoint(path: Path, dataset: Dataset, mode: ScoreMode | None, strategy: Strategy | None) -> System:
     import torch
 
-    from rdrec_core.decoding.torch_text import TorchTextGenerator
+    from rdrec_core.eager.torch_text import TorchTextGenerator
     from rdrec_core.engines.torch_engine import TorchEngine
-    from training.backbone import CatalogTokens
+    from training.learning.backbone import CatalogTokens
 
     checkpoint = load_checkpoint(path)
     checkpoint.dataset(dataset.path)  # the labels must be the ones that the model learned

@@ -1,0 +1,129 @@
+"""Histories as the service knows them: the request's, else the store's, else the bundle's. Reads, writes, forgets.
+
+A store that is out of reach costs an answer its newest interactions, not the answer; a write then fails, and says so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rdrec_core.errors import UnknownItemError
+from service.engine.arm import Arm
+from service.engine.lifecycle import ModelHost
+from service.stores.history.base import HistoryStore, HistoryUnavailableError
+from service.wire.context import RequestContext
+from service.wire.schemas import HistoryAnswer, HistoryItem, HistorySource, InteractionAnswer, InteractionRequest
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedHistory:
+    """Item indices, oldest first, and where they came from."""
+
+    items: tuple[int, ...]
+    source: HistorySource
+    degraded: bool = False
+
+
+class Histories:
+    """One for the whole process; `cap` items of a user are read at most."""
+
+    def __init__(self, host: ModelHost, store: HistoryStore, *, cap: int) -> None:
+        self._host = host
+        self._store = store
+        self._cap = cap
+
+    async def append(
+        self, request: InteractionRequest, idempotency_key: str | None, context: RequestContext
+    ) -> InteractionAnswer:
+        """Keep an interaction. Raises UnknownItemError, or HistoryUnavailableError if it is not known to be kept."""
+        with self._host.lease(request.user_id) as arm:
+            item_index(arm, request.item_id, "item_id")
+            user = arm.find_user(request.user_id)
+            base = [] if user is None else self._base_ids(arm, user)
+        with context.timing("history"):
+            recorded = await self._store.append(
+                request.user_id,
+                request.item_id,
+                time.time() if request.timestamp is None else request.timestamp,
+                base=base,
+                idempotency_key=idempotency_key,
+            )
+        context.history_source = self._store.name
+        return InteractionAnswer(recorded=recorded, history_source=self._store.name)
+
+    async def read(self, user_id: str, limit: int, context: RequestContext) -> HistoryAnswer:
+        """What is known of the user, from the store, else from the bundle."""
+        with self._host.lease(user_id) as arm:
+            user = arm.find_user(user_id)
+            ids, source, degraded = await self._stored(arm, user_id, user, limit, context)
+            items = [(item_id, arm.find_item(item_id)) for item_id in ids[max(0, len(ids) - limit) :]]
+            context.history_source, context.degraded = source, degraded
+            return HistoryAnswer(
+                user_id=user_id,
+                history_source=source,
+                degraded=degraded,
+                items=[
+                    HistoryItem(item_id=item_id, title=None if index is None else arm.catalog.title(index))
+                    for item_id, index in items
+                ],
+            )
+
+    async def forget(self, user_id: str, context: RequestContext) -> None:
+        """Drop the user's history. Raises HistoryUnavailableError if it is not known to be gone."""
+        with context.timing("history"):
+            await self._store.forget(user_id)
+
+    def _base_ids(self, arm: Arm, user: int) -> list[str]:
+        items = arm.users.history(user)
+        return [arm.catalog.item_ids[int(index)] for index in items[-self._cap :]]
+
+    async def _stored(
+        self, arm: Arm, user_id: str, user: int | None, limit: int, context: RequestContext
+    ) -> tuple[Sequence[str], HistorySource, bool]:
+        degraded = False
+        with context.timing("history"):
+            try:
+                stored = await self._store.recent(user_id, limit)
+            except HistoryUnavailableError:
+                stored, degraded = None, True
+        if stored is not None:
+            return stored, self._store.name, False
+        if user is not None:
+            return self._base_ids(arm, user), "bundle", degraded
+        return (), "none", degraded
+
+    async def resolve(
+        self, arm: Arm, user_id: str | None, user: int | None, given: Sequence[str] | None, context: RequestContext
+    ) -> ResolvedHistory:
+        """The history that an answer is made from: the request's, else the store's, else the bundle's.
+
+        user: the user's index in the arm's bundle. Raises UnknownItemError for an item of the request's history.
+        """
+        if given is not None:
+            return ResolvedHistory(item_indices(arm, given, "history"), "request" if given else "none")
+        if user_id is None:
+            return ResolvedHistory((), "none")
+        ids, source, degraded = await self._stored(arm, user_id, user, self._cap, context)
+        found = (arm.find_item(item_id) for item_id in ids)  # an item may have left the catalogue since it was written
+        return ResolvedHistory(tuple(index for index in found if index is not None), source, degraded)
+
+
+def item_index(arm: Arm, item_id: str, field: str) -> int:
+    """Index of an external id. Raises UnknownItemError naming the request's field."""
+    index = arm.find_item(item_id)
+    if index is None:
+        shown = item_id.encode("utf-8", "replace").decode()
+        raise UnknownItemError(f"item {shown!r} is not in the catalogue of {len(arm.catalog)} items", field=field)
+    return index
+
+
+def item_indices(arm: Arm, item_ids: Sequence[str], field: str) -> tuple[int, ...]:
+    """Indices of the ids in order; a repeated candidate or filter counts once, a repeated purchase does not vanish."""
+    found = [arm.find_item(item_id) for item_id in item_ids]
+    for position, index in enumerate(found):
+        if index is None:
+            item_index(arm, item_ids[position], f"{field}[{position}]")
+    indices = [index for index in found if index is not None]
+    return tuple(indices if field == "history" else dict.fromkeys(indices))

@@ -1,0 +1,251 @@
+"""From a request in external ids to an answer: asks the arm, translates back. Knows neither HTTP nor engines."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import numpy as np
+
+from rdrec_core.errors import RDRecError
+from rdrec_core.ranking import Ranking
+from rdrec_core.types import RankRequest, ScoreRequest, Task, TextRequest
+from service.answers.answer_cache import AnswerCache, SharedCache
+from service.answers.histories import Histories, ResolvedHistory, item_index, item_indices
+from service.engine.arm import Arm
+from service.engine.batcher import Outcome
+from service.engine.computation import RankWork, ScoreWork
+from service.engine.lifecycle import ModelHost
+from service.settings import Settings
+from service.telemetry.observability import Metrics, describe_error
+from service.wire.context import RequestContext
+from service.wire.schemas import (
+    Evidence,
+    ExplainAnswer,
+    ExplainRequest,
+    FoundBy,
+    RankingAnswer,
+    RecommendedItem,
+    SequentialRequest,
+    Signals,
+    TopNRequest,
+)
+from service.wire.work import Kind
+
+log = logging.getLogger("rdrec.service")
+DEFAULT_BEAM_WIDTH = 20
+MAX_EVIDENCE = 5
+MAX_SHADOWS = 32
+"""Shadow computations under way; more requests than that go without one."""
+R = TypeVar("R", SequentialRequest, TopNRequest)
+Rank = Callable[[Arm, R, RequestContext], Awaitable[RankingAnswer]]
+
+_NOTHING = np.empty(0, dtype=np.float32)
+_EMPTY = Ranking(np.empty(0, dtype=np.int64), _NOTHING, _NOTHING, _NOTHING, fused=False)
+
+
+class Recommender:
+    """Answers every endpoint; one for the whole process."""
+
+    def __init__(
+        self,
+        host: ModelHost,
+        histories: Histories,
+        cache: AnswerCache,
+        shared_cache: SharedCache | None,
+        settings: Settings,
+        metrics: Metrics,
+    ) -> None:
+        self._host = host
+        self._histories = histories
+        self._cache = cache
+        self._shared_cache = shared_cache
+        self._settings = settings
+        self._metrics = metrics
+        self._shadows: set[asyncio.Task[None]] = set()
+
+    async def sequential(self, request: SequentialRequest, context: RequestContext) -> RankingAnswer:
+        """What the user will want next. Raises InputError naming the field, and what `Batcher.submit` raises."""
+        return await self._ranked(self._sequential, request, context)
+
+    async def topn(self, request: TopNRequest, context: RequestContext) -> RankingAnswer:
+        """The best of the candidates. Raises like `sequential`."""
+        return await self._ranked(self._topn, request, context)
+
+    async def _ranked(self, rank: Rank[R], request: R, context: RequestContext) -> RankingAnswer:
+        with self._host.lease(request.user_id, request.arm) as arm:
+            answer = await rank(arm, request, context)
+        shadow = self._host.shadow
+        if shadow is not None and shadow is not arm and len(self._shadows) < MAX_SHADOWS:
+            task = asyncio.create_task(self._shadow(shadow, rank, request, context, answer))
+            self._shadows.add(task)
+            task.add_done_callback(self._shadows.discard)
+        return answer
+
+    async def _sequential(self, arm: Arm, request: SequentialRequest, context: RequestContext) -> RankingAnswer:
+        include = None if request.include is None else item_indices(arm, request.include, "include")
+        exclude = item_indices(arm, request.exclude or (), "exclude")
+        user = arm.find_user(request.user_id) if request.user_id is not None else None
+        history = await self._histories.resolve(arm, request.user_id, user, request.history, context)
+        if request.exclude_seen:
+            exclude = tuple(dict.fromkeys((*exclude, *history.items)))
+        found_by: FoundBy = arm.strategy
+        if user is None and not history.items:
+            ranking, found_by = arm.ranker.popular(request.n_items, exclude=exclude, include=include), "popularity"
+        else:
+            width = request.beam_width or DEFAULT_BEAM_WIDTH
+            asked = RankRequest(user, history.items, request.n_items, exclude, include, width)
+            work = RankWork(asked, request.fusion)
+            ranking = await self._ask(arm, Kind.RANK, len(history.items), work, context)
+        return _ranking_answer(arm, ranking, found_by, history, context)
+
+    async def _topn(self, arm: Arm, request: TopNRequest, context: RequestContext) -> RankingAnswer:
+        given = None if request.candidates is None else item_indices(arm, request.candidates, "candidates")
+        user = arm.find_user(request.user_id) if request.user_id is not None else None
+        history = await self._histories.resolve(arm, request.user_id, user, request.history, context)
+        found_by: FoundBy
+        if user is None and not history.items:
+            ranking, found_by = arm.ranker.popular(request.n_items, include=given), "popularity"
+        else:
+            candidates = given if given is not None else _drawn(arm, history.items, request.n_items)
+            asked = ScoreRequest(user, candidates, history.items)
+            work = ScoreWork(asked, request.n_items, request.fusion)
+            ranking = await self._ask(arm, Kind.SCORE, len(candidates), work, context) if candidates else _EMPTY
+            found_by = "candidates"
+        return _ranking_answer(arm, ranking, found_by, history, context)
+
+    async def explain(self, request: ExplainRequest, context: RequestContext) -> ExplainAnswer:
+        """Why this item for this user. Raises InputError, and what `Batcher.submit` raises."""
+        with self._host.lease(request.user_id, request.arm) as arm:
+            item = item_index(arm, request.item_id, "item_id")
+            user = arm.find_user(request.user_id)
+            history = await self._histories.resolve(arm, request.user_id, user, None, context)
+            explanation, preference, attributes = await asyncio.gather(
+                self._text(arm, TextRequest(Task.EXPLANATION, user, item), context),
+                self._text(arm, TextRequest(Task.USER_PREFERENCE, user), context),
+                self._text(arm, TextRequest(Task.ITEM_ATTRIBUTES, None, item), context),
+            )
+            evidence = [
+                Evidence(
+                    item_id=arm.catalog.item_ids[e.item_index], title=arm.catalog.title(e.item_index), share=e.share
+                )
+                for e in arm.ranker.evidence(history.items, item, MAX_EVIDENCE)
+            ]
+            _note(arm, history, context)
+            return ExplainAnswer(
+                model_version=arm.version,
+                history_source=history.source,
+                degraded=history.degraded,
+                item_id=request.item_id,
+                title=arm.catalog.title(item),
+                explanation=explanation,
+                user_preference=preference,
+                item_attributes=attributes,
+                evidence=evidence,
+            )
+
+    async def close(self) -> None:
+        """End the shadows."""
+        for task in list(self._shadows):
+            task.cancel()
+
+    async def _ask(self, arm: Arm, kind: Kind, length: int, work: RankWork | ScoreWork, context: RequestContext) -> Any:
+        async def compute() -> Outcome:
+            return await arm.submit(kind, length, work, context.deadline)
+
+        outcome, context.cache = await self._cache.get((arm.version, arm.name, work), context.deadline, compute)
+        if context.cache != "hit":
+            context.spend("queue", outcome.queue_s)
+            context.spend("engine", outcome.engine_s)
+        return outcome.value
+
+    async def _text(self, arm: Arm, asked: TextRequest, context: RequestContext) -> str | None:
+        """A profile of the bundle, a cached text, or a new one; None where the model has nothing to say."""
+        needs_user = asked.task is not Task.ITEM_ATTRIBUTES
+        if asked.task not in arm.bundle.manifest.text_tasks or (needs_user and asked.user_index is None):
+            return None
+        if (profile := arm.profiles.find(asked)) is not None:
+            return profile
+        work = arm.text_request(asked)
+        shared_key = f"{arm.version}:{arm.score_mode}:{work.task.name}:{work.user_index}:{work.item_index}:{work.fast}"
+
+        async def compute() -> str:
+            if self._shared_cache is not None and (known := await self._shared_cache.get(shared_key)) is not None:
+                return known
+            outcome = await arm.submit(Kind.TEXT, 1, work, context.deadline)
+            context.spend("queue", outcome.queue_s)
+            context.spend("engine", outcome.engine_s)
+            self._metrics.words.labels(arm.name).inc(len(outcome.value.split()))
+            if self._shared_cache is not None:
+                await self._shared_cache.put(shared_key, outcome.value, self._settings.shared_cache_ttl_s)
+            return str(outcome.value)
+
+        text, context.cache = await self._cache.get((arm.version, arm.name, work), context.deadline, compute)
+        return text or None
+
+    async def _shadow(
+        self, arm: Arm, rank: Rank[R], request: R, context: RequestContext, answer: RankingAnswer
+    ) -> None:
+        own = context.part()
+        own.deadline = own.clock() + self._settings.timeout_ms / 1000
+        arm.leases += 1
+        try:
+            other = await rank(arm, request, own)
+        except RDRecError as error:
+            self._metrics.shadow_failures.inc()
+            log.info("shadow_failed", extra=describe_error(error))
+            return
+        finally:
+            arm.leases -= 1
+        self._metrics.arm_answers.labels(arm.name, "shadow").observe(own.clock() - own.started_at)
+        if answer.items:
+            named = {item.item_id for item in other.items}
+            self._metrics.shadow_overlap.observe(sum(i.item_id in named for i in answer.items) / len(answer.items))
+
+
+def _drawn(arm: Arm, history: tuple[int, ...], n_items: int) -> tuple[int, ...]:
+    """Candidates for a request without any: the graph's best that the user does not have yet."""
+    width = max(n_items, arm.bundle.manifest.candidate_width)
+    return tuple(arm.ranker.candidates(history, width, exclude=history).tolist())
+
+
+def _note(arm: Arm, history: ResolvedHistory, context: RequestContext) -> None:
+    context.arm, context.model_version = arm.name, arm.version
+    context.history_source, context.degraded = history.source, history.degraded
+
+
+def _ranking_answer(
+    arm: Arm, ranking: Ranking, found_by: FoundBy, history: ResolvedHistory, context: RequestContext
+) -> RankingAnswer:
+    _note(arm, history, context)
+    columns = zip(
+        ranking.item_indices.tolist(),
+        ranking.scores.tolist(),
+        ranking.log_probs.tolist(),
+        ranking.graph_scores.tolist(),
+        strict=True,
+    )
+    return RankingAnswer(
+        model_version=arm.version,
+        history_source=history.source,
+        degraded=history.degraded,
+        items=[
+            RecommendedItem(
+                item_id=arm.name_of(index)[0],
+                title=arm.name_of(index)[1],
+                rank=place,
+                score=score,
+                signals=Signals(model=_known(model), graph=_known(graph)),
+            )
+            for place, (index, score, model, graph) in enumerate(columns, start=1)
+        ],
+        score_mode=arm.score_mode,
+        strategy=found_by,
+    )
+
+
+def _known(signal: float) -> float | None:
+    return None if math.isnan(signal) else signal

@@ -1,0 +1,256 @@
+"""Which bundles answer: started, swapped without a gap, restarted after a death, drained at the end.
+
+Owns the arms. A request leases one arm for its whole life; a replaced arm ends with its last lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import random
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from rdrec_core.bundle import Bundle
+from rdrec_core.errors import BundleError, InputError, RDRecError
+from rdrec_core.signing import verify_signature
+from service.engine.arm import Arm
+from service.engine.engine_process import OpenEngine
+from service.settings import Settings, public_key_bytes
+from service.telemetry.observability import ArmObserver, Metrics, describe_error
+from service.wire.work import EngineDownError
+
+log = logging.getLogger("rdrec.service")
+RESTART_PAUSES_S = (0.0, 0.5, 1.0, 2.0, 5.0)
+"""Before each attempt to restart a dead engine; after the last one the process reports itself dead."""
+
+
+class ModelHost:
+    """See the module. All methods run on one event loop."""
+
+    def __init__(
+        self, settings: Settings, metrics: Metrics, clock: Callable[[], float], open_engine: OpenEngine
+    ) -> None:
+        self._settings = settings
+        self._arm_settings = settings.arms
+        self._metrics = metrics
+        self._clock = clock
+        self._open_engine = open_engine
+        self._arms: dict[str, Arm] = {}
+        self._swapping = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._restarting: set[str] = set()
+        self._retiring: set[Arm] = set()
+        self._draining = False
+        self._dead: str | None = None
+        self._root = (settings.bundle_root or settings.bundle.resolve().parent).resolve()
+
+    async def start(self) -> None:
+        """Open and warm up what the settings name. Raises RDRecError where it cannot be served."""
+        async with self._swapping:
+            for name, own in self._arm_settings.items():
+                self._arms[name] = await self._open(name, own.bundle)
+
+    async def stop(self) -> None:
+        """Finish what is under way and end the engines."""
+        self._draining = True
+        for task in list(self._tasks):
+            task.cancel()
+        for arm in {*self._arms.values(), *self._retiring}:
+            await arm.stop()
+
+    def drain(self) -> None:
+        """From now on not ready, though still answering."""
+        self._draining = True
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the end has begun."""
+        return self._draining
+
+    @property
+    def arms(self) -> dict[str, Arm]:
+        """The arms by name."""
+        return dict(self._arms)
+
+    @property
+    def primary(self) -> Arm:
+        """The first bundle. Raises EngineDownError before it is there."""
+        try:
+            return self._arms["a"]
+        except KeyError:
+            raise EngineDownError("no bundle is being served yet") from None
+
+    @property
+    def shadow(self) -> Arm | None:
+        """The arm that computes unseen, if one is configured and up."""
+        arm = self._arms.get("b") if self._settings.second_mode == "shadow" else None
+        return arm if arm is not None and arm.is_ready else None
+
+    def seconds_ahead(self) -> float:
+        """Estimated time until a request that arrives now would reach an engine."""
+        return max((arm.batcher.seconds_ahead() for arm in self._arms.values()), default=0.0)
+
+    def unready(self) -> list[str]:
+        """Why no new request should come here; empty when ready."""
+        reasons = []
+        if self._draining:
+            reasons.append("draining")
+        if len(self._arms) < len(self._arm_settings):
+            reasons.append("warming up")
+        reasons += [f"engine {name} is being restarted" for name, arm in self._arms.items() if not arm.is_ready]
+        return reasons + self.dead()
+
+    def dead(self) -> list[str]:
+        """Why only a new process can help; empty while alive."""
+        reasons = [] if self._dead is None else [self._dead]
+        for name, arm in self._arms.items():
+            if (busy_s := arm.batcher.busy_for_s()) > self._settings.stall_s:
+                reasons.append(f"engine {name} has been busy for {busy_s:.0f} s with one batch")
+        return reasons
+
+    @contextmanager
+    def lease(self, user_id: str | None, name: str | None = None) -> Iterator[Arm]:
+        """The arm of this name, else the one that answers this user, for the duration of one answer.
+
+        Raises InputError for a name that is not served.
+        """
+        arm = self._choose(user_id) if name is None else self._named(name)
+        arm.leases += 1
+        try:
+            yield arm
+        finally:
+            arm.leases -= 1
+
+    def _named(self, name: str) -> Arm:
+        if name not in self._arm_settings:
+            raise InputError(f"no arm {name} is served here, only {' and '.join(self._arm_settings)}", field="arm")
+        if name not in self._arms:
+            raise EngineDownError(f"arm {name} is not being served yet")
+        return self._arms[name]
+
+    def _choose(self, user_id: str | None) -> Arm:
+        second = self._arms.get("b") if self._settings.second_mode == "ab" else None
+        if second is None:
+            return self.primary
+        if user_id is None:
+            position = random.random()
+        else:
+            digest = hashlib.blake2b(user_id.encode("utf-8", "replace"), digest_size=8, person=b"rdrec-ab").digest()
+            position = int.from_bytes(digest) / 2**64
+        return second if position < self._settings.second_share else self.primary
+
+    async def swap(self, path: str | None = None, *, arm: str = "a") -> Arm:
+        """Serve another bundle, or the present folder as it is now, in every arm that has its bundle from this one.
+
+        Raises BundleError where the folder is outside the bundle root, altered, unsigned, or fails its warm-up; the
+        old one then stays.
+        """
+        async with self._swapping:
+            try:
+                opened = await self._open_all(
+                    self._sharing(arm), self._under_root(path) if path else self._arms[arm].bundle.path
+                )
+            except RDRecError as error:
+                self._metrics.swaps.labels("refused").inc()
+                log.warning("bundle_refused", extra=describe_error(error))
+                raise error if isinstance(error, BundleError) else BundleError(str(error)) from error
+            old = [self._arms[name] for name in opened]
+            self._arms.update(opened)
+            self._dead = None
+            self._metrics.swaps.labels("done").inc()
+            for name, new in opened.items():
+                log.info("bundle_served", extra={"arm": name, "model_version": new.version})
+            for replaced in old:
+                self._retiring.add(replaced)
+                self._in_background(self._retire(replaced))
+            return opened[arm]
+
+    async def reload(self) -> None:
+        """Read every served folder again. What is refused is logged and counted, and its arms go on as they are."""
+        for arm in [name for name in self._arms if self._sharing(name)[0] == name]:
+            with suppress(BundleError):
+                await self.swap(arm=arm)
+
+    def _sharing(self, arm: str) -> list[str]:
+        return [arm] if self._settings.second_bundle else list(self._arm_settings)
+
+    def _under_root(self, path: str) -> Path:
+        if "\0" in path:
+            raise BundleError("the path holds a NUL character")
+        resolved = (self._root / path).resolve()
+        if not resolved.is_relative_to(self._root) or resolved == self._root:
+            raise BundleError("the folder is not under the bundle root")
+        return resolved
+
+    async def _open_all(self, names: list[str], path: Path) -> dict[str, Arm]:
+        opened: dict[str, Arm] = {}
+        try:
+            for name in names:
+                opened[name] = await self._open(name, path)
+        except BaseException:
+            for arm in opened.values():
+                await arm.stop()
+            raise
+        return opened
+
+    async def _open(self, name: str, path: Path) -> Arm:
+        bundle = await asyncio.to_thread(self._verified, path)
+        arm = Arm(
+            name,
+            bundle,
+            self._arm_settings[name],
+            self._open_engine,
+            ArmObserver(self._metrics, name),
+            self._clock,
+            self._engine_died,
+        )
+        await arm.start()
+        return arm
+
+    def _verified(self, path: Path) -> Bundle:
+        try:
+            if self._settings.bundle_public_key is not None:
+                verify_signature(path, public_key_bytes(self._settings.bundle_public_key))
+            return Bundle.open(path)
+        except OSError as error:
+            raise BundleError(f"the bundle cannot be read: {error.strerror}") from error
+
+    async def _retire(self, arm: Arm) -> None:
+        while arm.leases:
+            await asyncio.sleep(0.05)
+        await arm.stop()
+        self._retiring.discard(arm)
+
+    def _engine_died(self, arm: Arm, cause: str) -> None:
+        log.error("engine_died", extra={"arm": arm.name, "cause": cause})
+        if self._draining or self._arms.get(arm.name) is not arm or arm.name in self._restarting:
+            return
+        self._restarting.add(arm.name)
+        self._in_background(self._restart(arm))
+
+    async def _restart(self, arm: Arm) -> None:
+        try:
+            for pause_s in RESTART_PAUSES_S:
+                await asyncio.sleep(pause_s)
+                if self._arms.get(arm.name) is not arm:  # replaced meanwhile
+                    return
+                try:
+                    await arm.start()
+                except RDRecError as error:
+                    log.error("engine_restart_failed", extra={"arm": arm.name, **describe_error(error)})
+                    continue
+                self._metrics.restarts.inc()
+                log.info("engine_restarted", extra={"arm": arm.name})
+                return
+            self._dead = f"engine {arm.name} could not be restarted"
+        finally:
+            self._restarting.discard(arm.name)
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

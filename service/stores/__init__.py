@@ -1,0 +1,1 @@
+"""What is live: histories, rates and shared texts, in memory or in Redis."""

@@ -1,0 +1,1 @@
+"""HTTP and nothing else: the app, its routes, the edge before them, who may ask."""

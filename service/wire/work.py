@@ -1,0 +1,34 @@
+"""What may be asked of an engine, and why it may not be answered.
+
+The engine's queue raises these, telemetry counts them, `problems.py` turns them into HTTP; none needs the others.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from rdrec_core.errors import EngineError, RDRecError
+
+
+class Kind(StrEnum):
+    """What a job asks of the engine; only jobs of one kind share a batch."""
+
+    RANK = "rank"
+    SCORE = "score"
+    TEXT = "text"
+
+
+class QueueFullError(RDRecError):
+    """No place, or no chance to be answered in time; nothing was queued."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineError(RDRecError):
+    """The request's deadline passed before its answer was there."""
+
+
+class EngineDownError(EngineError):
+    """The engine is not running; it is being restarted."""

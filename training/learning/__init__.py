@@ -1,0 +1,1 @@
+"""From a dataset to a checkpoint: configuration, examples, batches, losses and the training loop."""
