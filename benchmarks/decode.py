@@ -12,7 +12,6 @@ causal encoder is raced against Hugging Face's T5 of its shape, for speed only.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -33,9 +32,9 @@ from decode_contestants import (
 )
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from transformers.utils import logging as transformers_logging
 
+from benchmarks.records import RESULTS, keep, table
 from rdrec_core.types import Task
 
 
@@ -151,20 +150,22 @@ def records(field: list[Contestant], *, comparable: bool) -> list[dict[str, Any]
 
 
 def show(rows: list[dict[str, Any]], floor: str) -> None:
-    table = Table(title="Ranking; lists of `full` against Hugging Face's, of `trie` against the exact float32 answer")
-    for heading in ("task", "mode", "strategy", "B", "users/s", "x HF", "same list", "top-10 overlap", "score diff"):
-        table.add_column(heading, justify="right" if heading not in ("task", "mode", "strategy") else "left")
+    shown = table(
+        "Ranking; lists of `full` against Hugging Face's, of `trie` against the exact float32 answer",
+        "task", "mode", "strategy", "B", "users/s", "x HF", "same list", "top-10 overlap", "score diff",
+        left=("task", "mode", "strategy"),
+    )  # fmt: skip
     for row in rows:
         agreement_columns = [
             "" if row[key] is None else f"{row[key]:{form}}"
             for key, form in (("identical_lists", ".0%"), ("top10_overlap", ".0%"), ("max_score_diff", ".1e"))
         ]
-        table.add_row(
+        shown.add_row(
             row["task"], row["mode"], row["strategy"], str(row["batch"]), f"{row['users_per_s']:.2f}",
             f"{row['ratio_to_hf']:.2f}", *agreement_columns,
         )  # fmt: skip
     console = Console()
-    console.print(table)
+    console.print(shown)
     console.print(floor)
 
 
@@ -191,7 +192,7 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, help="a bundle; random weights without")
     parser.add_argument("--quick", action="store_true", help="fewer rounds; ends within four minutes on two cores")
     parser.add_argument("--json", type=Path, help="write the records here")
-    parser.add_argument("--plot", type=Path, default=Path(__file__).parent / "results" / "decode.png")
+    parser.add_argument("--plot", type=Path, default=RESULTS / "decode.png")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16])
@@ -224,10 +225,7 @@ def main() -> None:
     show(rows, floor)
     arguments.plot.parent.mkdir(parents=True, exist_ok=True)
     plot(rows, arguments.plot)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=2), encoding="utf-8")
-    with (arguments.plot.parent / "decode.jsonl").open("a", encoding="utf-8") as log:
-        log.write(json.dumps({"floor": floor, "records": rows}) + "\n")
+    keep("decode", {"floor": floor, "records": rows}, file=arguments.json, results=arguments.plot.parent)
 
 
 if __name__ == "__main__":

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.records import keep, table  # noqa: E402
 from tests.chat_server import Call, ChatServer, Reply, completion  # noqa: E402
 from tests.rationale_dataset import write_dataset  # noqa: E402
 
@@ -112,18 +112,20 @@ def main() -> None:
     console.print(f"throughput at {LATENCY_S * 1000:.0f} ms latency, concurrency {CONCURRENCY} ...")
     paced = measure(1_280 if quick else 6_400, LATENCY_S)
     ideal = CONCURRENCY / LATENCY_S
-    table = Table("reviews", "answers/s", "ideal", "of the ideal", "asking s", "whole command s", "CPU ms an answer")
-    table.add_row(
+    shown = table(
+        None, "reviews", "answers/s", "ideal", "of the ideal", "asking s", "whole command s", "CPU ms an answer"
+    )
+    shown.add_row(
         f"{paced.reviews:,}", f"{paced.rate:.1f}", f"{ideal:.0f}", f"{paced.rate / ideal:.1%}",
         f"{paced.asking_s:.1f}", f"{paced.whole_s:.1f}", f"{1000 * paced.cpu_s / paced.reviews:.2f}",
     )  # fmt: skip
-    console.print(table)
+    console.print(shown)
 
     runs = []
     if sizes:
         console.print(f"memory of the command, server with {options.memory_latency_ms:g} ms latency ...")
         runs = [measure(reviews, options.memory_latency_ms / 1000) for reviews in sizes]
-        memory = Table("reviews", "peak RSS MB", "over the first MB", "answers/s", "CPU ms an answer")
+        memory = table(None, "reviews", "peak RSS MB", "over the first MB", "answers/s", "CPU ms an answer")
         for run in runs:
             over = (run.peak_rss_bytes - runs[0].peak_rss_bytes) / 1e6
             memory.add_row(
@@ -133,7 +135,6 @@ def main() -> None:
         console.print(memory)
 
     record = {
-        "benchmark": "distill",
         "quick": quick,
         "latency_s": LATENCY_S,
         "concurrency": CONCURRENCY,
@@ -143,10 +144,7 @@ def main() -> None:
         "memory_latency_ms": options.memory_latency_ms,
         "peak_rss_bytes": {str(run.reviews): run.peak_rss_bytes for run in runs},
     }
-    results = ROOT / "benchmarks" / "results"
-    results.mkdir(parents=True, exist_ok=True)
-    with (results / "distill.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+    keep("distill", record)
 
 
 if __name__ == "__main__":

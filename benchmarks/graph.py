@@ -10,28 +10,25 @@ that peak memory is that size's alone. Appends one JSON line to results/graph.js
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import platform
 import resource
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.records import keep, table  # noqa: E402
 from rdrec_core.item_graph import Eligible, ItemGraph, Mix  # noqa: E402
 from training.signals.graph import GraphConfig, Sequences, graph_of  # noqa: E402
 
-RESULTS = ROOT / "benchmarks" / "results" / "graph.jsonl"
 QUERIES = 2000
 
 
@@ -84,7 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", default="10000,100000", help="catalogue sizes")
     parser.add_argument("--quick", action="store_true", help="the smallest size alone, nothing appended")
-    parser.add_argument("--json", type=Path, default=RESULTS)
+    parser.add_argument("--json", type=Path, help="write the record here")
     arguments = parser.parse_args()
     sizes = [int(size) for size in arguments.items.split(",")]
     console = Console()
@@ -97,26 +94,20 @@ def main() -> None:
             process.start()
             rows.append(here.recv())
             process.join()
-    table = Table(title="item graph, four channels, at most 200 entries a row")
-    for name in ("items", "interactions", "build", "CPU", "peak memory", "arrays", "entries", "query p50", "p99"):
-        table.add_column(name, justify="right")
+    shown = table(
+        "item graph, four channels, at most 200 entries a row",
+        "items", "interactions", "build", "CPU", "peak memory", "arrays", "entries", "query p50", "p99",
+    )  # fmt: skip
     for row in rows:
-        table.add_row(
+        shown.add_row(
             f"{row['n_items']:,}", f"{row['n_interactions']:,}",
             f"{row['build_s']:.1f} s", f"{row['build_cpu_s']:.1f} s",
             f"{row['peak_memory_mib']:,.0f} MiB", f"{row['size_mib']:,.0f} MiB", f"{row['entries']:,}",
             f"{row['query_p50_us']:,.0f} us", f"{row['query_p99_us']:,.0f} us",
         )  # fmt: skip
-    console.print(table)
-    if not arguments.quick:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        line = {
-            "benchmark": "graph",
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        }
-        with arguments.json.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line | {"rows": rows}) + "\n")
+    console.print(shown)
+    record = {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "rows": rows}
+    keep("graph", record, file=arguments.json, quick=arguments.quick)
 
 
 if __name__ == "__main__":

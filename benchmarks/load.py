@@ -32,10 +32,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.records import keep, table
 from rdrec_core.bundle import Bundle
 from rdrec_core.engines import open_engine
 from rdrec_core.ranking import Ranker
@@ -48,7 +48,6 @@ CLIENTS = 64
 GRACE_S = 5.0
 """An answer that is later than the deadline by more than this counts as none."""
 CONTRACT_5XX = {503, 504}
-RESULTS = Path(__file__).parent / "results" / "load.jsonl"
 
 
 def requests_of(bundle: Bundle, seed: int) -> Any:
@@ -270,17 +269,17 @@ def measure(bundle: Bundle, port: int, seconds: float) -> tuple[float, dict[str,
 
 def show(record: dict[str, Any]) -> None:
     """The table."""
-    table = Table(
-        title=f"{record['bundle']}: capacity {record['capacity']:.0f}/s, engine alone {record['engine']:.0f}/s"
-    )
-    for column in ("load", "offered/s", "goodput/s", "p50 ms", "p95 ms", "p99 ms", "shares by status", "unanswered"):
-        table.add_column(column)
+    shown = table(
+        f"{record['bundle']}: capacity {record['capacity']:.0f}/s, engine alone {record['engine']:.0f}/s",
+        "load", "offered/s", "goodput/s", "p50 ms", "p95 ms", "p99 ms", "shares by status", "unanswered",
+        left=("load", "shares by status"),
+    )  # fmt: skip
     for name, row in record["loads"].items():
         shares = ", ".join(f"{status}: {share:.1%}" for status, share in row["shares"].items())
         columns = [row[k] for k in ("offered_per_s", "goodput_per_s", "p50_ms", "p95_ms", "p99_ms")]
-        table.add_row(name, *map(str, columns), shares, str(row["unanswered"]))
+        shown.add_row(name, *map(str, columns), shares, str(row["unanswered"]))
     console = Console()
-    console.print(table)
+    console.print(shown)
     console.print(
         f"service to engine {record['service_to_engine']:.2f}, goodput at 2x {record['goodput_2x']:.0f}/s "
         f"({record['goodput_2x'] / record['capacity']:.0%} of capacity), unexpected 5xx {record['unexpected_5xx']}, "
@@ -335,11 +334,7 @@ def main() -> None:
         "loads": loads,
     }
     show(record)
-    RESULTS.parent.mkdir(exist_ok=True)
-    with RESULTS.open("a") as file:
-        file.write(json.dumps({"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **record}) + "\n")
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps(record, indent=2))
+    keep("load", record, file=arguments.json)
 
 
 if __name__ == "__main__":

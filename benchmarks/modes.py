@@ -9,7 +9,6 @@ mode (for trie-int8 with float32's, too): how many users' top ten the beams miss
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.records import keep, table
 from rdrec_core.bundle import Bundle
 from rdrec_core.errors import BundleError
 from rdrec_core.types import Strategy
@@ -32,7 +31,6 @@ from training.evaluation.protocol import questions
 from training.evaluation.systems import load_system
 
 Lists = npt.NDArray[np.int64]
-RESULTS = Path(__file__).parent / "results" / "modes.jsonl"
 
 
 def missed(lists: Lists, exact: Lists) -> tuple[float, float]:
@@ -77,18 +75,19 @@ def show(records: list[dict[str, Any]], console: Console) -> None:
         (r for r in records if (r["mode"], r["strategy"]) == ("full", "beam")),
         next(r for r in records if r["strategy"] == "beam"),
     )
-    table = Table(title=f"{records[0]['users']:,} users, the model alone; change against {base['mode']} with beams")
-    for heading in ("mode", "strategy", "HR@10", "NDCG@10", "change", "users/s", "users whose exact top 10 is missed",
-                    "items missed of 10"):  # fmt: skip
-        table.add_column(heading, justify="left" if heading in ("mode", "strategy") else "right")
+    shown = table(
+        f"{records[0]['users']:,} users, the model alone; change against {base['mode']} with beams",
+        "mode", "strategy", "HR@10", "NDCG@10", "change", "users/s", "users whose exact top 10 is missed",
+        "items missed of 10", left=("mode", "strategy"),
+    )  # fmt: skip
     for r in records:
         share, items = r.get("users_missing_of_exact"), r.get("items_missing_of_exact")
-        table.add_row(
+        shown.add_row(
             r["mode"], r["strategy"], f"{r['HR@10']:.4f}", f"{r['NDCG@10']:.4f}",
             f"{100 * (r['NDCG@10'] / max(base['NDCG@10'], 1e-12) - 1):+.2f} %", f"{r['users_per_s']:,.0f}",
             "" if share is None else f"{share:.2%}", "" if items is None else f"{items:.3f}",
         )  # fmt: skip
-    console.print(table)
+    console.print(shown)
 
 
 def main() -> None:
@@ -106,11 +105,7 @@ def main() -> None:
         console,
     )  # fmt: skip
     show(records, console)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(records, indent=2), encoding="utf-8")
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    with RESULTS.open("a", encoding="utf-8") as log:
-        log.write(json.dumps(records) + "\n")
+    keep("modes", {"records": records}, file=arguments.json)
 
 
 if __name__ == "__main__":

@@ -24,9 +24,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from rich.console import Console
-from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.records import keep, table  # noqa: E402
+
 QUICK_ROWS = 200_000
 CHUNK_ROWS = 100_000
 SUBJECTS = ("The wooden box", "My old kettle", "This lamp", "The blue scarf", "Our garden table", "The travel bag")
@@ -146,7 +149,6 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
     seconds = float(result["seconds"])
     record = {
-        "benchmark": "prepare",
         "rows": rows,
         "files": options.files,
         "workers": options.workers,
@@ -155,21 +157,19 @@ def main() -> None:
         "load_1min": os.getloadavg()[0],
         **result,
     }
-    table = Table(title=f"rdrec prepare, {rows:,} reviews in {options.files} files, {options.workers} workers")
-    for column in ("seconds", "rows/s", "peak memory", "users", "items", "interactions", "load"):
-        table.add_column(column, justify="right")
-    table.add_row(
+    shown = table(
+        f"rdrec prepare, {rows:,} reviews in {options.files} files, {options.workers} workers",
+        "seconds", "rows/s", "peak memory", "users", "items", "interactions", "load",
+    )  # fmt: skip
+    shown.add_row(
         f"{seconds:.0f}",
         f"{record['rows_per_s']:,.0f}",
         f"{int(result['peak_rss_bytes']) / 1e9:.2f} GB",
         *(f"{result[key]:,}" for key in ("n_users", "n_items", "n_interactions")),
         f"{record['load_1min']:.1f}",
     )
-    console.print(table)
-    results = ROOT / "benchmarks" / "results"
-    results.mkdir(parents=True, exist_ok=True)
-    with (results / "prepare.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+    console.print(shown)
+    keep("prepare", record)
 
 
 if __name__ == "__main__":

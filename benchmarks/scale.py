@@ -11,7 +11,6 @@ line to results/scale.jsonl.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import resource
 import sys
@@ -26,12 +25,12 @@ import onnx
 import torch
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from tokenizers import Tokenizer, models
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.records import keep, table  # noqa: E402
 from rdrec_core.decoding.item_trie import ItemTrie  # noqa: E402
 from rdrec_core.encoding import RaggedTokens, SourceEncoder, TokenArray  # noqa: E402
 from rdrec_core.engines.onnx_engine import OnnxEngine  # noqa: E402
@@ -167,25 +166,21 @@ def main() -> None:
             built[n] = built_elsewhere(n, folder / str(n))
         field = engines(folder, sizes, arguments.threads)
         seconds = request_seconds(field, 20 if arguments.quick else 60)
-    table = Table(title="One request of 20 beams, and its trie")
-    for heading in ("items", "build s", "peak MB", "arrays MB", "request ms", "over the smallest"):
-        table.add_column(heading, justify="right")
+    shown = table(
+        "One request of 20 beams, and its trie",
+        "items", "build s", "peak MB", "arrays MB", "request ms", "over the smallest",
+    )  # fmt: skip
     records = []
     for n, trie in built.items():
         took = seconds.get(n)
         ratio = took / seconds[sizes[0]] if took else None
         records.append({**asdict(trie), "request_s": took, "ratio_to_smallest": ratio})
-        table.add_row(
+        shown.add_row(
             f"{n:,}", f"{trie.build_s:.2f}", f"{trie.peak_bytes / 1e6:.0f}", f"{trie.array_bytes / 1e6:.1f}",
             f"{took * 1000:.1f}" if took else "", f"{ratio:.2f}" if ratio else "",
         )  # fmt: skip
-    console.print(table)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(records, indent=2), encoding="utf-8")
-    results = Path(__file__).parent / "results"
-    results.mkdir(exist_ok=True)
-    with (results / "scale.jsonl").open("a", encoding="utf-8") as log:
-        log.write(json.dumps(records) + "\n")
+    console.print(shown)
+    keep("scale", {"records": records}, file=arguments.json)
 
 
 if __name__ == "__main__":

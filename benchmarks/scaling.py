@@ -27,6 +27,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks import records  # noqa: E402
+
 BEGIN, END = "<!-- begin: benchmarks/scaling.py -->", "<!-- end: benchmarks/scaling.py -->"
 USERS = (1_000_000, 10_000_000, 100_000_000)
 DECODE_THREADS = 2
@@ -86,18 +88,13 @@ class Measured:
         return self.small_engine_a_core * min(self.service_to_engine, 1.0)
 
 
-def _lines(results: Path, name: str) -> list[dict[str, Any]]:
-    file = results / f"{name}.jsonl"
-    return [json.loads(line) for line in file.read_text().splitlines() if line.strip()] if file.is_file() else []
-
-
 def read_measured(results: Path) -> tuple[Measured, list[str]]:
     """Figures, and where each came from or what is missing."""
     found: dict[str, float | int | None] = {}
     said: list[str] = []
 
     def take(name: str, read: Callable[[list[dict[str, Any]]], tuple[dict[str, Any], str]], command: str) -> None:
-        lines = _lines(results, name)
+        lines = records.lines(name, results)
         if not lines:
             said.append(f"{name}: missing; run `python benchmarks/{command}`")
             return
@@ -373,7 +370,7 @@ def assumptions_of(pairs: list[str]) -> Assumptions:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--results", type=Path, default=records.RESULTS)
     parser.add_argument("--bundle", type=Path, help="the bundle that load.py measured, for the size of its tables")
     parser.add_argument("--set", action="append", default=[], help="NAME=VALUE of an assumption")
     parser.add_argument("--json", type=Path, help="write figures and assumptions here")

@@ -11,7 +11,6 @@ many as a dataset's texts may use. Appends one JSON line to results/text.jsonl; 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -24,7 +23,6 @@ import numpy as np
 import onnxruntime as ort
 import torch
 from rich.console import Console
-from rich.table import Table
 from tokenizers import Tokenizer
 from transformers import T5Config as HFConfig
 from transformers import T5ForConditionalGeneration
@@ -32,6 +30,7 @@ from transformers import T5ForConditionalGeneration
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.records import keep, table  # noqa: E402
 from rdrec_core.decoding.text_requests import encode_text_request, read_texts, text_rows  # noqa: E402
 from rdrec_core.decoding.text_search import GREEDY, PAPER_SEARCH, TextSearch  # noqa: E402
 from rdrec_core.eager.torch_text import TorchTextGenerator  # noqa: E402
@@ -174,14 +173,17 @@ def measure(all_roads: dict[tuple[str, str, int], Road], batch: int, rounds: int
 
 
 def show(records: list[Record]) -> None:
-    table = Table("road", "search", "rows", "B", "texts/s", "ms", "x HF 21 beams", "CPU ms", "x HF", "as HF")
+    shown = table(
+        None, "road", "search", "rows", "B", "texts/s", "ms", "x HF 21 beams", "CPU ms", "x HF", "as HF",
+        left=("road", "search"),
+    )  # fmt: skip
     for r in records:
         same = "" if r.identical_to_hf is None else f"{r.identical_to_hf:.0%}"
-        table.add_row(
+        shown.add_row(
             r.road, r.search, f"{r.rows}", f"{r.batch}", f"{r.texts_per_s:.2f}", f"{r.latency_ms:.0f}",
             f"{r.ratio_to_hf:.1f}", f"{r.cpu_ms:.0f}", f"{r.cpu_ratio_to_hf:.1f}", same,
         )  # fmt: skip
-    Console(width=100).print(table)
+    Console(width=100).print(shown)
     diverse = [r for r in records if r.road.startswith("onnx") and r.search == "3 x 7 beams"]
     fast = [r for r in records if r.road.startswith("onnx") and r.search == "greedy" and r.batch == 1]
     for title, rows, met in (
@@ -205,15 +207,8 @@ def main() -> None:
         all_roads = roads(Path(folder), arguments.threads, arguments.rows)
         records = [r for batch in arguments.batches for r in measure(all_roads, batch, 3 if arguments.quick else 9)]
     show(records)
-    line = {
-        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "threads": arguments.threads,
-        "load": os.getloadavg()[0], "records": [asdict(r) for r in records],
-    }  # fmt: skip
-    (ROOT / "benchmarks" / "results").mkdir(exist_ok=True)
-    with (ROOT / "benchmarks" / "results" / "text.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
-    if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(r) for r in records], indent=2), encoding="utf-8")
+    record = {"threads": arguments.threads, "load": os.getloadavg()[0], "records": [asdict(r) for r in records]}
+    keep("text", record, file=arguments.json)
 
 
 if __name__ == "__main__":

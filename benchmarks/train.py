@@ -17,7 +17,6 @@ Without --dataset: Beauty from $RDREC_DATA, else the sample shop.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import sys
@@ -25,19 +24,18 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
 from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.records import keep, table
 from rdrec_core.model import RDRecModel
 from rdrec_core.prompts import ITEMS, USER, user_number
 from rdrec_core.types import Task
@@ -53,7 +51,6 @@ from training.learning.run import Materials, materials
 from training.learning.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results" / "train.jsonl"
 TASKS = {"sequential": Task.SEQUENTIAL, "topn": Task.TOPN}
 
 
@@ -247,9 +244,11 @@ def main() -> None:
     results = []
     with tempfile.TemporaryDirectory() as folder:
         dataset = Dataset(arguments.dataset or default_dataset(Path(folder)))
-        table = Table(
-            "backbone", "task", "contestant", "samples/s", "min - max", "times", title=f"{dataset.info.name}, {device}"
-        )
+        shown = table(
+            f"{dataset.info.name}, {device}",
+            "backbone", "task", "contestant", "samples/s", "min - max", "times",
+            left=("backbone", "task", "contestant"),
+        )  # fmt: skip
         for preset in arguments.backbones.split(","):
             for task in arguments.tasks.split(","):
                 row = compare(
@@ -260,20 +259,15 @@ def main() -> None:
                 for name, rate in row["samples_per_s"].items():
                     low, high = row["spread"][name]
                     times = row["times_straightforward"].get(name, 1.0)
-                    table.add_row(preset, task, name, f"{rate:,.0f}", f"{low:,.0f} - {high:,.0f}", f"{times:.2f}")
-    console.print(table)
+                    shown.add_row(preset, task, name, f"{rate:,.0f}", f"{low:,.0f} - {high:,.0f}", f"{times:.2f}")
+    console.print(shown)
     record = {
-        "benchmark": "train", "at": datetime.now(UTC).isoformat(timespec="seconds"), "dataset": dataset.info.name,
+        "dataset": dataset.info.name,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine(),
         "precision": "bf16 autocast" if device.type == "cuda" else "fp32", "threads": torch.get_num_threads(),
         "torch": torch.__version__, "results": results,
     }  # fmt: skip
-    if arguments.json:
-        arguments.json.write_text(json.dumps(record, indent=2), encoding="utf-8")
-    if not arguments.quick:
-        RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        with RESULTS.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+    keep("train", record, file=arguments.json, quick=arguments.quick)
 
 
 if __name__ == "__main__":
