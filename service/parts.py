@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from prometheus_client.registry import Collector
 
 from service.answers.answer_cache import AnswerCache, SharedCache
-from service.answers.histories import Histories
+from service.answers.histories import LiveHistories
 from service.answers.recommender import Recommender
 from service.engine.engine_process import OpenEngine
 from service.engine.lifecycle import ModelHost
@@ -38,7 +38,7 @@ class Parts:
     stores: Stores
     host: ModelHost
     cache: AnswerCache
-    histories: Histories
+    histories: LiveHistories
     recommender: Recommender
 
     async def close(self) -> None:
@@ -79,7 +79,7 @@ def assemble(settings: Settings, clock: Callable[[], float], open_engine: OpenEn
     metrics = Metrics()
     host = ModelHost(settings, metrics, clock, open_engine)
     cache = AnswerCache(settings.cache_size, settings.cache_ttl_s, clock)
-    histories = Histories(host, stores.history, cap=settings.history_cap)
+    histories = LiveHistories(host, stores.history, cap=settings.history_cap)
     recommender = Recommender(host, histories, cache, stores.texts, settings, metrics)
     parts = Parts(settings, metrics, stores, host, cache, histories, recommender)
     metrics.registry.register(_state_collector(parts))

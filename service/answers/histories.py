@@ -26,7 +26,7 @@ class ResolvedHistory:
     degraded: bool = False
 
 
-class Histories:
+class LiveHistories:
     """One for the whole process; `cap` items of a user are read at most."""
 
     def __init__(self, host: ModelHost, store: HistoryStore, *, cap: int) -> None:

@@ -14,9 +14,9 @@ from rdrec_core.errors import RDRecError
 from rdrec_core.ranking import Ranking
 from rdrec_core.types import RankRequest, ScoreRequest, Task, TextRequest
 from service.answers.answer_cache import AnswerCache, SharedCache
-from service.answers.histories import Histories, ResolvedHistory, item_index, item_indices
+from service.answers.histories import LiveHistories, ResolvedHistory, item_index, item_indices
 from service.engine.arm import Arm
-from service.engine.batcher import Outcome
+from service.engine.batcher import Computed
 from service.engine.computation import RankWork, ScoreWork
 from service.engine.lifecycle import ModelHost
 from service.settings import Settings
@@ -53,7 +53,7 @@ class Recommender:
     def __init__(
         self,
         host: ModelHost,
-        histories: Histories,
+        histories: LiveHistories,
         cache: AnswerCache,
         shared_cache: SharedCache | None,
         settings: Settings,
@@ -153,7 +153,7 @@ class Recommender:
             task.cancel()
 
     async def _ask(self, arm: Arm, kind: Kind, length: int, work: RankWork | ScoreWork, context: RequestContext) -> Any:
-        async def compute() -> Outcome:
+        async def compute() -> Computed:
             return await arm.submit(kind, length, work, context.deadline)
 
         outcome, context.cache = await self._cache.get((arm.version, arm.name, work), context.deadline, compute)

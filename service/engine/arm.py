@@ -20,7 +20,7 @@ from rdrec_core.profiles import Profiles
 from rdrec_core.ranking import Ranker
 from rdrec_core.types import RankRequest, ScoreMode, ScoreRequest, Strategy, TextRequest
 from service.engine.batch_queue import BatchQueue
-from service.engine.batcher import Batcher, BatcherObserver, Lane, Outcome
+from service.engine.batcher import Batcher, BatcherObserver, Computed, Lane
 from service.engine.computation import Computation, RankWork, ScoreWork, open_ranker
 from service.engine.engine_process import EngineElsewhere, EngineProcess, OpenEngine
 from service.engine.engine_thread import EngineThread
@@ -95,7 +95,7 @@ class Arm:
         """Whether the engine runs and was warmed up."""
         return self._is_warm and self.batcher.is_alive
 
-    async def submit(self, kind: Kind, length: int, work: Any, deadline: float) -> Outcome:
+    async def submit(self, kind: Kind, length: int, work: Any, deadline: float) -> Computed:
         """See Batcher.submit; nothing is taken while the engine warms up, lest a deadly request kill each new one."""
         if not self._is_warm:
             raise EngineDownError("the engine is being restarted")
@@ -159,7 +159,7 @@ class Arm:
                 if kind is not Kind.TEXT and any(not len(outcome.value.item_indices) for outcome in outcomes):
                     raise BundleError(f"{self.bundle.path}: the engine names no item in the warm-up ({kind})")
 
-    async def _warm(self, kind: Kind, work: Any) -> Outcome:
+    async def _warm(self, kind: Kind, work: Any) -> Computed:
         try:
             return await self.batcher.submit(kind, 1, work, self._clock() + WARM_UP_S)
         except RDRecError as error:

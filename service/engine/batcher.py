@@ -54,7 +54,7 @@ class BatcherObserver(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Computed:
     """A job's result and where its time went."""
 
     value: Any
@@ -124,7 +124,7 @@ class Batcher:
             await lane.close()
         self._fail_all("the engine was stopped")
 
-    async def submit(self, kind: Kind, length: int, work: Any, deadline: float) -> Outcome:
+    async def submit(self, kind: Kind, length: int, work: Any, deadline: float) -> Computed:
         """Queue one work and wait for its result.
 
         Raises QueueFullError, EngineDownError, DeadlineError, or what the engine raised for this work alone. Cancelling
@@ -147,7 +147,7 @@ class Batcher:
             self._queue.cancel(job)
         started = job.started_at if job.started_at is not None else now
         finished = job.finished_at if job.finished_at is not None else started
-        return Outcome(value, started - now, finished - started)
+        return Computed(value, started - now, finished - started)
 
     def _pump(self) -> None:
         """Give the lane what it can take."""

@@ -1,7 +1,7 @@
 """The one way to Redis for history, rate limits and cached texts: bounded in time and number, behind the breaker.
 
 Knows commands and failures, not what the keys mean. A Redis that is down or slow costs a caller at most
-`longest_wait_s` while the breaker is closed, and nothing while it is open.
+four attempts' time (two tries, each of which may first wait for a connection), and nothing while the breaker is open.
 """
 
 from __future__ import annotations
@@ -95,11 +95,6 @@ class RedisGateway:
     def breaker(self) -> CircuitBreaker:
         """For metrics and readiness."""
         return self._breaker
-
-    @property
-    def longest_wait_s(self) -> float:
-        """Upper bound of one call: two attempts, each of which may first wait for a connection."""
-        return 4 * self._attempt_s
 
     async def command(self, *words: str | int | float, is_read: bool = False) -> Any:
         """One command; a read is tried a second time if Redis seems down. Raises RedisUnavailableError."""

@@ -25,8 +25,6 @@ class RequestContext:
     endpoint: str = "unmatched"
     caller: str | None = None
     """Name of the API key."""
-    timeout_s: float | None = None
-    """As the caller asked for; the endpoint's default where None."""
     user_hash: str | None = None
     model_version: str | None = None
     arm: str | None = None
