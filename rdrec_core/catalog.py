@@ -12,8 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rdrec_core.errors import UnknownItemError
-
 Arrays = dict[str, npt.NDArray[np.generic]]
 
 
@@ -108,13 +106,6 @@ class Catalog:
 
     def __len__(self) -> int:
         return len(self.labels)
-
-    def index(self, item_id: str, *, field: str = "item_id") -> int:
-        """Index of an external id. Raises UnknownItemError naming the request's field."""
-        index = self.item_ids.find(item_id)
-        if index is None:
-            raise UnknownItemError(f"item {item_id!r} is not in the catalogue of {len(self)} items", field=field)
-        return index
 
     def title(self, index: int) -> str | None:
         """Title, or None where unknown."""

@@ -9,7 +9,6 @@ import json
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -91,19 +90,6 @@ class RDRecModel(nn.Module):
         hidden, _ = self.t5.decode(inputs, self.t5.cross_key_values(encoded), source_mask)
         return hidden
 
-    def token_nll(
-        self, token_ids: Tensor, whole_word_ids: Tensor, mask: Tensor, tasks: Tensor, targets: Tensor
-    ) -> Tensor:
-        """Negative log-likelihood of each target token over the whole vocabulary, (B, T); 0 at padding.
-
-        targets (B, T) end in EOS and are padded with the pad token.
-        """
-        encoded, source_mask = self.encode(token_ids, whole_word_ids, mask, tasks)
-        start = self.start_tokens(token_ids, mask, tasks)
-        logits = self.t5.logits(self.decode_targets(encoded, source_mask, targets, start)).float()
-        pad = self.config.t5.pad_token_id
-        return F.cross_entropy(logits.transpose(1, 2), targets, reduction="none", ignore_index=pad)
-
     def save(self, folder: Path) -> None:
         """Write model.json and weights.safetensors into an existing folder."""
         (folder / CONFIG_FILE).write_text(self.config.model_dump_json(indent=2), encoding="utf-8")
@@ -122,9 +108,3 @@ class RDRecModel(nn.Module):
         except RuntimeError as error:
             raise BundleError(f"{folder / WEIGHTS_FILE} does not fit {CONFIG_FILE}: {error}") from error
         return model.eval()
-
-
-def sequence_loss(nll: Tensor, targets: Tensor, pad_token_id: int) -> Tensor:
-    """Mean over samples of the mean token NLL of each sample: (B, T), (B, T) -> scalar (paper, equation 3)."""
-    lengths = (targets != pad_token_id).sum(dim=1).clamp(min=1)
-    return (nll.sum(dim=1) / lengths).mean()

@@ -57,7 +57,7 @@ def test_the_bundle_describes_its_origin(bundle: Bundle, checkpoint: Path) -> No
 
 def test_items_users_and_histories_are_the_datasets(bundle: Bundle, dataset: Dataset) -> None:
     for row in dataset.items.iter_rows(named=True):
-        assert bundle.catalog.index(row["item_id"]) == row["item_index"]
+        assert bundle.catalog.item_ids.find(row["item_id"]) == row["item_index"]
         assert bundle.catalog.title(row["item_index"]) == row["title"]
         assert bundle.catalog.labels[row["item_index"]] == int(row["label"])
     rows = dataset.interactions

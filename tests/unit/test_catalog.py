@@ -1,12 +1,10 @@
 """String tables against plain Python dictionaries and lists."""
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rdrec_core.catalog import Catalog, StringTable, Users
-from rdrec_core.errors import UnknownItemError
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
@@ -25,18 +23,17 @@ def test_a_lone_surrogate_is_not_found_and_does_not_raise() -> None:
     assert StringTable.from_strings(["a"]).find("\ud800") is None
 
 
-def test_an_unknown_item_names_the_request_field() -> None:
+def test_a_catalogue_reads_what_it_wrote() -> None:
     catalog = Catalog(
         StringTable.from_strings(["B1", "B2"]),
         StringTable.from_strings(["Chess", ""]),
         np.asarray([10, 11]),
         np.ones(2, dtype=bool),
     )
-    assert (catalog.index("B2"), catalog.title(0), catalog.title(1)) == (1, "Chess", None)
-    with pytest.raises(UnknownItemError, match="B9") as caught:
-        catalog.index("B9", field="history.3")
-    assert caught.value.field == "history.3"
-    assert Catalog.from_arrays(catalog.arrays()).index("B1") == 0
+    again = Catalog.from_arrays(catalog.arrays())
+    assert (len(again), again.item_ids.find("B2"), again.title(0), again.title(1)) == (2, 1, "Chess", None)
+    assert again.labels.tolist() == [10, 11]
+    assert again.available.all()
 
 
 def test_users_keep_their_histories() -> None:
