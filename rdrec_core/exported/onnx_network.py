@@ -29,22 +29,10 @@ class OnnxNetwork:
 
     def encode(self, token_ids: Value, whole_word_ids: Value, mask: Value, tasks: Value) -> Any:
         """Sources (B, S) and tasks (B,) -> memory."""
-        graph, write, ops, model = self._graph, self._write, self._ops, self._model
-        if self._config.causal_encoder:
-            mask = mask & ~(token_ids == self._config.eos_token_id)
-        words = graph.call(
-            "Add",
-            graph.call("Gather", self._shared, token_ids.name),
-            graph.call("Gather", graph.weight(model.whole_words.weight), whole_word_ids.name),
-        )
-        x = graph.call("Concat", graph.call("Gather", graph.weight(model.prompts), tasks.name), words, axis=1)
-        prefix = ops.full_index([ops.size(token_ids, 0), model.config.prompt_length], 1) == 1
-        seen = ops.concat([prefix, mask], 1)
-        source_bias = write.mask_bias(ops.unsqueeze(ops.unsqueeze(seen, 1), 1).name)
-        bias = graph.call("Add", write.encoder_bias(model.t5, write.size(seen.name, 1)), source_bias)
-        encoded = write.encoder(model.t5, x, bias)
-        start = self._last_token(token_ids, mask, tasks) if model.config.starts_from_source else None
-        return write.cross_key_values(model.t5, encoded), source_bias, start
+        names = (value.name for value in (token_ids, whole_word_ids, mask, tasks))
+        cross, source_bias = self._write.sources(self._model, *names)
+        start = self._last_token(token_ids, mask, tasks) if self._model.config.starts_from_source else None
+        return cross, source_bias, start
 
     def _last_token(self, token_ids: Value, mask: Value, tasks: Value) -> Value:
         """`RDRecModel.start_tokens`, (B, 1)."""

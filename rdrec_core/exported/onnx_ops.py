@@ -6,58 +6,25 @@ Needs onnx.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from onnx import TensorProto, helper, numpy_helper
+import onnx
+from onnx import TensorProto
 
-from rdrec_core.exported.t5_graph import GraphWriter
+from rdrec_core.exported.graph_writer import GraphWriter
 
 KINDS = {"float": TensorProto.FLOAT, "int": TensorProto.INT64, "int32": TensorProto.INT32, "bool": TensorProto.BOOL}
 _DTYPES = {"float": np.float32, "int": np.int64, "bool": np.bool_}
-
-
-class SearchGraphWriter(GraphWriter):
-    """A graph writer that stores equal constants once and can write the branches of a condition."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
-        self._count = 0
-
-    def constant(self, array: npt.ArrayLike) -> str:
-        """A constant; an equal one that was given before is used again."""
-        values = np.asarray(array)
-        key = (values.dtype.str, values.shape, hashlib.sha256(values.tobytes()).digest())
-        if key not in self._known:
-            self._known[key] = f"w{len(self._weights)}"
-            self._weights.append(numpy_helper.from_array(values, self._known[key]))
-        return self._known[key]
-
-    def call(self, op: str, *inputs: str, outputs: Sequence[str] = (), domain: str = "", **attributes: Any) -> str:
-        """Add a node; names are unique over all branches."""
-        self._count += 1
-        return super().call(op, *inputs, outputs=outputs or [f"n{self._count}"], domain=domain, **attributes)
-
-    def branch(self, write: Callable[[], Sequence[Value]]) -> Any:
-        """A graph attribute that holds the nodes that `write` adds and gives the values that it returns."""
-        outer, self._nodes = self._nodes, []
-        # a branch may not hand through an outer value, and may give one value only once
-        results = [(value.kind, self.call("Identity", value.name)) for value in write()]
-        nodes, self._nodes = self._nodes, outer
-        infos = [helper.make_tensor_value_info(name, KINDS[kind], None) for kind, name in results]
-        return helper.make_graph(nodes, f"branch{self._count}", [], infos)
 
 
 @dataclass(frozen=True, eq=False)
 class Value:
     """A tensor of the graph."""
 
-    graph: SearchGraphWriter
+    graph: GraphWriter
     name: str
     kind: str
     """A key of KINDS."""
@@ -121,7 +88,7 @@ Size = Value | int
 class OnnxOps:
     """Records; one instance a graph."""
 
-    def __init__(self, graph: SearchGraphWriter) -> None:
+    def __init__(self, graph: GraphWriter) -> None:
         self.graph = graph
 
     def _call(self, kind: str, op: str, *inputs: str, **attributes: Any) -> Value:
@@ -181,8 +148,7 @@ class OnnxOps:
         return self._call(x.kind, "ScatterElements", x.name, index.name, values.name, axis=1)
 
     def topk(self, x: Value, k: Size) -> tuple[Value, Value]:
-        self.graph._count += 1
-        names = [f"top{self.graph._count}", f"where{self.graph._count}"]
+        names = self.graph.names("top", 2)
         self.graph.call("TopK", x.name, self._one(k), outputs=names, axis=-1)
         return Value(self.graph, names[0], x.kind), Value(self.graph, names[1], "int")
 
@@ -217,8 +183,11 @@ class OnnxOps:
     def unless_zero(
         self, n: Value, then: Callable[[], tuple[Value, Value]], otherwise: Callable[[], tuple[Value, Value]]
     ) -> tuple[Value, Value]:
-        self.graph._count += 1
-        names = [f"chosen{self.graph._count}.{place}" for place in range(2)]
-        branches = {"then_branch": self.graph.branch(then), "else_branch": self.graph.branch(otherwise)}
+        names = self.graph.names("chosen", 2)
+
+        def branch(write: Callable[[], tuple[Value, Value]]) -> onnx.GraphProto:
+            return self.graph.branch(lambda: [(KINDS[value.kind], value.name) for value in write()])
+
+        branches = {"then_branch": branch(then), "else_branch": branch(otherwise)}
         self.graph.call("If", (n > 0).name, outputs=names, **branches)
         return Value(self.graph, names[0], "float"), Value(self.graph, names[1], "int")

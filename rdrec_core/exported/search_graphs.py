@@ -21,8 +21,9 @@ from rdrec_core.decoding.candidate_scoring import CandidateScoring, PathTensors
 from rdrec_core.decoding.item_trie import TrieStates
 from rdrec_core.decoding.tensor_ops import TrieTensors
 from rdrec_core.engines.onnx_engine import SATURATION_WIDTH
+from rdrec_core.exported.graph_writer import GraphWriter
 from rdrec_core.exported.onnx_network import OnnxNetwork
-from rdrec_core.exported.onnx_ops import KINDS, OnnxOps, SearchGraphWriter, Value
+from rdrec_core.exported.onnx_ops import KINDS, OnnxOps, Value
 from rdrec_core.model import RDRecModel
 from rdrec_core.types import ScoreMode
 
@@ -34,7 +35,7 @@ class _Graph:
     """The inputs that every ranking graph has, and the network over them."""
 
     def __init__(self, model: RDRecModel, states: TrieStates, mode: ScoreMode) -> None:
-        self.writer = SearchGraphWriter()
+        self.writer = GraphWriter()
         self.ops = OnnxOps(self.writer)
         self.full = mode is ScoreMode.FULL
         self.levels = states.n_levels + SPARE_LEVELS
@@ -146,7 +147,7 @@ def saturation_graph() -> onnx.ModelProto:
 
     It stands beside the 8-bit graphs, so that an engine can ask its processor before it trusts it.
     """
-    writer = SearchGraphWriter()
+    writer = GraphWriter()
     x = writer.input("x", onnx.TensorProto.UINT8, [1, SATURATION_WIDTH])
     weight = writer.constant(np.full((SATURATION_WIDTH, 64), 127, dtype=np.int8))
     writer.output("sums", onnx.TensorProto.INT32, [1, 64])

@@ -2,76 +2,24 @@
 
 8-bit: weights have one scale an output column, activations one scale a token, computed when the graph runs. So a
 token's numbers depend on no other token and batch-mates change nothing; one scale a tensor (DynamicQuantizeMatMul)
-would be faster by a fifth and would break that. Knows layers, not what a graph is for. Needs torch and onnx.
+would be faster by a fifth and would break that. Knows layers, not what a graph is for. Needs torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import onnx
 import torch
-from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
+from rdrec_core.exported.graph_writer import GraphWriter
 from rdrec_core.model import RDRecModel
 from rdrec_core.t5 import T5, Attention, Block, FeedForward, RMSNorm, relative_buckets
 
 KeyValueNames = tuple[str, str]
 """Keys and values of one layer, each (B, H, T, d_kv)."""
-_OPSET = 20
 _MASKED = float(np.finfo(np.float32).min / 2)
-
-
-class GraphWriter:
-    """Collects nodes, weights, inputs and outputs; values are named by the writer."""
-
-    def __init__(self) -> None:
-        self._nodes: list[onnx.NodeProto] = []
-        self._weights: list[onnx.TensorProto] = []
-        self._inputs: list[onnx.ValueInfoProto] = []
-        self._outputs: list[onnx.ValueInfoProto] = []
-
-    def constant(self, array: npt.ArrayLike) -> str:
-        """A weight or another constant."""
-        name = f"w{len(self._weights)}"
-        self._weights.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
-        return name
-
-    def weight(self, tensor: Tensor) -> str:
-        """A torch weight in float32."""
-        return self.constant(tensor.detach().float().cpu().numpy())
-
-    def call(self, op: str, *inputs: str, outputs: Sequence[str] = (), domain: str = "", **attributes: Any) -> str:
-        """Add a node; returns its first output (named by the writer unless outputs are given)."""
-        outputs = list(outputs) or [f"v{len(self._nodes)}"]
-        self._nodes.append(helper.make_node(op, list(inputs), outputs, domain=domain, **attributes))
-        return outputs[0]
-
-    def input(self, name: str, kind: int, shape: Sequence[int | str]) -> str:
-        """Declare an input."""
-        self._inputs.append(helper.make_tensor_value_info(name, kind, list(shape)))
-        return name
-
-    def output(self, name: str, kind: int, shape: Sequence[int | str]) -> str:
-        """Declare an output; a node must produce it under this name."""
-        self._outputs.append(helper.make_tensor_value_info(name, kind, list(shape)))
-        return name
-
-    def model(self, name: str, metadata: dict[str, str] | None = None) -> onnx.ModelProto:
-        """The finished model."""
-        model = helper.make_model(
-            helper.make_graph(self._nodes, name, self._inputs, self._outputs, self._weights),
-            opset_imports=[helper.make_opsetid("", _OPSET), helper.make_opsetid("com.microsoft", 1)],
-            ir_version=10,
-            producer_name="rdrec",
-        )
-        helper.set_model_props(model, metadata or {})
-        return model
 
 
 class T5Writer:
@@ -155,6 +103,31 @@ class T5Writer:
             return self.linear(self.graph.call("Relu", inner), ff.wo, positive=True)
         gated = self.graph.call("Mul", self.graph.call("Gelu", inner, approximate="tanh"), self.linear(x, ff.gate))
         return self.linear(gated, ff.wo)
+
+    def sources(
+        self, model: RDRecModel, token_ids: str, whole_word_ids: str, mask: str, tasks: str
+    ) -> tuple[list[KeyValueNames], str]:
+        """Sources (B, S), tasks (B,) -> cross-attention's keys and values a layer, and source bias (B, 1, 1, P + S).
+
+        `RDRecModel.encode` and `T5.cross_key_values` in one.
+        """
+        graph, t5 = self.graph, model.t5
+        if self.config.causal_encoder:  # it does not see the EOS (ADR 2)
+            eos = graph.call("Equal", token_ids, graph.constant(np.int64(self.config.eos_token_id)))
+            mask = graph.call("And", mask, graph.call("Not", eos))
+        words = graph.call(
+            "Add",
+            graph.call("Gather", graph.weight(t5.shared.weight), token_ids),
+            graph.call("Gather", graph.weight(model.whole_words.weight), whole_word_ids),
+        )
+        x = graph.call("Concat", graph.call("Gather", graph.weight(model.prompts), tasks), words, axis=1)
+        prompts = graph.constant(np.array([model.config.prompt_length]))
+        prefix = graph.call("Concat", self.size(token_ids, 0), prompts, axis=0)
+        seen = graph.call("Expand", graph.constant(np.array([[True]])), prefix)
+        seen = graph.call("Concat", seen, mask, axis=1)
+        source_bias = self.mask_bias(self.unsqueeze(seen, 1, 2))
+        bias = graph.call("Add", self.encoder_bias(t5, self.size(seen, 1)), source_bias)
+        return self.cross_key_values(t5, self.encoder(t5, x, bias)), source_bias
 
     def encoder(self, t5: T5, x: str, bias: str) -> str:
         """All encoder layers: embeddings (B, S, D), bias (B, H, S, S) -> normed states (B, S, D)."""

@@ -13,7 +13,8 @@ import onnx
 import torch
 from onnx import TensorProto
 
-from rdrec_core.exported.t5_graph import GraphWriter, KeyValueNames, QuantizedT5Writer, T5Writer
+from rdrec_core.exported.graph_writer import GraphWriter
+from rdrec_core.exported.t5_graph import KeyValueNames, QuantizedT5Writer, T5Writer
 from rdrec_core.model import RDRecModel
 from rdrec_core.types import IntArray
 
@@ -22,31 +23,15 @@ _KINDS = ("key", "value")
 
 def encoder_graph(model: RDRecModel) -> onnx.ModelProto:
     """Sources (B, S) -> source_bias (B, 1, 1, P + S) and cross.<layer>.key/value (B, H, P + S, d_kv)."""
-    graph = GraphWriter()
-    write, config, t5 = T5Writer(graph, model), model.config.t5, model.t5
+    graph, config = GraphWriter(), model.config.t5
     tokens = graph.input("token_ids", TensorProto.INT64, ["B", "S"])
     whole = graph.input("whole_word_ids", TensorProto.INT64, ["B", "S"])
     mask = graph.input("mask", TensorProto.BOOL, ["B", "S"])
     tasks = graph.input("tasks", TensorProto.INT64, ["B"])
-    if config.causal_encoder:  # it does not see the EOS (ADR 2)
-        eos = graph.call("Equal", tokens, graph.constant(np.int64(config.eos_token_id)))
-        mask = graph.call("And", mask, graph.call("Not", eos))
-    words = graph.call(
-        "Add",
-        graph.call("Gather", graph.weight(t5.shared.weight), tokens),
-        graph.call("Gather", graph.weight(model.whole_words.weight), whole),
-    )
-    x = graph.call("Concat", graph.call("Gather", graph.weight(model.prompts), tasks), words, axis=1)
-    prompt_width = graph.constant(np.array([model.config.prompt_length]))
-    seen = graph.call("Expand", graph.constant(np.array([[True]])), graph.call(
-        "Concat", write.size(tokens, 0), prompt_width, axis=0
-    ))  # fmt: skip
-    full_mask = graph.call("Concat", seen, mask, axis=1)
+    cross, source_bias = T5Writer(graph, model).sources(model, tokens, whole, mask, tasks)
     graph.output("source_bias", TensorProto.FLOAT, ["B", 1, 1, "PS"])
-    zero_axis = graph.constant(np.array([1, 2]))
-    source_bias = graph.call("Unsqueeze", write.mask_bias(full_mask), zero_axis, outputs=["source_bias"])
-    bias = graph.call("Add", write.encoder_bias(t5, write.size(x, 1)), source_bias)
-    for index, pair in enumerate(write.cross_key_values(t5, write.encoder(t5, x, bias))):
+    graph.call("Identity", source_bias, outputs=["source_bias"])
+    for index, pair in enumerate(cross):
         for kind, value in zip(_KINDS, pair, strict=True):
             name = f"cross.{index}.{kind}"
             graph.output(name, TensorProto.FLOAT, ["B", config.num_heads, "PS", config.d_kv])
