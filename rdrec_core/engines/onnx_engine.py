@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
-from tokenizers import Tokenizer
 
 from rdrec_core.bundle import Bundle
 from rdrec_core.decoding.item_trie import ItemTrie
-from rdrec_core.decoding.path_arrays import BoolArray, Paths, paths_of
+from rdrec_core.decoding.path_arrays import BoolArray, Paths
 from rdrec_core.encoding import RaggedTokens, SourceBatch, SourceEncoder
-from rdrec_core.engines.trie_engine import TEXT_ROWS, BeamArrays, ExactArrays, TextWriter, TrieEngine, written_texts
+from rdrec_core.engines.bundled import BundledParts
+from rdrec_core.engines.trie_engine import TEXT_ROWS, BeamArrays, ExactArrays, TextWriter, TrieEngine
 from rdrec_core.errors import BundleError, EngineError, InputError
 from rdrec_core.exported.onnx_text import OnnxTextGenerator
-from rdrec_core.types import FloatArray, IntArray, ScoreMode, Strategy, TextRequest
+from rdrec_core.types import FloatArray, IntArray, ScoreMode, Strategy
 
 SATURATION_FILE = "saturation.onnx"
 SATURATION_WIDTH = 64
@@ -106,13 +106,13 @@ class OnnxEngine(TrieEngine):
         if score_mode is ScoreMode.TRIE_INT8 and (folder / SATURATION_FILE).is_file():
             _require_exact_sums(folder / SATURATION_FILE)
         self._folder = folder
-        self._text = text
         self._options = session_options(threads)
         self._providers = list(providers) if providers is not None else default_providers()
         self._graphs: dict[str, _RankingGraph] = {}
         super().__init__(
-            encoder, trie, score_mode=score_mode, strategy=strategy, available=available, max_batch=max_batch
-        )
+            encoder, trie, score_mode=score_mode, strategy=strategy, available=available, text=text,
+            max_batch=max_batch,
+        )  # fmt: skip
         self._graph(strategy.value)
         self._graph("score")
 
@@ -131,25 +131,18 @@ class OnnxEngine(TrieEngine):
         if mode not in bundle.manifest.score_modes:
             has = ", ".join(bundle.manifest.score_modes)
             raise BundleError(f"{bundle.path} has no graphs for score mode {mode}; it has {has}")
-        tokenizer = Tokenizer.from_file(str(bundle.file("tokenizer.json")))
-        encoder = SourceEncoder(tokenizer, bundle.tokens("item_words"))
+        parts = BundledParts.read(bundle, mode, strategy)
         folder = bundle.path / "onnx"
         text = None
         if bundle.has(TEXT_ROWS):
             text = OnnxTextGenerator(
-                folder, encoder, tokenizer,
+                folder, parts.encoder, parts.tokenizer,
                 int8=bundle.has("onnx/text_step.int8.onnx") and mode is ScoreMode.TRIE_INT8,
                 options=session_options(threads), providers=providers or default_providers(),
             )  # fmt: skip
         return cls(
-            folder, encoder, bundled_trie(bundle, mode),
-            score_mode=mode, strategy=strategy or bundle.manifest.strategy, available=bundle.catalog.available,
-            text=text, threads=threads, providers=providers,
+            folder, parts.encoder, parts.trie, text=text, threads=threads, providers=providers, **parts.options
         )  # fmt: skip
-
-    def generate_text(self, requests: Sequence[TextRequest]) -> list[str]:
-        """One text a request. Raises EngineError where the bundle holds no text graphs."""
-        return written_texts(self._text, requests)
 
     def set_catalogue(self, trie: ItemTrie, item_words: RaggedTokens, available: BoolArray | None = None) -> None:
         """Take another catalogue, with the graphs that are loaded: items may have been added or retired.
@@ -187,7 +180,7 @@ class OnnxEngine(TrieEngine):
     def _keep_catalogue(self, name: str, graph: _RankingGraph) -> None:
         graph.keep(self._trie_feed(graph))
         if name == Strategy.EXACT.value:
-            paths = paths_of(self._states, np.arange(len(self._trie)), len(self._trie.columns))
+            paths = self._all_paths()
             graph.keep({f"paths.{field}": getattr(paths, field)[None] for field in Paths.__dataclass_fields__})
 
     def _trie_feed(self, graph: _RankingGraph) -> Feed:
@@ -240,18 +233,6 @@ class OnnxEngine(TrieEngine):
         feed = {f"paths.{name}": getattr(paths, name) for name in Paths.__dataclass_fields__}
         (scores,) = self._graph("score").run({**_source_feed(sources), **feed})
         return scores
-
-
-def bundled_trie(bundle: Bundle, mode: ScoreMode) -> ItemTrie:
-    """The bundle's trie arrays for a score mode, memory-mapped; built from the labels where the bundle has none."""
-    collapsed = mode is not ScoreMode.FULL
-    arrays = bundle.arrays(trie_group(collapsed=collapsed))
-    return ItemTrie.from_arrays(arrays, collapsed=collapsed) if arrays else ItemTrie.build(bundle.tokens("labels"))
-
-
-def trie_group(*, collapsed: bool) -> str:
-    """The bundle's array group of the trie at one granularity."""
-    return "trie" if collapsed else "token_trie"
 
 
 def _require_exact_sums(path: Path) -> None:

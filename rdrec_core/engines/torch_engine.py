@@ -11,23 +11,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from rdrec_core.bundle import Bundle
 from rdrec_core.decoding.beam_search import BeamSearch, Eligibility
 from rdrec_core.decoding.candidate_scoring import CandidateScoring, PathTensors
 from rdrec_core.decoding.item_trie import ItemTrie
-from rdrec_core.decoding.path_arrays import BoolArray, Paths, paths_of
+from rdrec_core.decoding.path_arrays import BoolArray, Paths
 from rdrec_core.decoding.tensor_ops import TrieTensors
 from rdrec_core.eager.cuda_graphs import FixedShapeOps, Function, GraphCache
 from rdrec_core.eager.torch_ops import Memory, TorchNetwork, TorchOps
 from rdrec_core.eager.torch_text import TorchTextGenerator
 from rdrec_core.encoding import SourceBatch, SourceEncoder
-from rdrec_core.engines.trie_engine import TEXT_ROWS, BeamArrays, ExactArrays, TextWriter, TrieEngine, written_texts
+from rdrec_core.engines.bundled import BundledParts
+from rdrec_core.engines.trie_engine import TEXT_ROWS, BeamArrays, ExactArrays, TextWriter, TrieEngine
 from rdrec_core.errors import InputError
 from rdrec_core.model import RDRecModel
-from rdrec_core.types import FloatArray, IntArray, ScoreMode, Strategy, TextRequest
+from rdrec_core.types import FloatArray, IntArray, ScoreMode, Strategy
 
 _PATH_ARRAYS = tuple(Paths.__dataclass_fields__)
 _ROUND_TO = 16
@@ -63,14 +63,13 @@ class TorchEngine(TrieEngine):
         if score_mode is ScoreMode.TRIE_INT8:
             raise InputError("trie-int8 runs in OnnxEngine only; use trie", field="score_mode")
         self._model = model.eval()
-        self._text = text
         self._device = model.prompts.device
         fixed = self._device.type == "cuda" if fixed_shapes is None else fixed_shapes
         self._ops = (FixedShapeOps if fixed else TorchOps)(self._device)
         self._records = fixed and self._device.type == "cuda"
         super().__init__(
-            encoder, trie, score_mode=score_mode, strategy=strategy, available=available, max_batch=max_batch,
-            round_to=_ROUND_TO if fixed else 1,
+            encoder, trie, score_mode=score_mode, strategy=strategy, available=available, text=text,
+            max_batch=max_batch, round_to=_ROUND_TO if fixed else 1,
         )  # fmt: skip
 
     @classmethod
@@ -88,32 +87,26 @@ class TorchEngine(TrieEngine):
         """
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         model = RDRecModel.load(bundle.path).to(device, dtype_on(device))
-        t5 = model.config.t5
-        tokenizer = Tokenizer.from_file(str(bundle.file("tokenizer.json")))
-        encoder = SourceEncoder(tokenizer, bundle.tokens("item_words"), eos_token_id=t5.eos_token_id)
-        trie = ItemTrie.build(bundle.tokens("labels"), eos_token_id=t5.eos_token_id, start_token_id=t5.pad_token_id)
-        rows = np.load(bundle.file(TEXT_ROWS)) if bundle.has(TEXT_ROWS) else None
         if score_mode is None:
             first = bundle.manifest.score_modes[0]
             score_mode = ScoreMode.TRIE if first is ScoreMode.TRIE_INT8 else first
-        return cls(
-            model, encoder, trie,
-            score_mode=score_mode, strategy=strategy or bundle.manifest.strategy, available=bundle.catalog.available,
-            text=TorchTextGenerator(model, encoder, tokenizer, rows=rows) if rows is not None else None,
-        )  # fmt: skip
-
-    def generate_text(self, requests: Sequence[TextRequest]) -> list[str]:
-        """One text a request. Raises EngineError where the engine was made without a text writer."""
-        return written_texts(self._text, requests)
+        t5 = model.config.t5
+        parts = BundledParts.read(
+            bundle, score_mode, strategy, eos_token_id=t5.eos_token_id, pad_token_id=t5.pad_token_id
+        )
+        text = None
+        if bundle.has(TEXT_ROWS):
+            text = TorchTextGenerator(model, parts.encoder, parts.tokenizer, rows=np.load(bundle.file(TEXT_ROWS)))
+        return cls(model, parts.encoder, parts.trie, text=text, **parts.options)
 
     def _set_trie(self, trie: ItemTrie, available: BoolArray | None) -> None:
         super()._set_trie(trie, available)
-        network = TorchNetwork(self._model.t5, torch.as_tensor(np.asarray(trie.columns), device=self._device).long())
+        network = TorchNetwork(self._model.t5, torch.as_tensor(np.array(trie.columns), device=self._device).long())
         full = self._score_mode is ScoreMode.FULL
         states = self._states
         self._tensors = TrieTensors(
-            **{
-                name: torch.as_tensor(np.ascontiguousarray(getattr(states, name)), device=self._device)
+            **{  # copies: arrays of a bundle are read-only, which torch does not have
+                name: torch.as_tensor(np.array(getattr(states, name)), device=self._device)
                 for name in ("edge_start", "inner_edges", "edge_column", "edge_target", "position", "length", "tokens")
             },
             root_tokens=torch.as_tensor(states.root_tokens.astype(np.int64), device=self._device),
@@ -125,7 +118,7 @@ class TorchEngine(TrieEngine):
         self._beam_search = BeamSearch(self._ops, network, self._tensors, full=full)
         self._scoring = CandidateScoring(self._ops, network, self._tensors, widest=int(states.fanout.max()), full=full)
         self._leaf_alive = torch.as_tensor(self._availability.leaf_alive, device=self._device)
-        self._all_paths: PathTensors | None = None
+        self._every_path: PathTensors | None = None
         self._run = GraphCache(records=self._records)  # recorded graphs read this trie's tensors
 
     def _availability_changed(self) -> None:
@@ -142,19 +135,19 @@ class TorchEngine(TrieEngine):
         return self._beam_search(self._memory(*sources), Eligibility(allowed, state, offset), n_items, beam_width)
 
     def _search_exactly(self, batch: ExactArrays) -> tuple[FloatArray, IntArray, FloatArray]:
-        if self._all_paths is None:
-            paths = paths_of(self._states, np.arange(len(self._trie)), len(self._trie.columns))
+        if self._every_path is None:
+            paths = self._all_paths()
             tensors = {name: self._tensor(getattr(paths, name)).unsqueeze(0) for name in _PATH_ARRAYS}
-            self._all_paths = PathTensors(**tensors)
+            self._every_path = PathTensors(**tensors)
         given = (batch.allowed_by_default, batch.leaf, batch.also)
         scores, found, also = self._computed(self._exact, batch.sources, given, batch.n_items)
         return scores, found, also
 
     def _exact(self, tensors: Sequence[Tensor], n_items: int) -> Sequence[Tensor]:
         *sources, allowed, leaf, also = tensors
-        assert self._all_paths is not None
+        assert self._every_path is not None
         return self._scoring.best(
-            self._memory(*sources), len(leaf), self._all_paths, allowed, leaf, self._leaf_alive, n_items, also
+            self._memory(*sources), len(leaf), self._every_path, allowed, leaf, self._leaf_alive, n_items, also
         )
 
     def _score_paths(self, sources: SourceBatch, paths: Paths) -> FloatArray:

@@ -84,15 +84,6 @@ class TextWriter(Protocol):
         ...
 
 
-def written_texts(writer: TextWriter | None, requests: Sequence[TextRequest]) -> list[str]:
-    """One text a request. Raises EngineError where there is no writer."""
-    if not requests:
-        return []
-    if writer is None:
-        raise EngineError("this engine writes no texts: the model was trained or exported without them")
-    return writer.generate(requests)
-
-
 class TrieEngine(ABC):
     """Ranks and scores items for an ItemTrie in one score mode. See `engines.base.Engine` for the promises."""
 
@@ -104,6 +95,7 @@ class TrieEngine(ABC):
         score_mode: ScoreMode,
         strategy: Strategy,
         available: BoolArray | None,
+        text: TextWriter | None,
         max_batch: int,
         round_to: int = 1,
     ) -> None:
@@ -112,6 +104,7 @@ class TrieEngine(ABC):
         round_to above 1 pads every array to multiples of it, and batches to powers of two, so that few shapes occur.
         """
         self._encoder = encoder
+        self._text = text
         self._round_to = round_to
         self._score_mode = score_mode
         self.strategy = strategy
@@ -190,6 +183,14 @@ class TrieEngine(ABC):
                     results[index] = scores[row, : len(requests[index].candidates)].astype(np.float32)
         return [result for result in results if result is not None]
 
+    def generate_text(self, requests: Sequence[TextRequest]) -> list[str]:
+        """One text a request. Raises EngineError where the engine was made without a text writer."""
+        if not requests:
+            return []
+        if self._text is None:
+            raise EngineError("this engine writes no texts: the model was trained or exported without them")
+        return self._text.generate(requests)
+
     @abstractmethod
     def _search(self, batch: BeamArrays) -> tuple[FloatArray, IntArray]:
         """Scores and leaves (B, at least max n_items), best first."""
@@ -205,6 +206,10 @@ class TrieEngine(ABC):
     @abstractmethod
     def _availability_changed(self) -> None:
         """Take over `self._availability`."""
+
+    def _all_paths(self) -> Paths:
+        """The paths of the whole catalogue, by leaf."""
+        return paths_of(self._states, np.arange(len(self._trie)), len(self._trie.columns))
 
     def _filled(self, rows: list[int]) -> list[int]:
         """The rows of a batch, its last one repeated where the number of rows is rounded up."""

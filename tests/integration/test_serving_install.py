@@ -18,7 +18,7 @@ import pytest
 from rdrec_core.bundle import Bundle, BundleWriter, Description
 from rdrec_core.decoding.item_trie import ItemTrie
 from rdrec_core.decoding.text_requests import text_rows
-from rdrec_core.engines.onnx_engine import trie_group
+from rdrec_core.engines.bundled import trie_group
 from rdrec_core.exported.search_export import export_search_graphs
 from rdrec_core.exported.text_export import export_text_graphs
 from rdrec_core.replacing import replacing_folder
