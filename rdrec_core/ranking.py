@@ -166,12 +166,9 @@ class Ranker:
         return self.graph is not None and self.weights is not None
 
     def recommend(self, requests: Sequence[RankRequest], *, fusion: Sequence[bool] | None = None) -> list[Ranking]:
-        """The best min(n_items, eligible) items of each request. fusion[i] False ranks request i by the model alone.
-
-        A request with neither a known user nor a history gets the popular items.
-        """
-        cold = [self.graph is not None and r.user_index is None and not r.history for r in requests]
-        asked = [i for i, is_cold in enumerate(cold) if not is_cold]
+        """The best min(n_items, eligible) items of each request. fusion[i] False ranks request i by the model alone."""
+        at_once = [self.at_once(r) for r in requests]
+        asked = [i for i, answer in enumerate(at_once) if answer is None]
         fuse = [self.can_fuse and (fusion is None or fusion[i]) for i in range(len(requests))]
         priors = {i: self._prior(requests[i].history, Task.SEQUENTIAL) for i in asked if self.graph is not None}
         also = {i: self._best_of_graph(requests[i], priors[i]) for i in asked if fuse[i]}
@@ -179,8 +176,8 @@ class Ranker:
         beams = dict(zip(asked, found, strict=True))
         answers = []
         for i, request in enumerate(requests):
-            if cold[i]:
-                answers.append(self.popular(request.n_items, exclude=request.exclude, include=request.include))
+            if (answer := at_once[i]) is not None:
+                answers.append(answer)
                 continue
             items, log_probs = beams[i].item_indices, beams[i].log_probs
             if fuse[i]:
@@ -197,11 +194,14 @@ class Ranker:
 
         More candidates than a source holds are scored in chunks of equal size.
         """
-        model_asked = [self.graph is None or r.user_index is not None or bool(r.history) for r in requests]
+        at_once = [
+            self.at_once(RankRequest(r.user_index, r.history, len(r.candidates), include=r.candidates))
+            for r in requests
+        ]  # fmt: skip
         chunks: list[ScoreRequest] = []
         owners: list[int] = []
         for i, request in enumerate(requests):
-            if model_asked[i]:
+            if at_once[i] is None:
                 n_chunks = -(-len(request.candidates) // self._width)
                 for part in np.array_split(np.asarray(request.candidates, dtype=np.int64), n_chunks):
                     chunks.append(replace(request, candidates=tuple(part.tolist()), task=self._topn_task))
@@ -211,12 +211,11 @@ class Ranker:
             parts.setdefault(owner, []).append(log_probs)
         answers = []
         for i, request in enumerate(requests):
+            if (answer := at_once[i]) is not None:
+                answers.append(answer)
+                continue
             items = np.asarray(request.candidates, dtype=np.int64)
             prior = self._prior(request.history, Task.TOPN) if self.graph is not None else None
-            if not model_asked[i] and prior is not None:
-                graph_scores = prior.log_scores(items)
-                answers.append(ranked(items, graph_scores, np.full(len(items), np.nan), graph_scores, True))
-                continue
             fuse = self.can_fuse and (fusion is None or fusion[i])
             answers.append(self._fused(items, np.concatenate(parts[i]), prior, Task.TOPN, fuse))
         return answers
@@ -227,11 +226,16 @@ class Ranker:
         """What `/recommend/topn` scores where the caller names no candidates: the graph's best, then popular items."""
         return self._prior(history, Task.TOPN).best(n, Eligible(exclude, include, self._available))
 
-    def popular(self, n: int, *, exclude: Sequence[int] = (), include: Sequence[int] | None = None) -> Ranking:
-        """The answer for a user of whom nothing is known; score = log of the item's share of all purchases."""
-        graph = self._graph()
-        items = graph.most_popular(n, Eligible(exclude, include, self._available))
-        scores = np.log(graph.popularity[items].astype(np.float64) + graph.floor)
+    def at_once(self, request: RankRequest) -> Ranking | None:
+        """The answer that needs no engine, from any thread: the popular items for somebody of whom nothing is known.
+
+        None for everybody else. Their score is the log of an item's share of all purchases.
+        """
+        if self.graph is None or request.user_index is not None or request.history:
+            return None
+        eligible = Eligible(request.exclude, request.include, self._available)
+        items = self.graph.most_popular(request.n_items, eligible)
+        scores = np.log(self.graph.popularity[items].astype(np.float64) + self.graph.floor)
         return ranked(items, scores, np.full(len(items), np.nan), scores, True)
 
     def evidence(self, history: Sequence[int], item: int, n: int = 3) -> list[Evidence]:

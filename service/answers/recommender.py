@@ -92,12 +92,11 @@ class Recommender:
         history = await self._histories.resolve(arm, request.user_id, user, request.history, context)
         if request.exclude_seen:
             exclude = tuple(dict.fromkeys((*exclude, *history.items)))
-        found_by: FoundBy = arm.strategy
-        if user is None and not history.items:
-            ranking, found_by = arm.ranker.popular(request.n_items, exclude=exclude, include=include), "popularity"
-        else:
-            width = request.beam_width or DEFAULT_BEAM_WIDTH
-            asked = RankRequest(user, history.items, request.n_items, exclude, include, width)
+        width = request.beam_width or DEFAULT_BEAM_WIDTH
+        asked = RankRequest(user, history.items, request.n_items, exclude, include, width)
+        found_by: FoundBy = "popularity"
+        if (ranking := arm.ranker.at_once(asked)) is None:
+            found_by = arm.strategy
             work = RankWork(asked, request.fusion)
             ranking = await self._ask(arm, Kind.RANK, len(history.items), work, context)
         return _ranking_answer(arm, ranking, found_by, history, context)
@@ -106,10 +105,9 @@ class Recommender:
         given = None if request.candidates is None else item_indices(arm, request.candidates, "candidates")
         user = arm.find_user(request.user_id) if request.user_id is not None else None
         history = await self._histories.resolve(arm, request.user_id, user, request.history, context)
-        found_by: FoundBy
-        if user is None and not history.items:
-            ranking, found_by = arm.ranker.popular(request.n_items, include=given), "popularity"
-        else:
+        found_by: FoundBy = "popularity"
+        ranking = arm.ranker.at_once(RankRequest(user, history.items, request.n_items, include=given))
+        if ranking is None:
             candidates = given if given is not None else _drawn(arm, history.items, request.n_items)
             asked = ScoreRequest(user, candidates, history.items)
             work = ScoreWork(asked, request.n_items, request.fusion)
