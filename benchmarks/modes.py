@@ -25,7 +25,7 @@ from rdrec_core.bundle import Bundle
 from rdrec_core.errors import BundleError
 from rdrec_core.types import Strategy
 from training.data.dataset import Dataset
-from training.evaluation.measure import Outcome, rank_sequential
+from training.evaluation.measure import Answers, rank_sequential
 from training.evaluation.metrics import summary
 from training.evaluation.protocol import questions
 from training.evaluation.systems import load_system
@@ -44,7 +44,7 @@ def measure(
 ) -> list[dict[str, Any]]:
     """One record a mode and strategy."""
     asked = questions(dataset, "val" if split == "val" else "test", limit=limit)
-    outcomes: dict[tuple[str, str], Outcome] = {}
+    outcomes: dict[tuple[str, str], Answers] = {}
     with Progress(console=console, transient=True) as bar:
         for mode in Bundle.open(bundle_path).manifest.score_modes:
             for strategy in Strategy:

@@ -19,8 +19,8 @@ from tests.fake_service import FakeEngine, fake_settings, user_id, write_bundle
 from tests.small_dataset import write_small_dataset
 from training.bundling.profiles import (
     PROFILES_FILE,
-    Journal,
     ProfileJob,
+    ProfileJournal,
     journal_of,
     profiles_of_checkpoint,
     store_in_bundle,
@@ -139,7 +139,7 @@ JOB = ProfileJob("model", 10, 7, (Task.USER_PREFERENCE, Task.ITEM_ATTRIBUTES), f
 
 
 def run(job: ProfileJob, path: Path, writer: Writer) -> Profiles:
-    with Journal(path, job) as journal:
+    with ProfileJournal(path, job) as journal:
         return write_profiles(writer, job, journal, batch_size=4, done=lambda _: None)
 
 
@@ -213,7 +213,7 @@ def test_the_service_answers_profiles_without_decoding_and_writes_what_is_missin
 
 
 def test_the_journals_first_line_names_the_job(tmp_path: Path) -> None:
-    with Journal(tmp_path / "journal", JOB):
+    with ProfileJournal(tmp_path / "journal", JOB):
         pass
     first = json.loads((tmp_path / "journal").read_text().splitlines()[0])
     assert first == {"model": "model", "counts": [10, 7], "fast": False}

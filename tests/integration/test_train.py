@@ -25,10 +25,10 @@ from training.evaluation.metrics import summary
 from training.evaluation.protocol import questions
 from training.evaluation.systems import load_system
 from training.learning.backbone import CatalogTokens, build
-from training.learning.checkpoint import load_checkpoint, read_state
+from training.learning.checkpoint import CheckpointWriter, load_checkpoint, read_state
 from training.learning.config import TrainConfig, load_config
 from training.learning.run import train
-from training.learning.trainer import Outcome
+from training.learning.trainer import StopReason
 from training.learning.vocabulary import train_vocabulary, training_texts
 
 SMALL = {"batch_size": 16, "passes": 1, "negatives": 9, "backbone": "scratch:tiny", "vocabulary_size": 300}
@@ -89,7 +89,7 @@ def test_a_crashed_run_resumes_to_the_same_weights_bit_for_bit(dataset: Dataset,
 
 def test_training_learns_and_the_checkpoint_says_what_it_is(dataset: Dataset, tmp_path: Path) -> None:
     config = small("scratch", epochs=4)
-    assert train(config, dataset, tmp_path / "out") is Outcome.EPOCHS
+    assert train(config, dataset, tmp_path / "out") is StopReason.EPOCHS
     lines = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
     for task in ("explanation", "sequential", "user_preference", "item_attributes"):
         assert lines[-1]["train_loss"][task] < lines[0]["train_loss"][task]
@@ -113,7 +113,7 @@ def test_a_checkpoint_refuses_a_dataset_with_other_labels(dataset: Dataset, tmp_
 def test_it_stops_after_epochs_without_gain_and_keeps_the_best(dataset: Dataset, tmp_path: Path) -> None:
     # steps too small to change anything: the first epoch stays the best
     config = small(epochs=9, patience=2, learning_rate=1e-30, tasks="sequential")
-    assert train(config, dataset, tmp_path / "out") is Outcome.NO_GAIN
+    assert train(config, dataset, tmp_path / "out") is StopReason.NO_GAIN
     losses = [json.loads(line)["validation_loss"]["sequential"] for line in (tmp_path / "out/metrics.jsonl").open()]
     assert load_checkpoint(tmp_path / "out").info.epoch == 1
     assert len(losses) == 3
@@ -135,9 +135,29 @@ def test_the_latest_epoch_that_ranks_about_best_is_kept(dataset: Dataset, tmp_pa
 
 def test_the_time_budget_ends_the_run_with_the_learning_rate_at_its_end(dataset: Dataset, tmp_path: Path) -> None:
     config = small("scratch", time_budget_min=1.0, epochs=50)
-    assert train(config, dataset, tmp_path / "out", clock=ticking()) is Outcome.BUDGET
+    assert train(config, dataset, tmp_path / "out", clock=ticking()) is StopReason.BUDGET
     last = json.loads((tmp_path / "out/metrics.jsonl").read_text().splitlines()[-1])
     assert last["learning_rate"] < 0.05 * config.learning_rate
+
+
+def test_fields_that_are_gone_are_read_at_their_old_defaults_alone(dataset: Dataset, tmp_path: Path) -> None:
+    config = small(epochs=1, tasks="sequential")
+    train(config, dataset, tmp_path / "out")
+    info = tmp_path / "out/checkpoint.json"
+    stored = json.loads(info.read_text())
+    stored["config"] |= {"future_targets": 1, "future_decay": 1.0}
+    info.write_text(json.dumps(stored))
+    assert load_checkpoint(tmp_path / "out").info.config == config
+    stored["config"]["future_targets"] = 3
+    info.write_text(json.dumps(stored))
+    with pytest.raises(CheckpointError, match=r"future_targets=3 was taken out.*train again"):
+        load_checkpoint(tmp_path / "out")
+    tensors, state = read_state(tmp_path / "out")
+    CheckpointWriter(tmp_path / "out").state(tensors, state | {"config": stored["config"]})
+    with pytest.raises(CheckpointError, match="future_targets=3"):
+        train(small(epochs=2, tasks="sequential"), dataset, tmp_path / "out", resume=True)
+    with pytest.raises(InputError, match="future_targets"):
+        small(future_targets=1)
 
 
 def test_resuming_with_another_setting_names_it(dataset: Dataset, tmp_path: Path) -> None:

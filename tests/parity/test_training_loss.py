@@ -10,7 +10,7 @@ from tests.hugging_face import hugging_face_twin
 from tests.small_dataset import write_small_dataset
 from training.data.dataset import Dataset
 from training.learning.backbone import build
-from training.learning.batching import Sample
+from training.learning.batching import SampledSoftmax
 from training.learning.config import load_config
 from training.learning.examples import TrainingExample
 from training.learning.losses import target_nll
@@ -80,10 +80,10 @@ def test_paper_loss_of_a_five_task_batch(dataset: Dataset) -> None:
     batch = parts.batcher.batch(examples)
     nll = target_nll(model, batch, CPU)
     for row, example in enumerate(examples):
-        target = target_tokens(parts, example, example.targets[0][0] if example.targets else None)
+        target = target_tokens(parts, example, example.targets[0] if example.targets else None)
         log_probs = by_hand(model, hf, parts, example, target)
         expected = -log_probs[torch.arange(len(target)), torch.tensor(target)].mean()
-        assert nll[row, 0, 0].item() == pytest.approx(expected.item(), abs=1e-5)
+        assert nll[row, 0].item() == pytest.approx(expected.item(), abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -94,14 +94,11 @@ def test_paper_loss_of_a_five_task_batch(dataset: Dataset) -> None:
         {"item_words": "whole", "whole_labels": True},
     ],
 )
-def test_trie_loss_of_several_targets_is_the_softmax_over_allowed_children(
-    dataset: Dataset, read_and_written: dict[str, object]
-) -> None:
+def test_trie_loss_is_the_softmax_over_allowed_children(dataset: Dataset, read_and_written: dict[str, object]) -> None:
     config = load_config(
         "scratch",
         None,
         {
-            "future_targets": 3,
             **read_and_written,
             "unknown_user_rate": 0.5,
             "tasks": "sequential",
@@ -113,22 +110,19 @@ def test_trie_loss_of_several_targets_is_the_softmax_over_allowed_children(
     hf = hugging_face_twin(model)
     parts = materials(config, dataset, tokenizer)
     examples = some_examples(parts, per_task=40)
-    assert {len(example.targets[0]) for example in examples} == {1, 2, 3}
     batch = parts.batcher.batch(examples)
     nll = target_nll(model, batch, CPU)
     labels = all_labels(parts)
     for row, example in enumerate(examples):
-        for k, item in enumerate(example.targets[0]):
-            log_probs = by_hand(model, hf, parts, example, labels[item])
-            expected = 0.0
-            for depth, token in enumerate(labels[item]):
-                allowed = sorted({label[depth] for label in labels if label[:depth] == labels[item][:depth]})
-                within = torch.log_softmax(log_probs[depth, allowed], dim=0)
-                expected -= within[allowed.index(token)].item()
-            assert nll[row, 0, k].item() == pytest.approx(expected, abs=1e-5)
-        assert batch.weights[row, 0].tolist() == [1.0] * len(example.targets[0]) + [0.0] * (
-            batch.weights.shape[2] - len(example.targets[0])
-        )
+        (item,) = example.targets
+        log_probs = by_hand(model, hf, parts, example, labels[item])
+        expected = 0.0
+        for depth, token in enumerate(labels[item]):
+            allowed = sorted({label[depth] for label in labels if label[:depth] == labels[item][:depth]})
+            within = torch.log_softmax(log_probs[depth, allowed], dim=0)
+            expected -= within[allowed.index(token)].item()
+        assert nll[row].tolist() == [pytest.approx(expected, abs=1e-5)]
+        assert batch.weights[row].tolist() == [1.0]
 
 
 def test_trie_probabilities_of_all_items_sum_to_one(dataset: Dataset) -> None:
@@ -137,7 +131,7 @@ def test_trie_probabilities_of_all_items_sum_to_one(dataset: Dataset) -> None:
     parts = materials(config, dataset, tokenizer)
     template = parts.epochs.examples(parts.epochs.plan(0), 0)[0].template
     everything = tuple(range(dataset.info.n_items))
-    example = TrainingExample(Task.SEQUENTIAL, 3, (1, 2, 5), template, (everything,), (3,))
+    example = TrainingExample(Task.SEQUENTIAL, 3, (1, 2, 5), template, everything, (3,) * len(everything))
     nll = target_nll(model.eval(), parts.batcher.batch([example]), CPU)
     assert torch.exp(-nll).sum().item() == pytest.approx(1.0, abs=1e-5)
 
@@ -154,18 +148,17 @@ def test_a_sampled_loss_tells_each_choice_from_some_others_of_its_node(dataset: 
     examples = some_examples(parts, per_task=12)
     count, drawn_for_first = 7, set()
     for seed in range(3):
-        batch = parts.batcher.batch(examples, sample=Sample(count, np.random.default_rng(seed)))
+        batch = parts.batcher.batch(examples, sample=SampledSoftmax(count, np.random.default_rng(seed)))
         assert batch.choices is not None
         nll = target_nll(model, batch, CPU).flatten()
         for row, example in enumerate(examples):
-            target = target_tokens(parts, example, example.targets[0][0])
+            target = target_tokens(parts, example, example.targets[0])
             log_probs = by_hand(model, hf, parts, example, target)
             expected = 0.0
             # of each choice: the columns that it was told from, which hold the right one and `count` others at most
             for choice in np.flatnonzero(batch.choices.owner == row):
-                slot = batch.choices.place[choice]
-                rivals = batch.choices.rows[batch.choices.allowed[slot]]
-                depth = int(batch.choices.slots[slot]) % (batch.targets.shape[-1])
+                rivals = batch.choices.rows[batch.choices.allowed[choice]]
+                depth = int(batch.choices.slots[choice]) % (batch.targets.shape[-1])
                 right = batch.choices.rows[batch.choices.columns[choice]]
                 assert right == target[depth]
                 assert right in rivals
@@ -177,12 +170,12 @@ def test_a_sampled_loss_tells_each_choice_from_some_others_of_its_node(dataset: 
                     drawn_for_first.add(tuple(rivals.tolist()))
             assert nll[row].item() == pytest.approx(expected, abs=1e-5)
     assert len(drawn_for_first) > 1  # another draw, other rivals
-    everything = parts.batcher.batch(examples, sample=Sample(1000, np.random.default_rng(0)))
+    everything = parts.batcher.batch(examples, sample=SampledSoftmax(1000, np.random.default_rng(0)))
     assert torch.equal(target_nll(model, everything, CPU), target_nll(model, parts.batcher.batch(examples), CPU))
 
 
 def test_shares_of_a_batch_add_up_to_the_whole(dataset: Dataset) -> None:
-    config = load_config("scratch", None, {"tasks": "sequential", "future_targets": 3, "future_decay": 0.5})
+    config = load_config("scratch", None, {"tasks": "sequential"})
     model, tokenizer = build(config, dataset, None)
     parts = materials(config, dataset, tokenizer)
     examples = some_examples(parts, per_task=5)
@@ -195,14 +188,11 @@ def test_shares_of_a_batch_add_up_to_the_whole(dataset: Dataset) -> None:
     parts_of_three = [mean_loss(slice(rank, None, 3)) for rank in range(3)]
     assert sum(parts_of_three) == pytest.approx(mean_loss(slice(None)), abs=1e-6)
     assert mean_loss(slice(9, None)) == 0.0  # a process without rows
-    decay = sum(0.5**k for example in examples for group in example.targets for k in range(len(group)))
-    assert parts.batcher.batch(examples).total_weight == pytest.approx(decay)
-    assert np.isfinite(decay)
+    assert parts.batcher.batch(examples).total_weight == sum(len(example.targets) for example in examples)
 
 
-@pytest.mark.parametrize("future_targets", [1, 3])
-def test_a_causal_encoder_learns_every_prefix_as_if_it_were_alone(dataset: Dataset, future_targets: int) -> None:
-    config = load_config("scratch", None, {"tasks": "sequential", "future_targets": future_targets})
+def test_a_causal_encoder_learns_every_prefix_as_if_it_were_alone(dataset: Dataset) -> None:
+    config = load_config("scratch", None, {"tasks": "sequential"})
     model, tokenizer = build(config, dataset, None)
     model.eval()
     parts = materials(config, dataset, tokenizer)
@@ -211,13 +201,12 @@ def test_a_causal_encoder_learns_every_prefix_as_if_it_were_alone(dataset: Datas
     assert max(len(example.targets) for example in examples) > 3
     for row, example in enumerate(examples):
         assert example.prefixes == tuple(range(1, len(example.items) + 1))
-        for g, (group, prefix) in enumerate(zip(example.targets, example.prefixes, strict=True)):
-            for k, item in enumerate(group):
-                alone = TrainingExample(
-                    example.task, example.user_index, example.items[:prefix], example.template, ((item,),), (prefix,)
-                )
-                expected = target_nll(model, parts.batcher.batch([alone]), CPU)
-                assert nll[row, g, k].item() == pytest.approx(expected.item(), abs=1e-5)
+        for g, (item, prefix) in enumerate(zip(example.targets, example.prefixes, strict=True)):
+            alone = TrainingExample(
+                example.task, example.user_index, example.items[:prefix], example.template, (item,), (prefix,)
+            )
+            expected = target_nll(model, parts.batcher.batch([alone]), CPU)
+            assert nll[row, g].item() == pytest.approx(expected.item(), abs=1e-5)
 
 
 def test_texts_are_normalised_over_everything_but_whole_item_words(dataset: Dataset) -> None:

@@ -11,6 +11,7 @@ import pytest
 from rdrec_core.errors import DatasetError
 from tests.ranking_dataset import write_dataset
 from training.evaluation.protocol import candidate_lists, questions
+from training.learning.examples import draw_negatives
 
 HISTORIES = [[3, 1, 4, 0, 5], [2, 6, 7], [1, 2, 3, 4]]
 
@@ -77,3 +78,10 @@ def test_negatives_that_came_with_the_data_are_used(tmp_path: Path) -> None:
     data.info = data.info.model_copy(update={"negatives": True})
     lists = candidate_lists(data, questions(data, "test"))
     assert [sorted(c.tolist()) for c in lists] == [[5, 8, 9], [7, 10, 11], [4, 20, 21]]
+
+
+def test_the_same_seed_draws_the_candidates_of_the_published_figures() -> None:
+    # noted before training and evaluation drew by one function; another order of draws would move every top-N figure
+    rng = np.random.default_rng([3, 5])
+    assert draw_negatives(rng, 60, np.array([9, 2, 31, 44]), 6).tolist() == [1, 8, 3, 53, 49, 18]
+    assert draw_negatives(rng, 20, np.array([9, 2]), 6).tolist() == [17, 7, 16, 12, 10, 3]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rdrec_core.errors import EngineError, InputError, RDRecError
-from training.batch_scoring.scoring import Block, ScoredBlock, Scorer, ScoringOptions
+from training.batch_scoring.scoring import Block, BlockRanker, ScoredBlock, ScoringOptions
 
 _AHEAD = 2
 """Blocks that an actor has at a time, so that it never waits for the driver."""
@@ -57,7 +57,7 @@ def _scored(
     if workers == 0:
         there = ray.cluster_resources()
         workers = max(1, int(there.get("GPU", 0) / gpus if gpus else there.get("CPU", 1) / threads))
-    actor = ray.remote(Scorer).options(
+    actor = ray.remote(BlockRanker).options(
         num_cpus=threads, num_gpus=gpus, max_restarts=_RETRIES, max_task_retries=_RETRIES
     )
     waiting = iter(blocks)
@@ -68,7 +68,7 @@ def _scored(
         block = next(waiting, None)
         if block is not None:
             number, users = block
-            running[to.score.remote(users)] = (number, to)
+            running[to.rank.remote(users)] = (number, to)
 
     for _ in range(_AHEAD):
         for each in actors:

@@ -66,7 +66,7 @@ class ScoredBlock:
 
 
 @dataclass
-class Tally:
+class Totals:
     """Blocks counted up."""
 
     users: int = 0
@@ -80,7 +80,7 @@ class Tally:
         self.unknown_items += block.unknown_items
 
 
-class Scorer:
+class BlockRanker:
     """Answers blocks of users from one bundle. One thread at a time."""
 
     def __init__(self, path: Path, options: ScoringOptions, threads: int) -> None:
@@ -99,7 +99,7 @@ class Scorer:
         )
         return Ranker.of_bundle(self._bundle, engine)
 
-    def score(self, users: Sequence[AskedUser]) -> ScoredBlock:
+    def rank(self, users: Sequence[AskedUser]) -> ScoredBlock:
         """The best items of each user. The first call verifies the bundle and opens its engine.
 
         Raises BundleError or EngineError.
@@ -150,9 +150,9 @@ def scored_here(
     bundle: Path, options: ScoringOptions, blocks: Iterable[Block], *, threads: int
 ) -> Iterator[tuple[int, ScoredBlock]]:
     """Blocks in order, computed by this process."""
-    scorer = Scorer(bundle, options, threads)
+    ranker = BlockRanker(bundle, options, threads)
     for number, users in blocks:
-        yield number, scorer.score(users)
+        yield number, ranker.rank(users)
 
 
 def _column(parts: list[np.ndarray]) -> pa.Array:

@@ -74,7 +74,7 @@ class ProfileJob:
         return json.dumps({"model": self.model, "counts": self.counts, "fast": self.fast})
 
 
-class Journal:
+class ProfileJournal:
     """Texts in the order of the requests, a JSON string a line behind the job's identity. A context manager."""
 
     def __init__(self, path: Path, job: ProfileJob) -> None:
@@ -116,7 +116,7 @@ class Journal:
             next(file)
             return [json.loads(line) for line in file]
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> ProfileJournal:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -124,7 +124,7 @@ class Journal:
 
 
 def write_profiles(
-    write: Write, job: ProfileJob, journal: Journal, *, batch_size: int, done: Callable[[int], None]
+    write: Write, job: ProfileJob, journal: ProfileJournal, *, batch_size: int, done: Callable[[int], None]
 ) -> Profiles:
     """Ask for what the journal lacks; `done` hears how many there are after each batch."""
     while journal.n_done < job.requests:

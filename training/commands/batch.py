@@ -56,7 +56,7 @@ def batch(
     from rdrec_core.bundle import Bundle
     from training.batch_scoring.parts import Job, Parts, Shard
     from training.batch_scoring.ray_workers import scored_by_ray
-    from training.batch_scoring.scoring import ScoringOptions, Tally, scored_here
+    from training.batch_scoring.scoring import ScoringOptions, Totals, scored_here
     from training.batch_scoring.users import BundleUsers, UserList, read_users
 
     if fusion not in ("on", "off"):
@@ -82,7 +82,7 @@ def batch(
     )  # fmt: skip
     console = Console(stderr=True)
     say = partial(console.print, highlight=False, soft_wrap=True)
-    tally = Tally()
+    totals = Totals()
     began = time.monotonic()
     with Parts.open(out, job, force=force) as parts:
         missing = parts.missing()
@@ -99,7 +99,7 @@ def batch(
                 task = bar.add_task("users", total=to_do)
                 for block, found in scored:
                     parts.write(block, found.rows)
-                    tally.add(found)
+                    totals.add(found)
                     bar.advance(task, found.n_users)
         except KeyboardInterrupt:
             say("interrupted; run the same command again to go on")
@@ -107,11 +107,11 @@ def batch(
         n_rows = parts.finish()
     seconds = time.monotonic() - began
     say(f"{total:,} users, {n_rows:,} rows: {out}")
-    say(f"{tally.users:,} users in {seconds:.1f} s, {tally.users / seconds:,.1f} users/s with start and writing")
-    if tally.unknown_users:
-        say(f"{tally.unknown_users:,} users without any history got the popular items")
-    if tally.unknown_items:
-        say(f"{tally.unknown_items:,} items of the given histories are not in the catalogue and were left out")
+    say(f"{totals.users:,} users in {seconds:.1f} s, {totals.users / seconds:,.1f} users/s with start and writing")
+    if totals.unknown_users:
+        say(f"{totals.unknown_users:,} users without any history got the popular items")
+    if totals.unknown_items:
+        say(f"{totals.unknown_items:,} items of the given histories are not in the catalogue and were left out")
 
 
 def _progress(console: Console) -> Progress:

@@ -40,7 +40,7 @@ def profile(
         job, write = of_bundle(bundle, fast=fast, threads=threads)
     else:
         job, write = of_checkpoint(path, dataset, fast=fast)
-    with profiles.Journal(profiles.journal_of(path), job) as journal:
+    with profiles.ProfileJournal(profiles.journal_of(path), job) as journal:
         if journal.n_done:
             console.print(f"{journal.n_done:,} texts were written by an earlier run", highlight=False)
         try:

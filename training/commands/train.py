@@ -58,7 +58,7 @@ def train(
     from training.data.dataset import Dataset
     from training.learning.config import Ratio, TrainConfig, load_config
     from training.learning.run import materials, train
-    from training.learning.trainer import Outcome
+    from training.learning.trainer import StopReason
 
     overrides = _settings(settings or []) | {
         name: value
@@ -78,9 +78,7 @@ def train(
 
         # every task that the dataset can feed, mixed in one batch, which only the full loss takes
         every = tuple(TrainConfig.model_fields["tasks"].default)
-        shown = run.model_copy(
-            update={"loss": "full", "future_targets": 1, "causal_encoder": False, "ratio": Ratio(), "tasks": every}
-        )
+        shown = run.model_copy(update={"loss": "full", "causal_encoder": False, "ratio": Ratio(), "tasks": every})
         _, words = build(shown, data, tokenizer)
         parts = materials(shown, data, words)
         print_batch(console, words, parts.batcher, one_of_each(parts.epochs))
@@ -88,6 +86,6 @@ def train(
     if out is None:
         raise InputError("--out is missing: name the checkpoint folder to write", field="out")
     outcome = train(run, data, out, tokenizer_folder=tokenizer, resume=resume, force=force, console=console)
-    if outcome is Outcome.INTERRUPTED:
+    if outcome is StopReason.INTERRUPTED:
         console.print("saved; go on with --resume")
         raise typer.Exit(_INTERRUPTED)

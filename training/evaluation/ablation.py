@@ -27,7 +27,7 @@ from training.evaluation.systems import load_system
 from training.learning.checkpoint import STATE_FILE
 from training.learning.config import TrainConfig
 from training.learning.run import train
-from training.learning.trainer import Outcome
+from training.learning.trainer import StopReason
 
 WITHOUT = "without rationales"
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -79,7 +79,7 @@ def _measure(dataset: Dataset, config: TrainConfig, folder: Path, console: Conso
     if not file.is_file():
         console.print(f"{folder.name}: training {', '.join(config.tasks)}", highlight=False)
         outcome = train(config, dataset, folder, resume=(folder / STATE_FILE).is_file(), force=True, console=console)
-        if outcome is Outcome.INTERRUPTED:
+        if outcome is StopReason.INTERRUPTED:
             return None
         system = load_system(folder, dataset)
         frames = []

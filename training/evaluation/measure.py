@@ -33,7 +33,7 @@ class Scorer(Protocol):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Answers:
     """What one system answered. ranks (Q,), infinite where missed; lists (Q, 10) item indices, -1 where shorter."""
 
     ranks: npt.NDArray[np.float64]
@@ -46,7 +46,7 @@ class Outcome:
         return len(self.ranks) / self.seconds if self.seconds > 0 else 0.0
 
 
-def rank_sequential(ranker: Ranker, asked: Questions, *, fusion: bool, beam_width: int, progress: Progress) -> Outcome:
+def rank_sequential(ranker: Ranker, asked: Questions, *, fusion: bool, beam_width: int, progress: Progress) -> Answers:
     """Full ranking through the product's own path; what the user already has is excluded, as in serving."""
     ranks = np.full(len(asked), np.inf)
     lists = np.full((len(asked), LIST_LENGTH), -1, dtype=np.int64)
@@ -68,12 +68,12 @@ def rank_sequential(ranker: Ranker, asked: Questions, *, fusion: bool, beam_widt
             lists[q, : len(answer.item_indices)] = answer.item_indices
             ranks[q] = rank_in_list(int(asked.targets[q]), answer.item_indices)
         progress(len(batch))
-    return Outcome(ranks, lists, time.perf_counter() - started)
+    return Answers(ranks, lists, time.perf_counter() - started)
 
 
 def rank_candidates(
     ranker: Ranker, asked: Questions, candidates: list[Ints], *, fusion: bool, progress: Progress
-) -> Outcome:
+) -> Answers:
     """Top-N: the candidates of each question, ordered by the product's own path."""
     ranks = np.full(len(asked), np.inf)
     lists = np.full((len(asked), LIST_LENGTH), -1, dtype=np.int64)
@@ -88,10 +88,10 @@ def rank_candidates(
             lists[q, : len(best)] = best
             ranks[q] = rank_in_list(int(asked.targets[q]), answer.item_indices)
         progress(len(batch))
-    return Outcome(ranks, lists, time.perf_counter() - started)
+    return Answers(ranks, lists, time.perf_counter() - started)
 
 
-def rank_by_scorer(scorer: Scorer, asked: Questions, candidates: list[Ints] | None, progress: Progress) -> Outcome:
+def rank_by_scorer(scorer: Scorer, asked: Questions, candidates: list[Ints] | None, progress: Progress) -> Answers:
     """Full ranking (candidates None; the history's items are out) or top-N by scores of the whole catalogue."""
     ranks = np.full(len(asked), np.inf)
     lists = np.full((len(asked), LIST_LENGTH), -1, dtype=np.int64)
@@ -113,7 +113,7 @@ def rank_by_scorer(scorer: Scorer, asked: Questions, candidates: list[Ints] | No
         best = np.take_along_axis(head, order, axis=1)
         lists[batch, :n] = np.where(np.isneginf(np.take_along_axis(scores, best, axis=1)), -1, best)
         progress(len(batch))
-    return Outcome(ranks, lists, time.perf_counter() - started)
+    return Answers(ranks, lists, time.perf_counter() - started)
 
 
 def _batches(n: int) -> list[list[int]]:

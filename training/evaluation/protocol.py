@@ -15,6 +15,7 @@ import polars as pl
 
 from rdrec_core.errors import DatasetError
 from training.data.dataset import Dataset, Split
+from training.learning.examples import draw_negatives
 
 NEGATIVES = 99
 PAPER_WARNING = (
@@ -90,7 +91,7 @@ def candidate_lists(
             negatives = given[user][given[user] != target]
         else:
             own = bought[indptr[user] : indptr[user + 1]]
-            negatives = _draw(rng, dataset.info.n_items, own, n)
+            negatives = draw_negatives(rng, dataset.info.n_items, own, n)
         lists.append(rng.permutation(np.concatenate([[target], negatives])).astype(np.int64))
     return lists
 
@@ -104,16 +105,3 @@ def _given_negatives(dataset: Dataset) -> dict[int, npt.NDArray[np.int64]]:
         user: np.asarray(items, dtype=np.int64)
         for user, items in zip(table["user_index"].to_list(), table["item_indices"].to_list(), strict=True)
     }
-
-
-def _draw(rng: np.random.Generator, n_items: int, taken: npt.NDArray[np.integer], n: int) -> npt.NDArray[np.int64]:
-    """n distinct items outside `taken`, uniform; all of them where there are no more than n."""
-    if n_items - len(taken) <= 4 * n:
-        return rng.permutation(np.setdiff1d(np.arange(n_items), taken))[:n]
-    chosen: dict[int, None] = {}
-    forbidden = set(taken.tolist())
-    while len(chosen) < n:
-        for item in rng.integers(0, n_items, n - len(chosen)).tolist():
-            if item not in forbidden:
-                chosen[item] = None
-    return np.fromiter(chosen, dtype=np.int64)

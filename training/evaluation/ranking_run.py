@@ -20,8 +20,8 @@ from rdrec_core.ranking import FusionWeights
 from training.data.dataset import Dataset, Split
 from training.evaluation import baselines
 from training.evaluation.measure import (
+    Answers,
     Ints,
-    Outcome,
     Progress,
     Scorer,
     rank_by_scorer,
@@ -36,8 +36,8 @@ from training.evaluation.tables import progress_bar
 from training.signals.graph import Sequences
 
 GRAPH = "graph alone"
-Run = Callable[[Progress], Outcome]
-Step = Callable[[str, Run], Outcome]
+Run = Callable[[Progress], Answers]
+Step = Callable[[str, Run], Answers]
 VALIDATION_USERS = 3000
 """Validation users after whom SASRec stops."""
 
@@ -130,7 +130,7 @@ def _measure_baselines(
     candidates: list[Ints] | None,
     step: Step,
     console: Console,
-) -> dict[str, Outcome]:
+) -> dict[str, Answers]:
     sequences = Sequences.of(dataset, "val" if options.refit else "train")
     made = _baselines(dataset, sequences, options, console)
     return {name: step(name, _by_scorer(make(), asked, candidates)) for name, make in made}
@@ -168,7 +168,7 @@ def _sasrec(dataset: Dataset, sequences: Sequences, console: Console) -> Scorer:
 def _steps(console: Console, asked: Questions) -> Iterator[Step]:
     with progress_bar(console) as bar:
 
-        def step(name: str, run: Run) -> Outcome:
+        def step(name: str, run: Run) -> Answers:
             row = bar.add_task(name, total=len(asked))
             outcome = run(lambda n: bar.advance(row, n))
             bar.remove_task(row)

@@ -18,7 +18,7 @@ import polars as pl
 
 from rdrec_core.errors import DatasetError
 from rdrec_core.replacing import replacing_file
-from training.evaluation.measure import Outcome
+from training.evaluation.measure import Answers
 from training.evaluation.metrics import coverage, novelty, per_user, summary
 from training.evaluation.protocol import Questions
 from training.evaluation.significance import interval, paired_difference
@@ -34,7 +34,7 @@ class Measured:
     """
 
     asked: Questions
-    outcomes: Mapping[str, Outcome]
+    outcomes: Mapping[str, Answers]
     main: str
     popularity: npt.NDArray[np.float64]
 

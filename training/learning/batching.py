@@ -18,24 +18,21 @@ from training.learning.label_trie import LabelTrie
 
 @dataclass(frozen=True)
 class Choices:
-    """The branching tokens of a batch under the trie loss: C choices made at U different decoder slots.
+    """The branching tokens of a batch under the trie loss: C choices, each made at a decoder slot of its own.
 
-    Targets of one group share its first slot, so a group has 1 + F (T - 1) slots: the start, then T - 1 a target.
-    slots (U,): flat indices into (B, G (1 + F (T - 1))); allowed (U, R): columns that each may choose among; rows (R,):
-    vocabulary rows of the columns. place (C,): index into slots; columns (C,): the right column; owner (C,): flat index
-    into (B, G, F).
+    slots (C,): flat indices into (B, G T); allowed (C, R): columns that each may choose among; rows (R,): vocabulary
+    rows of the columns; columns (C,): the right column; owner (C,): flat index into (B, G).
     """
 
     slots: npt.NDArray[np.int64]
     allowed: npt.NDArray[np.bool_]
     rows: npt.NDArray[np.int64]
-    place: npt.NDArray[np.int64]
     columns: npt.NDArray[np.int64]
     owner: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampledSoftmax:
     """At most `count` children of a node stand beside the right one, drawn by `rng`."""
 
     count: int
@@ -44,10 +41,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batch:
-    """B sources with up to G groups of up to F targets, each of up to T tokens; text and the full loss have G = F = 1.
+    """B sources with up to G targets, each of up to T tokens; text and the full loss have G = 1.
 
-    targets (B, G, F, T) int64 end in EOS (unless it is forced) and are padded; weights (B, G, F) float32, 0 where a
-    target is absent. last_word (B, G): the whole-word id of the last source word that a group sees; None: all see all.
+    targets (B, G, T) int64 end in EOS (unless it is forced) and are padded; weights (B, G) float32, 0 where a target
+    is absent. last_word (B, G): the whole-word id of the last source word that a target sees; None: all see all.
     total_weight: of the whole batch, of which this may be one process's share. choices: None under the full loss.
     """
 
@@ -68,11 +65,11 @@ class Batcher:
     """Pads examples into batches; holds the catalogue's tokens."""
 
     def __init__(
-        self, encoder: SourceEncoder, labels: RaggedTokens, *, trie: LabelTrie | None, decay: float = 1.0,
+        self, encoder: SourceEncoder, labels: RaggedTokens, *, trie: LabelTrie | None,
         text_rows: int | None = None, pad_token_id: int = 0, eos_token_id: int = 1,
     ) -> None:  # fmt: skip
         """trie and text_rows restrict what ranking and text targets are normalised over; None: the whole vocabulary."""
-        self._encoder, self._trie, self._decay, self._text_rows = encoder, trie, decay, text_rows
+        self._encoder, self._trie, self._text_rows = encoder, trie, text_rows
         self._pad, self._eos = pad_token_id, eos_token_id
         lengths = np.diff(labels.indptr)
         self._labels = np.full((len(labels), int(lengths.max()) + 1), pad_token_id, dtype=np.int64)
@@ -81,13 +78,13 @@ class Batcher:
         self._labels[np.arange(len(labels)), lengths] = eos_token_id
 
     def batch(
-        self, examples: Sequence[TrainingExample], *, share: slice = slice(None), sample: Sample | None = None
+        self, examples: Sequence[TrainingExample], *, share: slice = slice(None), sample: SampledSoftmax | None = None
     ) -> Batch:
         """Collate. share: the rows that this process computes; weights are counted over all. sample: of the choices.
 
         Under the trie loss a batch holds ranking examples alone or text examples alone.
         """
-        total = sum(self._decay**k for e in examples for group in e.targets or [(0,)] for k in range(len(group)))
+        total = float(sum(max(1, len(example.targets)) for example in examples))
         # a process without rows computes one that weighs nothing, so that all take part in the step
         mine = examples[share] or examples[:1]
         source = pad_sources(
@@ -101,11 +98,11 @@ class Batcher:
                 length = len(example.text) + 1
                 if length > targets.shape[-1]:
                     more = length - targets.shape[-1]
-                    targets = np.pad(targets, ((0, 0), (0, 0), (0, 0), (0, more)), constant_values=self._pad)
-                targets[row, 0, 0, :length] = np.append(example.text, self._eos)
-                present[row, 0, 0] = True
-        targets = targets[..., : int((targets != self._pad).any(axis=(0, 1, 2)).sum())]
-        weights = (present * self._decay ** np.arange(items.shape[2])).astype(np.float32)
+                    targets = np.pad(targets, ((0, 0), (0, 0), (0, more)), constant_values=self._pad)
+                targets[row, 0, :length] = np.append(example.text, self._eos)
+                present[row, 0] = True
+        targets = targets[..., : int((targets != self._pad).any(axis=(0, 1)).sum())]
+        weights = present.astype(np.float32)
         if not examples[share]:
             weights[:] = 0.0
         choices = None
@@ -118,45 +115,37 @@ class Batcher:
 
     @staticmethod
     def _target_items(examples: Sequence[TrainingExample]) -> npt.NDArray[np.int64]:
-        """(B, G, F), -1 where there is none."""
-        n_groups = max((len(e.targets) for e in examples), default=0) or 1
-        width = max((len(group) for e in examples for group in e.targets), default=1)
-        items = np.full((len(examples), n_groups, width), -1, dtype=np.int64)
+        """(B, G), -1 where there is none."""
+        most = max((len(e.targets) for e in examples), default=0) or 1
+        items = np.full((len(examples), most), -1, dtype=np.int64)
         for row, example in enumerate(examples):
-            for g, group in enumerate(example.targets):
-                items[row, g, : len(group)] = group
+            items[row, : len(example.targets)] = example.targets
         return items
 
     @staticmethod
-    def _last_words(examples: Sequence[TrainingExample], n_groups: int) -> npt.NDArray[np.int64] | None:
+    def _last_words(examples: Sequence[TrainingExample], most: int) -> npt.NDArray[np.int64] | None:
         """Word 1 of a sequential source is the user, so its first n items end with word n + 1."""
-        if n_groups == 1:
+        if most == 1:
             return None
-        last = np.ones((len(examples), n_groups), dtype=np.int64)
+        last = np.ones((len(examples), most), dtype=np.int64)
         for row, example in enumerate(examples):
             last[row, : len(example.prefixes)] += example.prefixes
         return last
 
 
-def _choices(trie: LabelTrie, items: npt.NDArray[np.int64], sample: Sample | None) -> tuple[int, Choices]:
-    """Target items (B, G, F) -> how many tokens must be decoded, and the choices among them."""
+def _choices(trie: LabelTrie, items: npt.NDArray[np.int64], sample: SampledSoftmax | None) -> tuple[int, Choices]:
+    """Target items (B, G) -> how many tokens must be decoded, and the choices among them."""
     nodes = np.where(items[..., None] >= 0, trie.nodes[items], -1)
     # tokens after the last choice, such as EOS after labels of one length, are forced and not decoded at all
-    length = max(1, int((nodes >= 0).any(axis=(0, 1, 2)).nonzero()[0].max(initial=0)) + 1)
-    source, group, target, depth = np.nonzero(nodes[..., :length] >= 0)
-    _, n_groups, width = items.shape
-    group_slots = 1 + width * (length - 1)
-    within = np.where(depth == 0, 0, target * (length - 1) + depth)
-    slots, first, place = np.unique(
-        (source * n_groups + group) * group_slots + within, return_index=True, return_inverse=True
-    )
-    node = nodes[source, group, target, depth]
-    columns = trie.columns[items[source, group, target], depth].astype(np.int64)
-    chosen, row = np.unique(node[first], return_inverse=True)
-    owner = (source * n_groups + group) * width + target
+    length = max(1, int((nodes >= 0).any(axis=(0, 1)).nonzero()[0].max(initial=0)) + 1)
+    source, target, depth = np.nonzero(nodes[..., :length] >= 0)
+    owner = source * items.shape[1] + target
+    slots = owner * length + depth
+    columns = trie.columns[items[source, target], depth].astype(np.int64)
+    chosen, row = np.unique(nodes[source, target, depth], return_inverse=True)
     children = trie.allowed(chosen)
     if sample is None or len(trie.rows) <= sample.count:
-        return length, Choices(slots, children[row], trie.rows, place, columns, owner)
+        return length, Choices(slots, children[row], trie.rows, columns, owner)
     for node_children in children:
         wide = np.flatnonzero(node_children)
         if len(wide) > sample.count:
@@ -165,8 +154,8 @@ def _choices(trie: LabelTrie, items: npt.NDArray[np.int64], sample: Sample | Non
     kept[columns] = True
     allowed = children[:, kept][row]
     columns = (np.cumsum(kept) - 1)[columns]
-    allowed[place, columns] = True
-    return length, Choices(slots, allowed, trie.rows[kept], place, columns, owner)
+    allowed[np.arange(len(slots)), columns] = True
+    return length, Choices(slots, allowed, trie.rows[kept], columns, owner)
 
 
 def rank_share(rank: int, n_ranks: int) -> slice:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
@@ -29,7 +29,7 @@ from rdrec_core.model import CONFIG_FILE, WEIGHTS_FILE, RDRecModel
 from rdrec_core.replacing import replacing_file
 from rdrec_core.types import Task
 from training.data.dataset import Dataset
-from training.learning.config import TrainConfig
+from training.learning.config import TrainConfig, current_fields
 
 INFO_FILE = "checkpoint.json"
 STATE_FILE = "trainer.safetensors"
@@ -60,6 +60,11 @@ class CheckpointInfo(BaseModel):
     """Of the weights, counted from 1."""
     validation_loss: dict[str, float]
     """By task name, of the weights."""
+
+    @field_validator("config", mode="before")
+    @classmethod
+    def _of_any_version(cls, value: Any) -> Any:
+        return current_fields(value) if isinstance(value, Mapping) else value
 
     @property
     def text_tasks(self) -> list[Task]:

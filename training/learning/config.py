@@ -19,6 +19,8 @@ from rdrec_core.types import Task
 RECIPES = ("paper", "scratch")
 RESUMABLE_FIELDS = {"epochs", "time_budget_min", "checkpoint_min", "patience"}
 """What may differ between a run and its resumption: when to stop, and how often to save."""
+_RETIRED = {"future_targets": 1, "future_decay": 1.0}
+"""Fields that earlier versions stored, and the only values at which their checkpoints still mean the same."""
 
 
 class Ratio(BaseModel):
@@ -54,6 +56,19 @@ class Ratio(BaseModel):
         }[task]
 
 
+def current_fields(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration as some version stored it, without the fields that are gone since.
+
+    Raises ValueError naming such a field where it says something that this version cannot do.
+    """
+    for name, value in _RETIRED.items():
+        if stored.get(name, value) != value:
+            raise ValueError(
+                f"{name}={stored[name]!r} was taken out since; only {name}={value!r} can still be read: train again"
+            )
+    return {name: value for name, value in stored.items() if name not in _RETIRED}
+
+
 class TrainConfig(BaseModel):
     """One training run. The defaults are the paper's (design page, section 1)."""
 
@@ -78,10 +93,6 @@ class TrainConfig(BaseModel):
     """Whether a sequential history starts at a random item or at the user's first (of the last 20)."""
     causal_encoder: bool = False
     """Every prefix of a sequential history is a source of its own, encoded in one pass (ADR 2); from scratch only."""
-    future_targets: int = Field(1, ge=1)
-    """How many of the items that follow a history are targets of it."""
-    future_decay: float = Field(1.0, gt=0, le=1)
-    """Weight of each further target relative to the one before it."""
     unknown_user_rate: float = Field(0.0, ge=0, le=1)
     """Share of ranking examples whose user word is `user_0`, so that unknown users with a history are served well."""
 
@@ -146,8 +157,6 @@ class TrainConfig(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.loss == "full" and self.future_targets > 1:
-            raise ValueError("future_targets above 1 needs loss: trie")
         if self.causal_encoder and (self.loss == "full" or self.discrete_templates or not self.from_scratch):
             raise ValueError("causal_encoder needs a scratch:* backbone, loss: trie and discrete_templates: false")
         if self.graph_initialisation and not self.from_scratch:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from rdrec_core.prompts import MAX_HISTORY, Template, bare_template, training_templates
 from rdrec_core.types import Task
 from training.learning.config import TrainConfig
-from training.learning.examples import Histories, TextPool, TrainingExample, candidates
+from training.learning.examples import TextPool, TrainingExample, TrainingHistories, candidates
 
 Ints = npt.NDArray[np.int64]
 _BUCKET_BATCHES = 50
@@ -43,7 +43,7 @@ class EpochPlan:
 class Epochs:
     """Draws plans, and the examples of each batch."""
 
-    def __init__(self, config: TrainConfig, histories: Histories, texts: Mapping[Task, TextPool]) -> None:
+    def __init__(self, config: TrainConfig, histories: TrainingHistories, texts: Mapping[Task, TextPool]) -> None:
         self._config, self._histories, self._texts = config, histories, texts
         lengths = np.diff(histories.indptr)
         self._rows: dict[Task, Ints] = {}
@@ -132,13 +132,11 @@ class Epochs:
         if task is Task.TOPN:
             target = int(items[stop])
             shown = candidates(rng, self._histories, ref, target, self._config.negatives)
-            return TrainingExample(task, user, shown, template, ((target,),), (len(shown),))
+            return TrainingExample(task, user, shown, template, (target,), (len(shown),))
         start = int(plan.start[row])
         first = start + 1 if self._config.causal_encoder else stop
-        ends = range(first, stop + 1)
-        targets = tuple(tuple(items[end : end + self._config.future_targets].tolist()) for end in ends)
-        prefixes = tuple(end - start for end in ends)
-        return TrainingExample(task, user, tuple(items[start:stop].tolist()), template, targets, prefixes)
+        shown, targets = tuple(items[start:stop].tolist()), tuple(items[first : stop + 1].tolist())
+        return TrainingExample(task, user, shown, template, targets, tuple(range(first - start, stop - start + 1)))
 
 
 def _bucketed(rows: Ints, width: Ints, batch_size: int) -> list[Ints]:

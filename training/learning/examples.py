@@ -26,16 +26,15 @@ Ints = npt.NDArray[np.int64]
 class TrainingExample:
     """One source with what should be written for it.
 
-    `items` stand in the prompt, in order. Ranking tasks have groups of target items, each group seeing the source up to
-    so many of its items (`prefixes`; all of them unless the encoder is causal); several targets of a group are further
-    items of the same history. Text tasks have `text` (token ids without EOS).
+    `items` stand in the prompt, in order. Ranking tasks have target items, each of which sees the source up to so many
+    of its items (`prefixes`; all of them unless the encoder is causal). Text tasks have `text` (token ids without EOS).
     """
 
     task: Task
     user_index: int | None
     items: tuple[int, ...]
     template: Template
-    targets: tuple[tuple[int, ...], ...] = ()
+    targets: tuple[int, ...] = ()
     prefixes: tuple[int, ...] = ()
     text: npt.NDArray[np.int32] | None = None
 
@@ -97,7 +96,7 @@ def _cut(texts: RaggedTokens, limit: int) -> RaggedTokens:
 
 
 @dataclass(frozen=True)
-class Histories:
+class TrainingHistories:
     """Training interactions as CSR, oldest first, and the item to predict for validation (-1 where there is none)."""
 
     indptr: Ints
@@ -106,7 +105,7 @@ class Histories:
     n_items: int
 
     @classmethod
-    def of(cls, dataset: Dataset) -> Histories:
+    def of(cls, dataset: Dataset) -> TrainingHistories:
         """Of a prepared dataset."""
         indptr, items = dataset.sequences("train")
         return cls(indptr, items, dataset.targets("val"), dataset.info.n_items)
@@ -116,26 +115,31 @@ class Histories:
         return self.items[self.indptr[user] : self.indptr[user + 1]]
 
 
-def draw_negatives(rng: np.random.Generator, n_items: int, taken: npt.NDArray[np.int32], count: int) -> Ints:
-    """Up to `count` distinct items outside `taken`, uniformly, in random order (or as many as there are)."""
-    taken = np.unique(taken)
-    free = n_items - len(taken)
-    if free <= 4 * count:
-        rest = np.setdiff1d(np.arange(n_items), taken, assume_unique=True)
-        return rng.permutation(rest)[:count]
-    # the free items are numbered 0..free-1; the r-th of them is r plus the taken items at or below it
-    picks = rng.choice(free, size=count, replace=False)
-    return picks + np.searchsorted(taken - np.arange(len(taken)), picks, side="right")
+def draw_negatives(rng: np.random.Generator, n_items: int, taken: npt.NDArray[np.integer], count: int) -> Ints:
+    """Up to `count` distinct items outside `taken`, uniformly, in random order (or as many as there are).
+
+    Training and evaluation both draw by it; published figures rest on the order of its draws.
+    """
+    forbidden = np.unique(taken)
+    if n_items - len(forbidden) <= 4 * count:
+        return rng.permutation(np.setdiff1d(np.arange(n_items), forbidden, assume_unique=True))[:count]
+    chosen = dict.fromkeys(forbidden.tolist())
+    wanted = len(chosen) + count
+    while len(chosen) < wanted:  # a draw costs the items asked for, however large the catalogue is
+        chosen |= dict.fromkeys(rng.integers(0, n_items, wanted - len(chosen)).tolist())
+    return np.fromiter(chosen, dtype=np.int64)[len(forbidden) :]
 
 
-def candidates(rng: np.random.Generator, histories: Histories, user: int, target: int, count: int) -> tuple[int, ...]:
+def candidates(
+    rng: np.random.Generator, histories: TrainingHistories, user: int, target: int, count: int
+) -> tuple[int, ...]:
     """The target among `count` items that the user has no training interaction with, shuffled."""
     others = draw_negatives(rng, histories.n_items, np.append(histories.of_user(user), target), count)
     return tuple(rng.permutation(np.append(others, target)).tolist())
 
 
 def validation_examples(
-    task: Task, histories: Histories, pool: TextPool | None, *, negatives: int, limit: int | None, seed: int
+    task: Task, histories: TrainingHistories, pool: TextPool | None, *, negatives: int, limit: int | None, seed: int
 ) -> list[TrainingExample]:
     """Validation examples of one task: bare templates, whole histories, negatives drawn once."""
     rng = np.random.default_rng([seed, 1_000_003, task])
@@ -155,5 +159,5 @@ def validation_examples(
             items = tuple(histories.of_user(user)[-MAX_HISTORY:].tolist())
         else:
             items = candidates(rng, histories, user, target, negatives)
-        out.append(TrainingExample(task, user, items, template, ((target,),), (len(items),)))
+        out.append(TrainingExample(task, user, items, template, (target,), (len(items),)))
     return out

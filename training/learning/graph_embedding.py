@@ -13,7 +13,7 @@ import torch
 
 from rdrec_core.model import RDRecModel
 from training.learning.backbone import CatalogTokens
-from training.learning.examples import Histories
+from training.learning.examples import TrainingHistories
 
 Floats = npt.NDArray[np.float32]
 
@@ -21,7 +21,7 @@ _DEGREE_DAMPING = 5.0
 """Added to every item's degree, so that a handful of purchases does not make a direction of its own."""
 
 
-def graph_places(histories: Histories, width: int, seed: int) -> Floats:
+def graph_places(histories: TrainingHistories, width: int, seed: int) -> Floats:
     """Items (N, width) along the leading directions of the normalised graph, each times the root of its strength.
 
     Standard deviation 1 over all entries; items without training interactions get zeros, and so do directions that a
@@ -45,7 +45,7 @@ def graph_places(histories: Histories, width: int, seed: int) -> Floats:
 
 
 def initialise_from_graph(
-    model: RDRecModel, catalog: CatalogTokens, histories: Histories, generator: torch.Generator
+    model: RDRecModel, catalog: CatalogTokens, histories: TrainingHistories, generator: torch.Generator
 ) -> None:
     """Overwrite the embedding rows of item words and first label pieces that the graph knows anything of."""
     table = model.t5.shared.weight

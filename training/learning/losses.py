@@ -17,9 +17,9 @@ from training.learning.batching import Batch, Choices
 
 
 def target_nll(model: RDRecModel, batch: Batch, device: torch.device, *, smoothing: float = 0.0) -> Tensor:
-    """Negative log-likelihood of each target, (B, G, F): mean over tokens (full), or of the item (trie); 0 if absent.
+    """Negative log-likelihood of each target, (B, G): mean over tokens (full), or of the item (trie); 0 if absent.
 
-    All targets of a source attend to the same encoder states; a group under a causal encoder to those of its prefix.
+    All targets of a source attend to the same encoder states, under a causal encoder each to those of its prefix.
     """
     source = batch.source
     token_ids, whole_word_ids, mask, tasks = (
@@ -29,44 +29,38 @@ def target_nll(model: RDRecModel, batch: Batch, device: torch.device, *, smoothi
     encoded, source_mask = model.encode(token_ids, whole_word_ids, mask, tasks)
     targets = torch.from_numpy(batch.targets).to(device)
     if batch.choices is None:
-        first = targets[:, 0, 0]
+        first = targets[:, 0]
         hidden = model.decode_targets(encoded, source_mask, first, model.start_tokens(token_ids, mask, tasks))
         rows = None if batch.text_rows is None else torch.arange(batch.text_rows, device=device)
-        return _full(model, hidden, first, smoothing, rows)[:, None, None]
+        return _full(model, hidden, first, smoothing, rows)[:, None]
     last_word = None if batch.last_word is None else torch.from_numpy(batch.last_word).to(device)
     prompts = source_mask.shape[1] - whole_word_ids.shape[1]
     if last_word is not None:
         seen = F.pad(whole_word_ids, (prompts, 0))[:, None, :] <= last_word[:, :, None]
         source_mask = source_mask[:, None, :] & seen
     start = model.start_tokens(token_ids, source_mask[..., prompts:], tasks).reshape(len(targets), -1)
-    hidden = _decode_groups(model, encoded, source_mask, targets, start)
-    return _restricted(model, hidden, batch.choices, smoothing, targets.shape[:3])
+    hidden = _decode_side_by_side(model, encoded, source_mask, targets, start)
+    return _restricted(model, hidden, batch.choices, smoothing, targets.shape[:2])
 
 
-def _decode_groups(model: RDRecModel, encoded: Tensor, source_mask: Tensor, targets: Tensor, start: Tensor) -> Tensor:
-    """Teacher forcing over targets (B, G, F, T), source_mask (B, S) or (B, G, S) -> hidden (B, G (1 + F (T - 1)), D).
+def _decode_side_by_side(
+    model: RDRecModel, encoded: Tensor, source_mask: Tensor, targets: Tensor, start: Tensor
+) -> Tensor:
+    """Teacher forcing over targets (B, G, T), source_mask (B, S) or (B, G, S) -> hidden (B, G T, D).
 
-    The first slot of a group reads its start token, of start (B, G), and is shared; each target's further slots see it
-    and their own.
+    Each target reads its start token, of start (B, G), and its own tokens; no target sees another.
     """
-    _, n_groups, _, length = targets.shape
-    device = targets.device
-    tokens = torch.cat([start[..., None], targets[..., :-1].flatten(2)], dim=2)
-    width = tokens.shape[2]
-    within = torch.arange(width, device=device)
-    positions = torch.where(within == 0, 0, (within - 1) % max(length - 1, 1) + 1)
-    target = torch.where(within == 0, -1, (within - 1) // max(length - 1, 1))
-    visible = (target[None, :] < 0) | (
-        (target[:, None] == target[None, :]) & (positions[None, :] <= positions[:, None])
-    )
+    _, n_targets, length = targets.shape
+    tokens = torch.cat([start[..., None], targets[..., :-1]], dim=2)
     if source_mask.dim() == 3:
-        source_mask = source_mask.repeat_interleave(width, dim=1)
+        source_mask = source_mask.repeat_interleave(length, dim=1)
+    within = torch.ones(length, length, device=targets.device).tril()
     hidden, _ = model.t5.decode(
         tokens.flatten(1),
         model.t5.cross_key_values(encoded),
         source_mask,
-        positions=positions.repeat(n_groups),
-        slot_mask=torch.block_diag(*[visible.float()] * n_groups).bool()[None],
+        positions=torch.arange(length, device=targets.device).repeat(n_targets),
+        slot_mask=torch.block_diag(*[within] * n_targets).bool()[None],
     )
     return hidden
 
@@ -81,16 +75,16 @@ def _full(model: RDRecModel, hidden: Tensor, targets: Tensor, smoothing: float, 
 
 
 def _restricted(model: RDRecModel, hidden: Tensor, choices: Choices, smoothing: float, shape: torch.Size) -> Tensor:
-    """Sum over each target's choices: hidden (B, slots, D) -> shape (B, G, F)."""
+    """Sum over each target's choices: hidden (B, G T, D) -> shape (B, G)."""
     device = hidden.device
-    slots, rows, allowed, place, columns, owner = (
+    slots, rows, allowed, columns, owner = (
         torch.from_numpy(array).to(device)
-        for array in (choices.slots, choices.rows, choices.allowed, choices.place, choices.columns, choices.owner)
+        for array in (choices.slots, choices.rows, choices.allowed, choices.columns, choices.owner)
     )
     logits = model.t5.logits(hidden.flatten(0, 1)[slots], rows).float()
     log_probs = torch.log_softmax(logits.masked_fill(~allowed, -torch.inf), dim=1)
-    nll = -log_probs[place, columns]
+    nll = -log_probs.gather(1, columns[:, None])[:, 0]
     if smoothing:
         spread = -log_probs.masked_fill(~allowed, 0.0).sum(dim=1) / allowed.sum(dim=1)
-        nll = (1 - smoothing) * nll + smoothing * spread[place]
+        nll = (1 - smoothing) * nll + smoothing * spread
     return torch.zeros(shape.numel(), dtype=nll.dtype, device=device).index_add(0, owner, nll).reshape(shape)

@@ -38,12 +38,12 @@ from training.learning.checkpoint import (
 )
 from training.learning.config import TrainConfig
 from training.learning.epochs import Epochs
-from training.learning.examples import TEXT_TASKS, Histories, text_pools, validation_examples
+from training.learning.examples import TEXT_TASKS, TrainingHistories, text_pools, validation_examples
 from training.learning.graph_embedding import initialise_from_graph
 from training.learning.label_trie import LabelTrie
 from training.learning.parallel import Processes, processes
 from training.learning.progress import LiveProgress, Silent, draw_curves
-from training.learning.trainer import Outcome, Trainer
+from training.learning.trainer import StopReason, Trainer
 from training.learning.validation_ranking import ndcg_at_10
 
 
@@ -55,7 +55,7 @@ class Materials:
     labels: list[str]
     catalog: CatalogTokens
     encoder: SourceEncoder
-    histories: Histories
+    histories: TrainingHistories
     epochs: Epochs
     batcher: Batcher
     validation: dict[Task, list[Any]]
@@ -68,7 +68,7 @@ def materials(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) -> Ma
     labels = dataset.items["label"].to_list()
     catalog = CatalogTokens.of(tokenizer, labels, whole_labels=config.whole_labels)
     encoder = SourceEncoder(tokenizer, catalog.item_words)
-    histories = Histories.of(dataset)
+    histories = TrainingHistories.of(dataset)
 
     def tokenise(texts: Iterable[str]) -> RaggedTokens:
         return encode_words(tokenizer, texts)
@@ -92,7 +92,7 @@ def materials(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) -> Ma
     trie = ItemTrie.build(catalog.labels)
     label_trie = LabelTrie.of(trie) if config.loss == "trie" else None
     batcher = Batcher(
-        encoder, catalog.labels, trie=label_trie, decay=config.future_decay,
+        encoder, catalog.labels, trie=label_trie,
         text_rows=_text_rows(tokenizer, catalog) if config.loss == "trie" else None,
     )  # fmt: skip
     ndcg = None
@@ -154,7 +154,7 @@ def train(
     force: bool = False,
     console: Console | None = None,
     clock: Callable[[], float] = time.monotonic,
-) -> Outcome:
+) -> StopReason:
     """Train into the folder `out`; console None keeps quiet. Raises CheckpointError where `out` is taken."""
     if not resume and not force and ((out / INFO_FILE).exists() or (out / STATE_FILE).exists()):
         raise CheckpointError(f"{out} holds a checkpoint; pass --resume to go on, or --force to overwrite it")
@@ -167,7 +167,7 @@ def train(
 def _train(
     config: TrainConfig, dataset: Dataset, out: Path, tokenizer_folder: Path | None, resume: bool,
     console: Console | None, clock: Callable[[], float], group: Processes, interrupt: _StopOnInterrupt,
-) -> Outcome:  # fmt: skip
+) -> StopReason:  # fmt: skip
     console = console if console is not None and group.is_first else Console(quiet=True)
     # a run killed before its first save left nothing to go on from, and starts anew
     saved = read_state(out) if resume and (out / STATE_FILE).is_file() else None

@@ -33,11 +33,7 @@ def print_batch(console: Console, tokenizer: Tokenizer, batcher: Batcher, exampl
         mask = batch.source.mask[row]
         words = " ".join(map(str, batch.source.whole_word_ids[row][mask]))
         source = tokenizer.decode(batch.source.token_ids[row][mask].tolist())
-        targets = [
-            tokenizer.decode(ids[ids != 0].tolist())
-            for ids in batch.targets[row].reshape(-1, batch.targets.shape[-1])
-            if np.any(ids)
-        ]
+        targets = [tokenizer.decode(ids[ids != 0].tolist()) for ids in batch.targets[row] if np.any(ids)]
         table.add_row(
             example.task.name.lower(), str(batch.source.tasks[row]), _short(source), _short(words), "\n".join(targets)
         )

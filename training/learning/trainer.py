@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from rdrec_core.errors import CheckpointError
 from rdrec_core.model import RDRecModel
 from rdrec_core.types import Task
-from training.learning.batching import Batch, Batcher, Sample, rank_share
+from training.learning.batching import Batch, Batcher, SampledSoftmax, rank_share
 from training.learning.checkpoint import CheckpointInfo, CheckpointWriter
-from training.learning.config import RESUMABLE_FIELDS, TrainConfig
+from training.learning.config import RESUMABLE_FIELDS, TrainConfig, current_fields
 from training.learning.epochs import Epochs
 from training.learning.examples import TrainingExample
 from training.learning.losses import target_nll
@@ -34,12 +34,12 @@ RANKS_AS_WELL = 0.95
 other tasks, whose texts no ranking shows, go on learning."""
 
 
-class Outcome(StrEnum):
+class StopReason(StrEnum):
     """Why training stopped."""
 
     EPOCHS = "all epochs done"
     BUDGET = "time budget spent"
-    NO_GAIN = "no better validation loss"
+    NO_GAIN = "validation has stopped to improve"
     INTERRUPTED = "interrupted"
 
 
@@ -135,7 +135,10 @@ class Trainer:
 
     def resume(self, tensors: Mapping[str, Tensor], saved: Mapping[str, Any]) -> None:
         """Go on from a saved state. Raises CheckpointError naming a field of the configuration that differs."""
-        ours, theirs = self._config.model_dump(mode="json"), saved["config"]
+        try:
+            ours, theirs = self._config.model_dump(mode="json"), current_fields(saved["config"])
+        except ValueError as error:
+            raise CheckpointError(f"the run to resume cannot go on: {error}") from error
         for name in ours:
             if name not in RESUMABLE_FIELDS and ours[name] != theirs.get(name):
                 raise CheckpointError(
@@ -172,7 +175,7 @@ class Trainer:
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
-    def run(self) -> Outcome:
+    def run(self) -> StopReason:
         """Train until the epochs, the time budget or the patience are used up, or a stop is requested."""
         position, config = self.position, self._config
         self._started = self._clock() - position.elapsed_s
@@ -194,7 +197,7 @@ class Trainer:
                 position.elapsed_s = elapsed
                 if stop:
                     self._save()
-                    return Outcome.INTERRUPTED
+                    return StopReason.INTERRUPTED
                 if done >= 1.0:
                     break
                 if save:
@@ -206,15 +209,15 @@ class Trainer:
         position.outcome = outcome.value
         return outcome
 
-    def _finished(self) -> Outcome | None:
+    def _finished(self) -> StopReason | None:
         position, config = self.position, self._config
         (elapsed,) = self._group.agree(position.elapsed_s)
         if config.time_budget_min and elapsed >= 60 * config.time_budget_min:
-            return Outcome.BUDGET
+            return StopReason.BUDGET
         if position.epoch >= config.epochs:
-            return Outcome.EPOCHS
+            return StopReason.EPOCHS
         if position.epoch - position.best_epoch >= config.patience:
-            return Outcome.NO_GAIN
+            return StopReason.NO_GAIN
         return None
 
     def step(self, examples: list[TrainingExample], done: float) -> None:
@@ -222,7 +225,7 @@ class Trainer:
         position, config, group = self.position, self._config, self._group
         sample = None
         if config.sampled_children:  # all processes draw the same
-            sample = Sample(config.sampled_children, np.random.default_rng([config.seed, 4, position.step]))
+            sample = SampledSoftmax(config.sampled_children, np.random.default_rng([config.seed, 4, position.step]))
         batch = self._batcher.batch(examples, share=rank_share(group.rank, group.count), sample=sample)
         # dropout follows from the step alone, so that a resumed run needs no generator state
         torch.manual_seed((config.seed * 1_000_003 + position.step) * group.count + group.rank)

@@ -31,7 +31,7 @@ def ndcg_at_10(
     requests = [
         RankRequest(e.user_index, e.items, n_items=LIST_LENGTH, exclude=tuple(sorted(set(e.items)))) for e in examples
     ]
-    targets = [e.targets[0][0] for e in examples]
+    targets = [e.targets[0] for e in examples]
 
     def measure(model: RDRecModel, group: Processes) -> float:
         engine = TorchEngine(model, encoder, trie, score_mode=mode, max_batch=64, fixed_shapes=False)
