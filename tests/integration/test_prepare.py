@@ -16,7 +16,7 @@ from tests.data import ROOT, real_data
 from tests.purchases import amazon_lines, prepared, write_lines, write_p5
 from training.cli import main
 from training.data import ingest
-from training.data.dataset import INTERACTIONS, ITEMS, RATIONALES, REVIEWS, USERS, Dataset
+from training.data.dataset import CATALOGUE, INTERACTIONS, ITEMS, RATIONALES, REVIEWS, USERS, Dataset
 from training.data.prepare import PrepareConfig, prepare
 
 TABLES = ("interactions", "reviews", "items", "users")
@@ -42,7 +42,7 @@ def test_amazon_files_become_the_dataset_that_they_describe(tmp_path, capsys):
 
     made = tables(out)
     for frame, schema in zip(made.values(), (INTERACTIONS, REVIEWS, ITEMS, USERS), strict=True):
-        assert dict(frame.schema) == schema
+        assert dict(frame.schema) == (schema | CATALOGUE if schema is ITEMS else schema)
     dataset = Dataset(out)
     user_ids, item_ids = dataset.users["user_id"].to_list(), dataset.items["item_id"].to_list()
     indptr, items = dataset.sequences("test")

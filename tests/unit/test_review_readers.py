@@ -15,10 +15,9 @@ AMAZON = {
 }
 
 
-def read(*lines, format_="amazon2018", kind="reviews", first=1):
+def read(*lines, format_="amazon2018", first=1):
     data = b"\n".join(line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines) + b"\n"
-    fields = rv.REVIEW_FIELDS[format_] if kind == "reviews" else rv.METADATA_FIELDS
-    return rv.read_json_lines(data, first, fields, kind)
+    return rv.read_json_lines(data, first, rv.REVIEW_FIELDS[format_])
 
 
 def rows(block, schema=rv.RECORDS):
@@ -82,12 +81,6 @@ def test_a_lone_surrogate_becomes_a_question_mark():
     assert rows(read(line))[0][4] == "cut ? emoji"
 
 
-def test_metadata_gives_titles_and_tells_where_there_is_none():
-    block = read({"asin": "A", "title": "Tea &amp; Co"}, {"parent_asin": "B", "title": ""}, {"x": 1}, kind="metadata")
-    assert rows(block, rv.TITLES) == [("A", "Tea & Co"), ("B", None)]
-    assert block.bad == [(3, "no parent_asin")]
-
-
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [
@@ -116,21 +109,21 @@ def test_table_rows_take_numbers_dates_and_datetimes():
         "1970-01-01 00:00:12",
         datetime(1970, 1, 1, 0, 0, 12, tzinfo=UTC),
     ]
-    block = rv.read_rows([(n, row(stamp)) for n, stamp in enumerate(stamps, start=2)], "reviews")
+    block = rv.read_rows([(n, row(stamp)) for n, stamp in enumerate(stamps, start=2)], rv.TABLE_FIELDS)
     assert block.bad == []
     assert {r[:3] + r[5:] for r in rows(block)} == {("7", "i", 12, "T")}
 
 
 def test_table_rows_without_a_time_column_have_no_time():
-    block = rv.read_rows([(2, {"user": "u", "item": "i"}), (3, None)], "reviews")
+    block = rv.read_rows([(2, {"user": "u", "item": "i"}), (3, None)], rv.TABLE_FIELDS)
     assert rows(block) == [("u", "i", None, None, "", None)]
     assert block.bad == [(3, "wrong number of fields")]
 
 
 def test_columns_are_guessed_unless_chosen():
     header = ["UserId", "asin", "Stars", "buyer"]
-    assert rv.match_columns(header, {}, "reviews", "f") == {"user": "UserId", "item": "asin", "rating": "Stars"}
-    assert rv.match_columns(header, {"user": "buyer"}, "reviews", "f")["user"] == "buyer"
+    assert rv.match_columns(header, {}, "f") == {"user": "UserId", "item": "asin", "rating": "Stars"}
+    assert rv.match_columns(header, {"user": "buyer"}, "f")["user"] == "buyer"
 
 
 @pytest.mark.parametrize(
@@ -139,5 +132,5 @@ def test_columns_are_guessed_unless_chosen():
 )
 def test_a_missing_column_is_named(chosen, message):
     with pytest.raises(InputError, match=message) as error:
-        rv.match_columns(["user", "sku"], chosen, "reviews", "f.csv")
+        rv.match_columns(["user", "sku"], chosen, "f.csv")
     assert error.value.field == "columns"

@@ -12,8 +12,10 @@ import typer
 from rdrec_core.errors import InputError
 
 if TYPE_CHECKING:
+    from training.data.catalogue import CatalogueCounts
     from training.data.prepare import PrepareConfig, Prepared
 
+SHOWN_ATTRIBUTES = 12
 MANY_VALUES = ("--reviews", "--metadata")
 
 
@@ -23,7 +25,9 @@ def prepare(
         list[Path] | None,
         typer.Option(help="Review file: JSON lines, CSV or Parquet, gzipped or not. Several may follow."),
     ] = None,
-    metadata: Annotated[list[Path] | None, typer.Option(help="File with item titles. Several may follow.")] = None,
+    metadata: Annotated[
+        list[Path] | None, typer.Option(help="File on the items: titles, brands, categories, ... Several may follow.")
+    ] = None,
     p5: Annotated[Path | None, typer.Option(help="Folder as published by P5, POD or RDRec, taken as it is.")] = None,
     name: Annotated[str | None, typer.Option(help="The dataset's name; by default the folder's.")] = None,
     format_: Annotated[
@@ -32,7 +36,10 @@ def prepare(
     ] = None,
     columns: Annotated[
         str | None,
-        typer.Option(help="Columns of CSV or Parquet: user=..,item=..,text=..,rating=..,timestamp=..,title=.."),
+        typer.Option(
+            help="Columns of CSV or Parquet: user=..,item=..,text=..,rating=..,timestamp=..,title=..; of metadata in "
+            "any format: item=..,title=..,brand=..,categories=..,description=..,features=.."
+        ),
     ] = None,
     min_interactions: Annotated[int, typer.Option(min=1, help="k of the k-core (not applied to --p5).")] = 5,
     max_bad_lines: Annotated[int, typer.Option(min=0, help="More bad lines than this stop the run.")] = 100,
@@ -140,6 +147,26 @@ class _Progress:
         self._bar.update(self._task, description=name)
 
 
+def catalogue_rows(counts: CatalogueCounts) -> list[tuple[str, str]]:
+    """The summary's lines on what is known of the items; numbers are items that have it."""
+    rows = [
+        ("  with title", f"{counts.n_titles:,}"),
+        ("  with brand", f"{counts.n_brands:,}"),
+        ("  with categories", f"{counts.n_categories:,}"),
+        ("  with description", f"{counts.n_descriptions:,}"),
+        ("  with features", f"{counts.n_features:,}"),
+    ]
+    for attribute in counts.attributes[:SHOWN_ATTRIBUTES]:
+        unreadable = f", {attribute.n_unreadable:,} not a {attribute.type}" if attribute.n_unreadable else ""
+        rows.append((f"  with {attribute.name}", f"{attribute.n_items:,} ({attribute.type}{unreadable})"))
+    more = counts.attributes[SHOWN_ATTRIBUTES:]
+    if more:
+        rows.append((f"  and {len(more)} more attributes", ", ".join(a.name for a in more[:3]) + ", ..."))
+    if counts.n_rare_attributes:
+        rows.append(("  rare attributes left out", f"{counts.n_rare_attributes:,}"))
+    return rows
+
+
 def _print_summary(config: PrepareConfig, made: Prepared) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -153,7 +180,8 @@ def _print_summary(config: PrepareConfig, made: Prepared) -> None:
     sparsity = 1 - info.n_interactions / (info.n_users * info.n_items)
     rows: list[tuple[str, str]] = [
         ("users", f"{info.n_users:,}"),
-        ("items (with title)", f"{info.n_items:,} ({made.n_titles:,})"),
+        ("items", f"{info.n_items:,}"),
+        *catalogue_rows(made.catalogue),
         ("interactions", f"{info.n_interactions:,}"),
         ("reviews with text", f"{info.n_reviews:,}"),
         ("sparsity", f"{sparsity:.4%}"),

@@ -46,6 +46,15 @@ ITEMS = {
     "label": pl.String,  # decimal number without sign or leading zeros, unique
     "title": pl.String,  # null where unknown
 }
+CATALOGUE = {
+    "brand": pl.String(),
+    "categories": pl.List(pl.String),  # general to special, each once
+    "description": pl.String(),
+    "features": pl.List(pl.String),
+}
+"""The catalogue's words beside the title, in the items table too; null where the metadata says nothing."""
+ATTRIBUTE = "attribute."
+"""Before the name of every further column of the metadata: Float64, String, Boolean or List[String]."""
 USERS = {"user_index": pl.Int32, "user_id": pl.String}
 RATIONALES = {
     "user_index": pl.Int32,
@@ -133,8 +142,23 @@ class Dataset:
 
     @cached_property
     def items(self) -> pl.DataFrame:
-        """ITEMS, sorted by item_index."""
-        return pl.read_parquet(self._table("items")).sort("item_index")
+        """ITEMS, sorted by item_index. The catalogue's further words are in `catalogue`."""
+        return pl.read_parquet(self._table("items"), columns=list(ITEMS)).sort("item_index")
+
+    def catalogue(self) -> pl.LazyFrame:
+        """ITEMS, CATALOGUE and `attribute.*`, by item_index; take a slice at a time where the catalogue is large.
+
+        Datasets from before these columns have them, all null.
+        """
+        table = pl.scan_parquet(self._table("items"))
+        there = table.collect_schema().names()
+        return table.with_columns(pl.lit(None, dtype).alias(n) for n, dtype in CATALOGUE.items() if n not in there)
+
+    @property
+    def attributes(self) -> dict[str, pl.DataType]:
+        """Name of each further column of the metadata (without `attribute.`) -> its type."""
+        schema = self.catalogue().collect_schema()
+        return {name.removeprefix(ATTRIBUTE): t for name, t in schema.items() if name.startswith(ATTRIBUTE)}
 
     @cached_property
     def users(self) -> pl.DataFrame:

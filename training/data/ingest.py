@@ -28,9 +28,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rdrec_core.errors import DatasetError
+from rdrec_core.errors import DatasetError, InputError
 from training.data import reviews
 from training.data.explanations import fingerprint
+from training.data.metadata import METADATA, MetadataNames
 from training.data.reviews import Block, Format, Kind
 
 BLOCK_BYTES = 8 << 20
@@ -188,7 +189,7 @@ def _ingest_file(
 def _write_part(job: Job, kind: Kind, path: Path) -> tuple[int, int, list[tuple[int, str]]]:
     """Runs in a worker: parse a block and write its records; (rows, bad lines, the first of them)."""
     block = job()
-    table = block.table(reviews.RECORDS if kind == "reviews" else reviews.TITLES)
+    table = block.table(reviews.RECORDS if kind == "reviews" else METADATA)
     if table.num_rows:
         if kind == "reviews":
             texts = pl.DataFrame({"text": pl.Series(table["text"])})
@@ -245,7 +246,7 @@ def _decompressed(tap: _Tap) -> BinaryIO:
 def _json_jobs(source: SourceFile, stream: BinaryIO) -> Iterator[Job]:
     line = 1
     rest = b""
-    fields: reviews.Fields | None = None
+    names: reviews.Fields | MetadataNames | None = None
     while True:
         chunk = stream.read(BLOCK_BYTES)
         cut = chunk.rfind(b"\n") + 1
@@ -255,17 +256,17 @@ def _json_jobs(source: SourceFile, stream: BinaryIO) -> Iterator[Job]:
             continue
         rest = chunk[cut:]
         if data:
-            if fields is None:
-                fields = _fields(source, data)
-            yield partial(reviews.read_json_lines, data, line, fields, source.kind)
+            if names is None:
+                names = _names(source, data)
+            yield partial(reviews.read_json_lines, data, line, names)
             line += data.count(b"\n")
         if not chunk:
             return
 
 
-def _fields(source: SourceFile, data: bytes) -> reviews.Fields:
+def _names(source: SourceFile, data: bytes) -> reviews.Fields | MetadataNames:
     if source.kind == "metadata":
-        return reviews.METADATA_FIELDS
+        return MetadataNames.of(source.columns)
     format_ = source.format or reviews.detect_json_format(
         itertools.islice(data.split(b"\n", 1000), 1000), str(source.path)
     )
@@ -278,8 +279,8 @@ def _csv_jobs(source: SourceFile, stream: BinaryIO) -> Iterator[Job]:
     first = text.readline()
     delimiter = max(",;\t|", key=first.count)
     header = next(csv.reader([first], delimiter=delimiter), [])
-    columns = reviews.match_columns(header, source.columns, source.kind, str(source.path))
-    places = {role: header.index(column) for role, column in columns.items()}
+    names, columns = _table_columns(source, header)
+    places = {name: header.index(column) for name, column in columns.items()}
     rows = csv.reader(text, delimiter=delimiter)
 
     def numbered() -> Iterator[tuple[int, dict[str, str] | None]]:
@@ -287,21 +288,35 @@ def _csv_jobs(source: SourceFile, stream: BinaryIO) -> Iterator[Job]:
             if row:
                 # the header is line 1 and was not read by `rows`
                 whole = len(row) == len(header)
-                yield rows.line_num + 1, {role: row[i] for role, i in places.items()} if whole else None
+                yield rows.line_num + 1, {name: row[i] for name, i in places.items()} if whole else None
 
     for batch in _batched(numbered(), ROWS_PER_BLOCK):
-        yield partial(reviews.read_rows, batch, source.kind)
+        yield partial(reviews.read_rows, batch, names)
+
+
+def _table_columns(source: SourceFile, header: list[str]) -> tuple[reviews.Fields | MetadataNames, dict[str, str]]:
+    """How rows are read, and under which name each column comes to them."""
+    if source.kind == "reviews":
+        return reviews.TABLE_FIELDS, reviews.match_columns(header, source.columns, str(source.path))
+    names = MetadataNames.of(source.columns)
+    if not any(names.by_name.get(column.lower(), ("", 0))[0] == "item" for column in header):
+        raise InputError(
+            f"{source.path} has no column for the item; name it by --columns item=... (it has {', '.join(header)})",
+            field="columns",
+        )
+    return names, {column: column for column in header}
 
 
 def _parquet_jobs(source: SourceFile) -> Iterator[Job]:
     with pq.ParquetFile(source.path) as file:
-        columns = reviews.match_columns(file.schema_arrow.names, source.columns, source.kind, str(source.path))
-        names = list(columns)
+        names, columns = _table_columns(source, file.schema_arrow.names)
         row = 1
         for batch in file.iter_batches(ROWS_PER_BLOCK, columns=list(dict.fromkeys(columns.values()))):
-            values = [batch.column(columns[name]).to_pylist() for name in names]
-            rows = [(row + i, dict(zip(names, line, strict=True))) for i, line in enumerate(zip(*values, strict=True))]
-            yield partial(reviews.read_rows, rows, source.kind)
+            values = [batch.column(column).to_pylist() for column in columns.values()]
+            rows = [
+                (row + i, dict(zip(columns, line, strict=True))) for i, line in enumerate(zip(*values, strict=True))
+            ]
+            yield partial(reviews.read_rows, rows, names)
             row += batch.num_rows
 
 

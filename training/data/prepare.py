@@ -19,7 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from rdrec_core.errors import DatasetError, InputError
 from rdrec_core.replacing import replacing_folder
 from training.data import histories as h
-from training.data.dataset import INTERACTIONS, ITEMS, RATIONALES, SPLITS, USERS, DatasetInfo, Protocol
+from training.data.catalogue import CatalogueCounts, write_items
+from training.data.dataset import INTERACTIONS, RATIONALES, SPLITS, USERS, DatasetInfo, Protocol
 from training.data.ingest import SourceFile, bad_lines, ingest
 from training.data.labels import (
     IntArray,
@@ -28,6 +29,7 @@ from training.data.labels import (
     item_order,
     published_style_labels,
 )
+from training.data.metadata import ROLES
 from training.data.p5 import P5Folder, read_p5
 from training.data.review_table import ReviewCounts, write_reviews
 from training.data.reviews import COLUMN_GUESSES, Format
@@ -50,7 +52,7 @@ class PrepareConfig(BaseModel):
     """By default the folder's name."""
     format: Format | None = None
     columns: dict[str, str] = Field(default_factory=dict)
-    """Role (user, item, text, rating, timestamp, title) -> column, for CSV and Parquet."""
+    """Role (user, item, text, rating, timestamp, title, brand, categories, description, features) -> column."""
     min_interactions: int = Field(default=5, ge=1)
     """Not applied to P5 folders, which are taken as published."""
     max_bad_lines: int = Field(default=100, ge=0)
@@ -73,7 +75,7 @@ class Prepared:
     bad: tuple[str, ...]
     n_duplicates: int
     split_counts: dict[str, int]
-    n_titles: int
+    catalogue: CatalogueCounts
     n_negatives: int
     reviews: ReviewCounts
     labels: IntArray
@@ -104,7 +106,7 @@ def prepare(
         on_stage("labels")
         labels = _labels(scheme, made, source, config)
         on_stage("tables")
-        n_titles = _write_catalogue(folder, made, source.titles, labels)
+        catalogue = _write_catalogue(folder, made, source, labels)
         _write_interactions(folder, made)
         n_negatives = _write_p5_extras(folder, made, source.p5, config.protocol) if source.p5 else 0
         on_stage("reviews")
@@ -140,7 +142,7 @@ def prepare(
         bad=source.bad,
         n_duplicates=made.n_duplicates,
         split_counts=dict(zip(SPLITS, map(int, by_split), strict=True)),
-        n_titles=n_titles,
+        catalogue=catalogue,
         n_negatives=n_negatives,
         reviews=counts,
         labels=labels,
@@ -150,13 +152,12 @@ def prepare(
 def _checked_scheme(config: PrepareConfig) -> LabelScheme:
     if (config.p5 is None) == (not config.reviews):
         raise InputError("name either review files (--reviews) or a P5 folder (--p5)", field="reviews")
-    if config.p5 is not None and (config.columns or config.format):
-        raise InputError("--columns and --format belong to --reviews, not to --p5", field="p5")
-    unknown = sorted(set(config.columns) - set(COLUMN_GUESSES))
+    if config.p5 is not None and (config.columns or config.format) and not config.metadata:
+        raise InputError("--columns and --format belong to --reviews and --metadata, not to --p5", field="p5")
+    roles = list(dict.fromkeys([*COLUMN_GUESSES, *ROLES]))
+    unknown = sorted(set(config.columns) - set(roles))
     if unknown:
-        raise InputError(
-            f"--columns knows no {', '.join(unknown)}; it takes {', '.join(COLUMN_GUESSES)}", field="columns"
-        )
+        raise InputError(f"--columns knows no {', '.join(unknown)}; it takes {', '.join(roles)}", field="columns")
     if config.labels == "original" and config.protocol == "clean":
         raise InputError(
             "--labels original leaks: its numbers were given over test items too; it needs --protocol paper",
@@ -205,25 +206,20 @@ def _labels(scheme: LabelScheme, made: h.Histories, source: Source, config: Prep
     return fixed_width_labels(order) if config.protocol == "clean" else published_style_labels(order)
 
 
-def _write_catalogue(folder: Path, made: h.Histories, titles: pl.DataFrame, labels: IntArray) -> int:
-    """`items` and `users`; returns how many items have a title."""
-    items = (
-        pl.DataFrame(
-            {
-                "item_index": np.arange(made.n_items, dtype=np.int32),
-                "item_id": made.item_ids,
-                "label": pl.Series(labels).cast(pl.String),
-            }
-        )
-        .join(titles, on="item_id", how="left", maintain_order="left")
-        .select(pl.col(name).cast(dtype) for name, dtype in ITEMS.items())
+def _write_catalogue(folder: Path, made: h.Histories, source: Source, labels: IntArray) -> CatalogueCounts:
+    """`items` and `users`."""
+    items = pl.DataFrame(
+        {
+            "item_index": np.arange(made.n_items, dtype=np.int32),
+            "item_id": made.item_ids,
+            "label": pl.Series(labels).cast(pl.String),
+        }
     )
-    items.write_parquet(folder / "items.parquet")
     users = pl.DataFrame(
         {"user_index": np.arange(made.n_users, dtype=np.int32), "user_id": made.user_ids}, schema=USERS
     )
     users.write_parquet(folder / "users.parquet")
-    return made.n_items - items["title"].null_count()
+    return write_items(folder / "items.parquet", items, source.metadata, source.titles)
 
 
 def _write_interactions(folder: Path, made: h.Histories) -> None:

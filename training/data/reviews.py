@@ -14,10 +14,8 @@ Lines are JSON or, as in part of the 2014 files, Python literals. A record witho
 from __future__ import annotations
 
 import ast
-import html
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,6 +25,8 @@ import orjson
 import pyarrow as pa
 
 from rdrec_core.errors import DatasetError, InputError
+from training.data.metadata import METADATA, MetadataNames, metadata_row
+from training.data.words import clean, clean_name, encodable
 
 Format = Literal["amazon2014", "amazon2018", "amazon2023", "csv", "parquet"]
 Kind = Literal["reviews", "metadata"]
@@ -42,9 +42,6 @@ RECORDS = pa.schema(
     ]
 )
 """What every reader of reviews makes; nulls where the source has no such column."""
-
-TITLES = pa.schema([("item_id", pa.string()), ("title", pa.string())])
-"""What every reader of metadata makes."""
 
 SHOWN_BAD_LINES = 10
 
@@ -75,7 +72,6 @@ REVIEW_FIELDS: Mapping[str, Fields] = {
         ticks_per_second=1000,
     ),
 }
-METADATA_FIELDS = Fields(item=("parent_asin", "asin", "item_id"), title="title")
 
 COLUMN_GUESSES: Mapping[str, tuple[str, ...]] = {
     "user": ("user", "user_id", "userid", "reviewerid", "reviewer_id"),
@@ -113,40 +109,39 @@ class Block:
         return pa.table([pa.array(c, type=f.type) for c, f in zip(self.columns, schema, strict=True)], schema=schema)
 
 
-def empty_block(schema: pa.Schema) -> Block:
-    """A block with one empty list for each column of `schema`."""
-    return Block(columns=tuple([] for _ in schema))
+def empty_block(names: Fields | MetadataNames) -> Block:
+    """A block with an empty list for each column."""
+    return Block(columns=tuple([] for _ in (METADATA if isinstance(names, MetadataNames) else RECORDS)))
 
 
-def read_json_lines(data: bytes, first_line: int, fields: Fields, kind: Kind) -> Block:
+def read_json_lines(data: bytes, first_line: int, names: Fields | MetadataNames) -> Block:
     """Read whole lines of JSON or Python literals, the first of them number `first_line`; blank ones are skipped."""
-    block = empty_block(RECORDS if kind == "reviews" else TITLES)
-    record = _review if kind == "reviews" else _title
+    block = empty_block(names)
     for number, line in enumerate(data.split(b"\n"), start=first_line):
         if not line or line.isspace():
             continue
         try:
-            block.keep(record(parse_object(line), fields))
+            block.keep(_record(parse_object(line), names))
         except ValueError as reason:
             block.reject(number, str(reason))
     return block
 
 
-def read_rows(rows: Iterable[tuple[int, Mapping[str, Any] | None]], kind: Kind) -> Block:
-    """Read (line number, row) pairs of a table whose columns already have the names user, item, text, ...
+TABLE_FIELDS = Fields(user="user", item=("item",), text="text", rating="rating", timestamp="timestamp", title="title")
+"""Of a table of reviews, whose columns `match_columns` has given these names."""
 
-    A row of None stands for a line with a wrong number of fields.
+
+def read_rows(rows: Iterable[tuple[int, Mapping[str, Any] | None]], names: Fields | MetadataNames) -> Block:
+    """Read (line number, row) pairs of a table; a row of None stands for a line with a wrong number of fields.
+
+    Columns of reviews already have the names user, item, text, ...; those of metadata have their own.
     """
-    block = empty_block(RECORDS if kind == "reviews" else TITLES)
-    fields = Fields(user="user", item=("item",), text="text", rating="rating", timestamp="timestamp", title="title")
+    block = empty_block(names)
     for number, row in rows:
         try:
             if row is None:
                 raise ValueError("wrong number of fields")
-            if kind == "metadata":
-                block.keep(_title(row, fields))
-            else:
-                block.keep(_review(row, fields, needs_time="timestamp" in row))
+            block.keep(_record(row, names))
         except ValueError as reason:
             block.reject(number, str(reason))
     return block
@@ -177,19 +172,21 @@ def _parse_leniently(line: bytes) -> Any:
     raise ValueError("neither JSON nor a Python literal")
 
 
+def _record(row: Mapping[str, Any], names: Fields | MetadataNames) -> tuple[Any, ...]:
+    if isinstance(names, MetadataNames):
+        return metadata_row(row, names, _identifier)
+    return _review(row, names, needs_time=names.user != "user" or "timestamp" in row)
+
+
 def _review(row: Mapping[str, Any], fields: Fields, needs_time: bool = True) -> tuple[Any, ...]:
     return (
         _identifier(row.get(fields.user), fields.user),
         _item(row, fields),
         _seconds(row.get(fields.timestamp), fields) if needs_time else None,
         _rating(row.get(fields.rating), fields.rating),
-        _clean(row.get(fields.text)),
-        _clean(row.get(fields.title)) or None if fields.title else None,
+        clean(row.get(fields.text)),
+        clean_name(row.get(fields.title)) or None if fields.title else None,
     )
-
-
-def _title(row: Mapping[str, Any], fields: Fields) -> tuple[Any, ...]:
-    return _item(row, fields), _clean(row.get(fields.title)) or None
 
 
 def _item(row: Mapping[str, Any], fields: Fields) -> str:
@@ -202,7 +199,7 @@ def _item(row: Mapping[str, Any], fields: Fields) -> str:
 
 def _identifier(value: Any, name: str) -> str:
     if isinstance(value, str):
-        identifier = _encodable(value.strip())
+        identifier = encodable(value.strip())
         if identifier:
             return identifier
     elif isinstance(value, int) and not isinstance(value, bool):
@@ -238,27 +235,6 @@ def _seconds(value: Any, fields: Fields) -> int:
     return seconds
 
 
-_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
-
-
-def _clean(value: Any) -> str:
-    """Text on one line with entities resolved; lists of strings (2023) are joined; anything else is no text."""
-    if isinstance(value, list):
-        value = " ".join(part for part in value if isinstance(part, str))
-    if not isinstance(value, str) or not value:
-        return ""
-    if "&" in value:
-        value = html.unescape(value)
-    if "<" in value:
-        value = _BREAK.sub(" ", value)
-    return _encodable(" ".join(value.split()))
-
-
-def _encodable(text: str) -> str:
-    """Lone surrogates replaced: Arrow and Parquet hold UTF-8 only."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
-
-
 def detect_json_format(lines: Iterable[bytes], name: str) -> Format:
     """The format of a file of review lines, from the first line that can be read. DatasetError where none is known."""
     seen: set[str] = set()
@@ -278,8 +254,8 @@ def detect_json_format(lines: Iterable[bytes], name: str) -> Format:
     )
 
 
-def match_columns(header: Iterable[str], chosen: Mapping[str, str], kind: Kind, name: str) -> dict[str, str]:
-    """Which column of a table holds what: role -> column name.
+def match_columns(header: Iterable[str], chosen: Mapping[str, str], name: str) -> dict[str, str]:
+    """Which column of a table of reviews holds what: role -> column name.
 
     `chosen` (`--columns`) wins over COLUMN_GUESSES. Raises InputError where a chosen or a necessary column is missing.
     """
@@ -288,19 +264,17 @@ def match_columns(header: Iterable[str], chosen: Mapping[str, str], kind: Kind, 
     matched: dict[str, str] = {}
     for role, guesses in COLUMN_GUESSES.items():
         if role in chosen:
-            if chosen[role] not in columns and kind == "reviews":
+            if chosen[role] not in columns:
                 raise InputError(
                     f"--columns {role}={chosen[role]}: {name} has no such column; it has {', '.join(columns)}",
                     field="columns",
                 )
-            if chosen[role] in columns:
-                matched[role] = chosen[role]
-                continue
+            matched[role] = chosen[role]
+            continue
         guess = next((by_lower[g] for g in guesses if g in by_lower), None)
         if guess is not None:
             matched[role] = guess
-    needed = ("user", "item") if kind == "reviews" else ("item", "title")
-    for role in needed:
+    for role in ("user", "item"):
         if role not in matched:
             raise InputError(
                 f"{name} has no column for the {role}; name it by --columns {role}=... (it has {', '.join(columns)})",

@@ -231,10 +231,31 @@ def _capital(text: str) -> str:
 
 
 def _metadata(catalogue: list[_Series]) -> Iterator[dict[str, Any]]:
+    """What the shop says of its items; it agrees with what is bought: kinds, series and delights are named."""
     for series in catalogue:
-        kind = shop.KINDS[series.kind]
-        for item_id, title in zip(series.item_ids, kind.products, strict=True):
-            yield {"asin": item_id, "title": title.format(n=series.words.name), "category": ["Toys & Games", kind.noun]}
+        kind, words = shop.KINDS[series.kind], series.words
+        delights = [shop.DELIGHTS[key] for key in series.delights]
+        phrases = {
+            "Noun": _capital(kind.noun),
+            "theme": words.theme,
+            "detail": words.detail,
+            "base": kind.products[0].format(n=words.name),
+        }
+        fair = shop.FAIR_PRICE if "value" in series.delights else 1.0
+        for product, item_id in enumerate(series.item_ids):
+            seen = [delight.seen[product % len(delight.seen)] for delight in delights]
+            yield {
+                "asin": item_id,
+                "title": kind.products[product].format(n=words.name),
+                "brand": delights[0].maker,
+                "category": ["Toys & Games", *kind.shelf],
+                "description": [
+                    shop.PRODUCT_WORDS[product].format(**phrases),
+                    f"With {words.detail} and {seen[0]}. For those who look for {delights[1].sought[0]}.",
+                ],
+                "feature": [_capital(phrase) for phrase in seen],
+                "price": f"${kind.price * shop.PRICE_STEPS[product] * fair:.2f}",
+            }
 
 
 def _write_lines(path: Path, records: Any) -> None:
@@ -250,7 +271,7 @@ Made up by `rdrec sample --seed {seed}`: {counts["users"]} users, {counts["items
 No person, product or review in it is real.
 
 - `{REVIEWS_FILE}`: reviews in the format of the Amazon review data (2018), in time order
-- `{METADATA_FILE}`: titles
+- `{METADATA_FILE}`: titles, brands, categories, descriptions, features and prices
 
     rdrec prepare --reviews {REVIEWS_FILE} --metadata {METADATA_FILE} --out dataset
 """

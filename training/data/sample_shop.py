@@ -35,6 +35,10 @@ class Kind:
     delights: tuple[str, ...]
     """Keys of DELIGHTS that the kind tends to have."""
     series: tuple[Series, ...]
+    shelf: tuple[str, str]
+    """Its place in the catalogue, general to special, below «Toys & Games»."""
+    price: float
+    """Of the base product."""
 
 
 @dataclass(frozen=True)
@@ -45,56 +49,70 @@ class Delight:
     """How a review names it in an item."""
     sought: tuple[str, str]
     """How a user names the taste; completes «I look for» and «I enjoy»."""
+    maker: str
+    """The brand that makes series of which this is the first delight."""
 
 
 DELIGHTS: dict[str, Delight] = {
     "quick": Delight(
         ("the short rules", "the quick start", "the simple instructions"),
         ("things that are ready in five minutes", "an easy start"),
+        "Snapstart Games",
     ),
     "deep": Delight(
         ("the many ways to win", "the depth behind the simple look", "the new ideas in every session"),
         ("something that stays interesting for months", "depth"),
+        "Deepwell Studio",
     ),
     "sturdy": Delight(
         ("the sturdy make", "the lasting quality", "the solid build"),
         ("toys that survive rough hands", "solid quality"),
+        "Oakgate Toys",
     ),
     "pretty": Delight(
         ("the lovely artwork", "the warm colours", "the beautiful box"),
         ("pretty things for the shelf", "beautiful artwork"),
+        "Paper Peony",
     ),
     "funny": Delight(
         ("the silly humour", "the surprising moments", "the loud laughter"),
         ("anything that makes the whole table laugh", "silly humour"),
+        "Giggle Barn",
     ),
     "calm": Delight(
         ("the calm pace", "the quiet mood", "the relaxed flow"),
         ("quiet evenings without a screen", "a calm hobby"),
+        "Slow Lamp",
     ),
     "clever": Delight(
         ("the clever twists", "the tricky choices", "the smart puzzles"),
         ("a challenge for the mind", "tricky choices"),
+        "Brightfox",
     ),
     "together": Delight(
         ("the teamwork", "the shared decisions", "the feeling of winning together"),
         ("things we can do together", "teamwork"),
+        "Campfire Circle",
     ),
     "travel": Delight(
         ("the small box", "the handy travel size", "the light bag for all parts"),
         ("things that fit into a suitcase", "small boxes for the road"),
+        "Suitcase & Co",
     ),
     "value": Delight(
         ("the full box for a fair price", "the amount of content", "the many extras"),
         ("a lot of content for the price", "good value"),
+        "Big Box Factory",
     ),
     "wood": Delight(
         ("the smooth wooden parts", "the natural wood", "the carved wooden figures"),
         ("wood instead of plastic", "wooden toys"),
+        "Birch Brothers",
     ),
     "learning": Delight(
         ("the facts we learned along the way", "the clear explanations", "the curious questions it raised"),
         ("toys that teach something", "learning by doing"),
+        "Curious Owl",
     ),
 }
 
@@ -143,6 +161,8 @@ KINDS: tuple[Kind, ...] = (
             Series("The Amber Road", "merchants on an ancient trade route", "the amber coins"),
             Series("Clockwork Senate", "politics in a city of machines", "the turning gear board"),
         ),
+        ("Board Games", "Strategy Games"),
+        41.9,
     ),
     Kind(
         "a cooperative adventure game",
@@ -157,6 +177,8 @@ KINDS: tuple[Kind, ...] = (
             Series("Signal from Orion", "a crew lost in deep space", "the coded star charts"),
             Series("Whispering Pines", "a mystery in a northern forest", "the secret letters"),
         ),
+        ("Board Games", "Cooperative Games"),
+        45.9,
     ),
     Kind(
         "a mystery puzzle game",
@@ -171,6 +193,8 @@ KINDS: tuple[Kind, ...] = (
             Series("Orchid Hotel", "strange guests in a grand hotel", "the room keys"),
             Series("The Paper Pharaoh", "riddles in an Egyptian tomb", "the folded pyramid"),
         ),
+        ("Puzzles", "Mystery Puzzles"),
+        23.9,
     ),
     Kind(
         "a jigsaw puzzle",
@@ -185,6 +209,8 @@ KINDS: tuple[Kind, ...] = (
             Series("Night Market", "an evening market full of lamps", "the rows of paper lamps"),
             Series("Vintage Balloons", "balloons above a valley", "the striped balloons"),
         ),
+        ("Puzzles", "Jigsaw Puzzles"),
+        13.9,
     ),
     Kind(
         "a craft kit",
@@ -199,6 +225,8 @@ KINDS: tuple[Kind, ...] = (
             Series("Candle Corner", "pouring scented candles", "the soft scents"),
             Series("Stitch and Smile", "sewing felt friends", "the felt foxes"),
         ),
+        ("Arts & Crafts", "Craft Kits"),
+        17.9,
     ),
     Kind(
         "a plush toy",
@@ -213,6 +241,8 @@ KINDS: tuple[Kind, ...] = (
             Series("Maple Bear", "a bear who bakes", "the checked apron"),
             Series("Pip the Penguin", "a penguin who loves the sun", "the yellow scarf"),
         ),
+        ("Soft Toys", "Plush Animals"),
+        15.9,
     ),
     Kind(
         "a wooden toy for small children",
@@ -227,6 +257,8 @@ KINDS: tuple[Kind, ...] = (
             Series("Marble Hill", "marbles rolling down a tower", "the spinning funnel"),
             Series("Little Harbour", "boats and a crane", "the turning crane"),
         ),
+        ("Preschool", "Wooden Toys"),
+        33.9,
     ),
     Kind(
         "a building set",
@@ -241,6 +273,8 @@ KINDS: tuple[Kind, ...] = (
             Series("Robot Works", "robots that walk", "the swinging robot arms"),
             Series("Jungle Explorers", "a camp deep in the jungle", "the rope bridge"),
         ),
+        ("Construction", "Building Sets"),
+        37.9,
     ),
     Kind(
         "a science kit",
@@ -255,6 +289,8 @@ KINDS: tuple[Kind, ...] = (
             Series("Circuit Club", "lamps, switches and buzzers", "the blinking lights"),
             Series("Garden Detectives", "insects and plants", "the magnifying jar"),
         ),
+        ("Learning Toys", "Science Kits"),
+        29.9,
     ),
     Kind(
         "a card game",
@@ -269,6 +305,8 @@ KINDS: tuple[Kind, ...] = (
             Series("Midnight Bakery", "bakers in a hurry", "the cake cards"),
             Series("Pocket Pirates", "pirates and hidden gold", "the treasure cards"),
         ),
+        ("Games", "Card Games"),
+        11.9,
     ),
     Kind(
         "a party game",
@@ -283,6 +321,8 @@ KINDS: tuple[Kind, ...] = (
             Series("Alibi Alibi", "excuses that get worse and worse", "the odd excuse cards"),
             Series("Hat Trick", "hats and hidden words", "the paper hats"),
         ),
+        ("Games", "Party Games"),
+        19.9,
     ),
     Kind(
         "a dice game",
@@ -297,6 +337,8 @@ KINDS: tuple[Kind, ...] = (
             Series("Copper Mine", "miners in search of copper", "the heavy copper dice"),
             Series("Thunder Orchard", "an apple harvest before the rain", "the red apple dice"),
         ),
+        ("Games", "Dice Games"),
+        14.9,
     ),
 )
 
@@ -342,6 +384,18 @@ SUMMARIES = {
     3: ("Good, not great", "Fine"),
     2: ("Not for us", "Had hoped for more"),
 }
+# What the catalogue says of an item: its series, its kind, and the delights that its buyers look for.
+PRODUCT_WORDS = (
+    "{Noun} about {theme}.",
+    "Goes on from {base}: more about {theme}.",
+    "For everybody who has {base}: a further round about {theme}.",
+    "Completes {base}, with {detail} in a new size.",
+)
+"""Of the four products of a series."""
+PRICE_STEPS = (1.0, 0.6, 0.7, 0.4)
+"""Prices of the four products, as parts of the base product's."""
+FAIR_PRICE = 0.75
+"""Of a series that is good value."""
 FIRST_NAMES = (
     *("Anna", "Ben", "Clara", "David", "Emma", "Felix", "Grace", "Henry", "Ines", "Jonas", "Kate", "Leo"),
     *("Mia", "Noah", "Olga", "Paul", "Rosa", "Sam", "Tina", "Victor", "Wendy", "Yann", "Zoe"),

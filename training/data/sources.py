@@ -27,7 +27,9 @@ class Source:
     log: PurchaseLog
     texts: ReviewTexts
     titles: pl.DataFrame
-    """item_id, title; unique item_id. May hold more or fewer items than the log."""
+    """item_id, title as review tables name them; unique item_id. May hold more or fewer items than the log."""
+    metadata: tuple[Path, ...]
+    """Parts of METADATA, in input order."""
     sha256: dict[str, str]
     n_bad: int = 0
     bad: tuple[str, ...] = ()
@@ -77,12 +79,11 @@ class FrameTexts:
 
 
 def from_parts(reviews: list[Ingested], metadata: list[Ingested], bad: Iterable[str]) -> Source:
-    """The log over all parts in input order. Titles of metadata win over those of review tables, earlier over later."""
+    """The log over all parts in input order."""
     parts = [part for file in reviews for part in file.parts]
     n_rows = [n for file in reviews for n in file.n_rows]
     user_code, user_ids = _encode(parts, "user_id", sum(n_rows))
     item_code, item_ids = _encode(parts, "item_id", sum(n_rows))
-    title_parts = [part for file in metadata for part in file.parts] + parts
     return Source(
         log=PurchaseLog(
             user_code=user_code,
@@ -92,7 +93,8 @@ def from_parts(reviews: list[Ingested], metadata: list[Ingested], bad: Iterable[
             item_ids=item_ids,
         ),
         texts=PartTexts(parts, n_rows),
-        titles=_first_titles(title_parts, item_ids),
+        titles=_first_titles(parts, item_ids),
+        metadata=tuple(part for file in metadata for part in file.parts),
         sha256=_by_name((file.source.path, file.sha256) for file in (*reviews, *metadata)),
         n_bad=sum(file.n_bad for file in (*reviews, *metadata)),
         bad=tuple(bad),
@@ -120,7 +122,8 @@ def from_p5(folder: P5Folder, metadata: list[Ingested], bad: Iterable[str], *, o
     return Source(
         log=log,
         texts=FrameTexts(placed, len(log.user_code)),
-        titles=_first_titles([part for file in metadata for part in file.parts], log.item_ids),
+        titles=_first_titles([], log.item_ids),
+        metadata=tuple(part for file in metadata for part in file.parts),
         sha256=folder.sha256 | _by_name((file.source.path, file.sha256) for file in metadata),
         n_bad=sum(file.n_bad for file in metadata),
         bad=tuple(bad),
