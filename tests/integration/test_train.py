@@ -1,5 +1,6 @@
 """`rdrec train` from outside: resumed runs, kills, interrupts, pretrained folders, several processes."""
 
+import io
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 from transformers import T5Config, T5ForConditionalGeneration
 
@@ -119,18 +121,30 @@ def test_it_stops_after_epochs_without_gain_and_keeps_the_best(dataset: Dataset,
     assert len(losses) == 3
 
 
-def test_the_latest_epoch_that_ranks_about_best_is_kept(dataset: Dataset, tmp_path: Path) -> None:
+def test_the_epoch_that_ranks_best_is_kept_and_printed(dataset: Dataset, tmp_path: Path) -> None:
     config = small("scratch", epochs=6, patience=6, tasks="sequential", select="ndcg", learning_rate=0.01)
-    train(config, dataset, tmp_path / "out")
+    console = Console(record=True, width=200, file=io.StringIO())
+    train(config, dataset, tmp_path / "out", console=console)
     lines = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").open()]
     kept = load_checkpoint(tmp_path / "out")
     ndcg = [line["validation_ndcg"] for line in lines]
-    assert kept.info.epoch == 1 + max(n for n in range(6) if ndcg[n] >= 0.95 * max(ndcg[: n + 1]))
+    best = max(ndcg)
+    losses = {n: lines[n]["validation_loss"]["sequential"] for n in range(6) if ndcg[n] == best}
+    assert kept.info.epoch == 1 + min(losses, key=losses.__getitem__)
+    assert f"kept epoch {kept.info.epoch}, validation NDCG@10 {best:.4f}" in console.export_text()
     # the same number as the evaluation of the kept weights gives: all 30 users are asked, each by the served search
     asked = questions(dataset, "val")
     ranker = load_system(tmp_path / "out", dataset).ranker(None, None)
     outcome = rank_sequential(ranker, asked, fusion=False, beam_width=20, progress=lambda _: None)
     assert summary(outcome.ranks)["NDCG@10"] == pytest.approx(lines[kept.info.epoch - 1]["validation_ndcg"], abs=1e-9)
+
+
+def test_patience_counts_from_the_epoch_that_ranks_best(dataset: Dataset, tmp_path: Path) -> None:
+    # steps too small to change anything: every epoch ranks as the first did
+    config = small("scratch", epochs=9, patience=2, tasks="sequential", select="ndcg", learning_rate=1e-30)
+    assert train(config, dataset, tmp_path / "out") is StopReason.NO_GAIN
+    assert len((tmp_path / "out/metrics.jsonl").read_text().splitlines()) == 3
+    assert load_checkpoint(tmp_path / "out").info.epoch == 1
 
 
 def test_the_time_budget_ends_the_run_with_the_learning_rate_at_its_end(dataset: Dataset, tmp_path: Path) -> None:

@@ -126,10 +126,10 @@ class TrainConfig(BaseModel):
     time_budget_min: float | None = Field(None, gt=0)
     """Minutes of training; the schedule then runs by the clock, or by `epochs` where these are done sooner."""
     patience: int = Field(5, ge=1)
-    """Stop after this many epochs without a better mean validation loss."""
+    """Stop after this many epochs that are no better than the best one, by what `select` names."""
     select: Literal["loss", "ndcg"] = "loss"
-    """Which epoch is kept, and what patience waits for: the lowest mean validation loss, or the latest whose sequential
-    NDCG@10 is about the best."""
+    """Which epoch is kept, and what patience waits for: the lowest mean validation loss, or the best sequential
+    NDCG@10."""
     batch_size: int = Field(64, ge=1)
     learning_rate: float = Field(5e-4, gt=0)
     weight_decay: float = Field(0.01, ge=0)

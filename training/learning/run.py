@@ -98,7 +98,7 @@ def materials(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) -> Ma
     ndcg = None
     if config.select == "ndcg" and Task.SEQUENTIAL in validation:
         mode = ScoreMode.FULL if config.loss == "full" else ScoreMode.TRIE
-        ndcg = ndcg_at_10(encoder, trie, mode, validation[Task.SEQUENTIAL])
+        ndcg = ndcg_at_10(encoder, trie, mode, validation[Task.SEQUENTIAL], histories)
     return Materials(tokenizer, labels, catalog, encoder, histories, epochs, batcher, validation, ndcg)
 
 
@@ -225,7 +225,7 @@ def _train(
     )  # fmt: skip
     console.print(
         f"{outcome.value} after epoch {best.epoch}"
-        + (f"; best epoch {best.best_epoch}, {quality}" if best.best_epoch else "")
+        + (f"; kept epoch {best.best_epoch}, {quality}" if best.best_epoch else "")
         + f"; {out}",
         highlight=False,
     )

@@ -29,10 +29,6 @@ from training.learning.losses import target_nll
 from training.learning.parallel import Processes
 from training.learning.schedule import learning_rate_factor
 
-RANKS_AS_WELL = 0.95
-"""Share of the best NDCG@10 so far that makes a later epoch the one to keep: the difference is mostly noise, and the
-other tasks, whose texts no ranking shows, go on learning."""
-
 
 class StopReason(StrEnum):
     """Why training stopped."""
@@ -51,9 +47,12 @@ class Position:
     batch: int = 0
     step: int = 0
     elapsed_s: float = 0.0
-    best_score: float = math.inf
-    """Best so far, lower is better: mean validation loss, or the negative NDCG@10."""
     best_epoch: int = 0
+    """The one that is kept, and from which patience counts."""
+    best_score: float = math.inf
+    """Of that epoch, lower is better: mean validation loss, or the negative NDCG@10."""
+    best_loss: float = math.inf
+    """Of that epoch: between two that rank alike, such as two that find nothing yet, the mean loss decides."""
     sums: list[list[float]] = field(default_factory=lambda: [[0.0, 0.0] for _ in Task])
     """Loss and weight of each task so far in this epoch."""
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -114,8 +113,7 @@ class Trainer:
     ) -> None:
         """describe: (epoch, validation loss by task) -> what checkpoint.json says of the weights.
 
-        ndcg measures the model, and the latest epoch that is about as good as the best is kept; without it the one with
-        the lowest mean loss.
+        ndcg measures the model, and the epoch that ranks best is kept; without it the one with the lowest mean loss.
         """
         self._config, self._epochs, self._batcher, self._validation = config, epochs, batcher, validation
         self._writer, self._describe, self._monitor = writer, describe, monitor
@@ -266,10 +264,9 @@ class Trainer:
         # without validation data the latest epoch counts as the best
         mean = sum(validation.values()) / len(validation) if validation else -float(position.epoch)
         score = mean if ndcg is None else -ndcg
-        is_best = score < position.best_score if ndcg is None else score <= RANKS_AS_WELL * position.best_score
+        is_best = (score, mean) < (position.best_score, position.best_loss)
         if is_best:
-            position.best_epoch = position.epoch
-        position.best_score = min(score, position.best_score)
+            position.best_epoch, position.best_score, position.best_loss = position.epoch, score, mean
         position.history.append(line)
         self._sums.zero_()
         if self._group.is_first:

@@ -16,21 +16,25 @@ from rdrec_core.encoding import SourceEncoder
 from rdrec_core.engines.torch_engine import TorchEngine
 from rdrec_core.model import RDRecModel
 from rdrec_core.types import RankRequest, ScoreMode
-from training.learning.examples import TrainingExample
+from training.learning.examples import TrainingExample, TrainingHistories
 from training.learning.parallel import Processes
 from training.learning.ranks import LIST_LENGTH, gains, rank_in_list
 
 
 def ndcg_at_10(
-    encoder: SourceEncoder, trie: ItemTrie, mode: ScoreMode, examples: Sequence[TrainingExample]
-) -> Callable[[RDRecModel, Processes], float]:
-    """A measure of a model over sequential validation examples, whose histories are left out of the answer.
+    encoder: SourceEncoder, trie: ItemTrie, mode: ScoreMode, examples: Sequence[TrainingExample],
+    histories: TrainingHistories,
+) -> Callable[[RDRecModel, Processes], float]:  # fmt: skip
+    """A measure of a model over sequential validation examples.
 
-    Each process asks a share; all get the mean. The model is left in evaluation mode.
+    Everything that the user bought in training is left out of the answer, as in evaluation, although the source shows
+    the last items alone. Each process asks a share; all get the mean. The model is left in evaluation mode.
     """
-    requests = [
-        RankRequest(e.user_index, e.items, n_items=LIST_LENGTH, exclude=tuple(sorted(set(e.items)))) for e in examples
-    ]
+    requests = []
+    for example in examples:
+        assert example.user_index is not None  # validation examples are of known users
+        bought = tuple(np.unique(histories.of_user(example.user_index)).tolist())
+        requests.append(RankRequest(example.user_index, example.items, n_items=LIST_LENGTH, exclude=bought))
     targets = [e.targets[0] for e in examples]
 
     def measure(model: RDRecModel, group: Processes) -> float:
