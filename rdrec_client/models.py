@@ -64,10 +64,14 @@ class _Answer(BaseModel):
 
 
 class Signals(_Answer):
-    """What a score was made of; None where a signal was not asked."""
+    """What a score was made of, as logs; None where a signal was not asked or has nothing to say."""
 
     model: float | None = None
+    """Log-probability that the model gives the item."""
     graph: float | None = None
+    """What purchases say."""
+    text: float | None = None
+    """What titles, reviews and rationales say."""
 
 
 class Item(_Answer):
@@ -77,6 +81,7 @@ class Item(_Answer):
     title: str | None = None
     rank: int
     score: float
+    """Share of the probability of all items that were considered, 0 to 1."""
     signals: Signals
 
 

@@ -1,7 +1,8 @@
-"""The collaborative prior: item popularity and sparse item-to-item channels, as flat arrays that can be memory-mapped.
+"""The item graph: popularity and sparse item-to-item channels, as flat arrays that can be memory-mapped.
 
 A channel says, for each item that a user had, which items it speaks for and how loudly; a query adds up a few rows, so
-it costs the same at ten million items. Built by `training/signals/graph.py`; knows nothing of how the weights came
+it costs the same at ten million items. Channels of who bought what make the signal `graph`, those of what is written
+about items (named `text.`) the signal `text`. Built by `training/signals/`; knows nothing of how the weights came
 about, of the model, or of fusion (`ranking.py`).
 """
 
@@ -17,6 +18,8 @@ from rdrec_core.catalog import Arrays
 from rdrec_core.types import IntArray
 
 Floats = npt.NDArray[np.float64]
+TEXT_PREFIX = "text."
+"""Channels whose name begins so are made of words, not of purchases."""
 _FIRST_CHUNK = 256
 _DENSE = 16
 """Up to so many items of the catalogue for each entry that a history reaches, a row of the catalogue is filled."""
@@ -42,9 +45,13 @@ class Channel:
         weights = self.decay ** steps_back.astype(np.float64)
         return weights / weights.sum() if len(weights) else weights
 
-    def gather(self, history: npt.NDArray[np.int64]) -> tuple[IntArray, Floats, IntArray]:
-        """Every entry that the history reaches, not yet added up: item, weight, position in the history."""
-        recency = self.recency(len(history))
+    def gather(self, history: npt.NDArray[np.int64], *, alike: bool = False) -> tuple[IntArray, Floats, IntArray]:
+        """Every entry that the history reaches, not yet added up: item, weight, position in the history.
+
+        alike: all items count the same, whatever their place.
+        """
+        n = len(history)
+        recency = np.full(n, 1 / max(n, 1)) if alike else self.recency(n)
         first = len(history) - len(recency)
         rows = history[first:]
         starts = self.indptr[rows]
@@ -76,21 +83,35 @@ def _among(items: IntArray, ascending: IntArray) -> npt.NDArray[np.bool_]:
 class Prior:
     """The graph's opinion on one history: log(popularity part + channel part) for any item, best items first.
 
-    reached: items ascending that a channel speaks for, strengths: their channel part.
+    reached: items ascending that a channel speaks for; bought, texts: the parts of its channels of purchases and of
+    texts.
     """
 
     graph: ItemGraph
     mix: Mix
     reached: IntArray
-    strengths: Floats
+    bought: Floats
+    texts: Floats
 
     def log_scores(self, items: npt.NDArray[np.int64]) -> Floats:
         """Log score of each item, finite for every item."""
-        base = self.mix.popularity * self.graph.popularity[items].astype(np.float64)
-        if len(self.reached):
-            at = np.minimum(np.searchsorted(self.reached, items), len(self.reached) - 1)
-            base += np.where(self.reached[at] == items, self.strengths[at], 0.0)
-        return np.log(base + self.graph.floor)
+        return np.log(self._purchases(items) + self._at(items, self.texts))
+
+    def signals(self, items: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
+        """What the log score is made of: logs of the purchases' part and of the texts', NaN where they say nothing."""
+        texts = self._at(items, self.texts)
+        log_texts = np.log(texts, out=np.full(len(items), np.nan), where=texts > 0)
+        return np.log(self._purchases(items)), log_texts
+
+    def _purchases(self, items: npt.NDArray[np.int64]) -> Floats:
+        popularity = self.mix.popularity * self.graph.popularity[items].astype(np.float64)
+        return popularity + self._at(items, self.bought) + self.graph.floor
+
+    def _at(self, items: npt.NDArray[np.int64], strengths: Floats) -> Floats:
+        if not len(self.reached):
+            return np.zeros(len(items))
+        at = np.minimum(np.searchsorted(self.reached, items), len(self.reached) - 1)
+        return np.where(self.reached[at] == items, strengths[at], 0.0)
 
     def best(self, n: int, eligible: Eligible) -> IntArray:
         """The n eligible items with the highest scores (fewer only where fewer are eligible), best first.
@@ -142,19 +163,32 @@ class ItemGraph:
         """All channels alike: what is used while no weights were fitted."""
         return Mix(channels=dict.fromkeys(self.channels, 1.0))
 
-    def prior(self, history: Sequence[int], mix: Mix) -> Prior:
-        """The graph's opinion on a history, oldest first."""
+    def prior(self, history: Sequence[int], mix: Mix, *, alike: bool = False) -> Prior:
+        """The graph's opinion on a history, oldest first; alike: on a set of items, none of which counts more."""
         rows = np.asarray(history, dtype=np.int64)
-        parts = [(self.channels[name].gather(rows), weight) for name, weight in mix.channels.items() if weight > 0]
-        items = np.concatenate([part[0] for part, _ in parts] or [np.empty(0, dtype=np.int64)])
-        values = np.concatenate([part[1] * weight for part, weight in parts] or [np.empty(0)])
+        items, values = [np.empty(0, dtype=np.int64)], [np.empty(0)]
+        n_bought = 0
+        for name in sorted(mix.channels, key=lambda name: name.startswith(TEXT_PREFIX)):  # texts stand last
+            if mix.channels[name] > 0:
+                found, weights, _ = self.channels[name].gather(rows, alike=alike)
+                items.append(found)
+                values.append(weights * mix.channels[name])
+                n_bought += 0 if name.startswith(TEXT_PREFIX) else len(found)
+        return self._added_up(mix, np.concatenate(items), np.concatenate(values), n_bought)
+
+    def _added_up(self, mix: Mix, items: IntArray, values: Floats, n_bought: int) -> Prior:
+        """The prior of these entries, of which the first n_bought are of purchases and the others of texts."""
         if len(self) <= _DENSE * len(items):  # adding into one row of the catalogue is quicker than sorting
-            row = np.bincount(items, weights=values, minlength=len(self)).astype(np.float64, copy=False)
-            reached = np.flatnonzero(row)
-            return Prior(self, mix, reached, row[reached])
-        reached, place = np.unique(items, return_inverse=True)
-        strengths = np.bincount(place, weights=values, minlength=len(reached)).astype(np.float64, copy=False)
-        return Prior(self, mix, reached, strengths)
+            place, n, reached = items, len(self), None
+        else:
+            reached, place = np.unique(items, return_inverse=True)
+            n = len(reached)
+        bought = np.bincount(place[:n_bought], weights=values[:n_bought], minlength=n).astype(np.float64, copy=False)
+        texts = np.bincount(place[n_bought:], weights=values[n_bought:], minlength=n).astype(np.float64, copy=False)
+        if reached is None:
+            reached = np.flatnonzero(bought + texts if n_bought < len(items) else bought)
+            bought, texts = bought[reached], texts[reached]
+        return Prior(self, mix, reached, bought, texts)
 
     def most_popular(self, n: int, eligible: Eligible, *, skip: IntArray | None = None) -> IntArray:
         """The n most popular eligible items that are not in `skip` (ascending), best first."""

@@ -1,6 +1,6 @@
-"""The product's ranking: what the model says and what the item graph says, fused into one list with both signals shown.
+"""The product's ranking: what the model, purchases and texts say, fused into one list with all three signals shown.
 
-    final score = model log-probability + weight x graph log score
+    log score = model log-probability + weight x log(popularity + channels of purchases + channels of texts)
 
 over the union of the items that the model's search found and the graph's best, which the model scores exactly whether
 its search reached them or not. Used by evaluation, `rdrec batch` and the service alike, so that what is measured is
@@ -9,6 +9,7 @@ what is served. Knows engines by their protocol, and indices only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,12 +20,14 @@ from rdrec_core.bundle import Bundle
 from rdrec_core.engines.base import Engine
 from rdrec_core.errors import BundleError
 from rdrec_core.item_graph import Eligible, Floats, ItemGraph, Mix, Prior
+from rdrec_core.ranked import Ranking, Signals, ranked
 from rdrec_core.types import FloatArray, IntArray, RankRequest, ScoreRequest, Task
 
 GRAPH_CANDIDATES = 50
 """How many of the graph's best items join the model's: 100 change 1 list in 700 (docs/experiments.md)."""
 
 _SEPARATOR = "."
+_NO_ITEMS = np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -74,27 +77,6 @@ class FusionWeights:
 
 
 @dataclass(frozen=True, slots=True)
-class Ranking:
-    """Best first. item_indices (k,) int64; the signals are (k,) float32.
-
-    scores: what the list is sorted by. log_probs: the model's, NaN where the model was not asked (a user without any
-    history). graph_scores: the graph's log score, NaN where there is no graph. fused: whether the graph had a say.
-    """
-
-    item_indices: IntArray
-    scores: FloatArray
-    log_probs: FloatArray
-    graph_scores: FloatArray
-    fused: bool
-
-    def first(self, n: int) -> Ranking:
-        """The best n."""
-        return Ranking(
-            self.item_indices[:n], self.scores[:n], self.log_probs[:n], self.graph_scores[:n], self.fused
-        )  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
 class Evidence:
     """An item of the user's history that speaks for another; share: its part of all the history's support, 0 to 1."""
 
@@ -102,21 +84,13 @@ class Evidence:
     share: float
 
 
-def ranked(
-    items: IntArray, scores: Floats, log_probs: npt.ArrayLike, graph_scores: npt.ArrayLike, fused: bool
-) -> Ranking:
-    """Sort by score, equal scores by item index."""
-    order = np.lexsort((items, -scores))
-
-    def column(values: npt.ArrayLike) -> FloatArray:
-        return np.asarray(values, dtype=np.float32)[order]
-
-    return Ranking(items[order], column(scores), column(log_probs), column(graph_scores), fused)
-
-
 def _widened(request: RankRequest, also: IntArray) -> RankRequest:
-    """The whole beam joins the union; a list by the model alone needs only what is asked for."""
+    """The whole beam is considered, and these items besides."""
     return replace(request, n_items=max(request.n_items, request.beam_width), also=tuple(also.tolist()))
+
+
+def _log_popularity(graph: ItemGraph, items: IntArray) -> Floats:
+    return np.log(graph.popularity[items].astype(np.float64) + graph.floor)
 
 
 class Ranker:
@@ -171,8 +145,8 @@ class Ranker:
         asked = [i for i, answer in enumerate(at_once) if answer is None]
         fuse = [self.can_fuse and (fusion is None or fusion[i]) for i in range(len(requests))]
         priors = {i: self._prior(requests[i].history, Task.SEQUENTIAL) for i in asked if self.graph is not None}
-        also = {i: self._best_of_graph(requests[i], priors[i]) for i in asked if fuse[i]}
-        found = self.engine.recommend([_widened(requests[i], also[i]) if fuse[i] else requests[i] for i in asked])
+        also = {i: self._best_of_graph(requests[i], priors[i]) if fuse[i] else _NO_ITEMS for i in asked}
+        found = self.engine.recommend([_widened(requests[i], also[i]) for i in asked])
         beams = dict(zip(asked, found, strict=True))
         answers = []
         for i, request in enumerate(requests):
@@ -229,14 +203,18 @@ class Ranker:
     def at_once(self, request: RankRequest) -> Ranking | None:
         """The answer that needs no engine, from any thread: the popular items for somebody of whom nothing is known.
 
-        None for everybody else. Their score is the log of an item's share of all purchases.
+        None for everybody else. The items considered are those of `include`, else the catalogue, so that their scores
+        are shares of all purchases.
         """
         if self.graph is None or request.user_index is not None or request.history:
             return None
-        eligible = Eligible(request.exclude, request.include, self._available)
-        items = self.graph.most_popular(request.n_items, eligible)
-        scores = np.log(self.graph.popularity[items].astype(np.float64) + self.graph.floor)
-        return ranked(items, scores, np.full(len(items), np.nan), scores, True)
+        graph = self.graph
+        items = graph.most_popular(request.n_items, Eligible(request.exclude, request.include, self._available))
+        scores = _log_popularity(graph, items)
+        total = math.log1p(len(graph) * graph.floor)
+        if request.include is not None:
+            total = float(np.logaddexp.reduce(_log_popularity(graph, np.unique(request.include))))
+        return ranked(items, scores, Signals(graph=scores), fused=True, total=total)
 
     def evidence(self, history: Sequence[int], item: int, n: int = 3) -> list[Evidence]:
         """The at most n items of the history that speak most for `item`, strongest first; empty where none does."""
@@ -272,8 +250,10 @@ class Ranker:
         return prior.best(max(self._graph_candidates, request.n_items), eligible)
 
     def _fused(self, items: IntArray, log_probs: FloatArray, prior: Prior | None, task: Task, fuse: bool) -> Ranking:
-        scores = log_probs.astype(np.float64)
-        graph_scores = np.full(len(items), np.nan) if prior is None else prior.log_scores(items)
+        scores, signals = log_probs.astype(np.float64), Signals(log_probs)
+        if prior is not None:
+            signals = Signals(log_probs, *prior.signals(items))
         if fuse:
-            scores = scores + self._task_weights(task).graph * graph_scores
-        return ranked(items, scores, log_probs, graph_scores, fuse)
+            assert prior is not None
+            scores = scores + self._task_weights(task).graph * prior.log_scores(items)
+        return ranked(items, scores, signals, fused=fuse)

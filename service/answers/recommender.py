@@ -8,10 +8,8 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-import numpy as np
-
 from rdrec_core.errors import RDRecError
-from rdrec_core.ranking import Ranking
+from rdrec_core.ranked import NOTHING, Ranking
 from rdrec_core.types import RankRequest, ScoreRequest, Task, TextRequest
 from service.answers.answer_cache import AnswerCache, SharedCache
 from service.answers.histories import LiveHistories, ResolvedHistory, item_index, item_indices
@@ -42,9 +40,6 @@ MAX_SHADOWS = 32
 """Shadow computations under way; more requests than that go without one."""
 R = TypeVar("R", SequentialRequest, TopNRequest)
 Rank = Callable[[Arm, R, RequestContext], Awaitable[RankingAnswer]]
-
-_NOTHING = np.empty(0, dtype=np.float32)
-_EMPTY = Ranking(np.empty(0, dtype=np.int64), _NOTHING, _NOTHING, _NOTHING, fused=False)
 
 
 class Recommender:
@@ -111,7 +106,7 @@ class Recommender:
             candidates = given if given is not None else _drawn(arm, history.items, request.n_items)
             asked = ScoreRequest(user, candidates, history.items)
             work = ScoreWork(asked, request.n_items, request.fusion)
-            ranking = await self._ask(arm, Kind.SCORE, len(candidates), work, context) if candidates else _EMPTY
+            ranking = await self._ask(arm, Kind.SCORE, len(candidates), work, context) if candidates else NOTHING
             found_by = "candidates"
         return _ranking_answer(arm, ranking, found_by, history, context)
 
@@ -224,6 +219,7 @@ def _ranking_answer(
         ranking.scores.tolist(),
         ranking.log_probs.tolist(),
         ranking.graph_scores.tolist(),
+        ranking.text_scores.tolist(),
         strict=True,
     )
     return RankingAnswer(
@@ -236,9 +232,9 @@ def _ranking_answer(
                 title=arm.name_of(index)[1],
                 rank=place,
                 score=score,
-                signals=Signals(model=_known(model), graph=_known(graph)),
+                signals=Signals(model=_known(model), graph=_known(graph), text=_known(text)),
             )
-            for place, (index, score, model, graph) in enumerate(columns, start=1)
+            for place, (index, score, model, graph, text) in enumerate(columns, start=1)
         ],
         score_mode=arm.score_mode,
         strategy=found_by,

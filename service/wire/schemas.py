@@ -173,7 +173,8 @@ class Signals:
     """What the score was made of."""
 
     model: Annotated[float | None, Field(description="Log-probability of the item's label; null where not asked for.")]
-    graph: Annotated[float | None, Field(description="Log of the co-purchase and popularity score.")]
+    graph: Annotated[float | None, Field(description="Log of what purchases say: who bought what after what.")]
+    text: Annotated[float | None, Field(description="Log of what texts say; null where they say nothing of the item.")]
 
 
 @dataclass(slots=True)
@@ -183,7 +184,9 @@ class RecommendedItem:
     item_id: str
     title: str | None
     rank: int
-    score: Annotated[float, Field(description="What the list is sorted by; comparable within one answer only.")]
+    score: Annotated[
+        float, Field(ge=0, le=1, description="The item's share of the probability of all items that were considered.")
+    ]
     signals: Signals
 
 

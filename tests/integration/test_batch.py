@@ -26,7 +26,7 @@ from training.learning.config import load_config
 from training.learning.run import train
 
 N_USERS, N_ITEMS = 30, 40
-COLUMNS = ["user_id", "rank", "item_id", "score", "model", "graph", "model_version"]
+COLUMNS = ["user_id", "rank", "item_id", "score", "model", "graph", "text", "model_version"]
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +90,11 @@ def test_everybody_gets_the_best_items_by_the_reference_engine(bundle: Path, who
         mine = rows.filter(pl.col("user_id") == f"u{user}")
         assert_best(mine, expected(bundle, user, history), 10)
         assert not set(mine["item_id"]) & {f"B{item:03d}" for item in history}
-        # both signals are there, and the score is made of them
-        by_hand = mine["model"] + 0.5 * mine["graph"]
-        assert mine["score"].to_list() == pytest.approx(by_hand.to_list(), abs=1e-3)
+        # both signals are there, and the score is made of them; there are no texts
+        by_hand = (mine["model"] + 0.5 * mine["graph"]).exp()
+        by_hand = by_hand / by_hand[0] * mine["score"][0]
+        assert mine["score"].to_list() == pytest.approx(by_hand.to_list(), rel=1e-3)
+        assert mine["text"].is_null().all()
 
 
 def test_options_reach_the_ranking(bundle: Path, tmp_path: Path, dataset: Dataset) -> None:
@@ -102,8 +104,10 @@ def test_options_reach_the_ranking(bundle: Path, tmp_path: Path, dataset: Datase
     for user in (0, 7, 29):
         history = bought[indptr[user] : indptr[user + 1]].tolist()
         scores = expected(bundle, user, history, exclude_seen=False, fusion=False)
-        assert_best(rows.filter(pl.col("user_id") == f"u{user}"), scores, 3)
-    assert rows["score"].to_list() == rows["model"].to_list()
+        mine = rows.filter(pl.col("user_id") == f"u{user}")
+        assert mine["item_id"].to_list() == sorted(scores, key=lambda item: -scores[item])[:3]
+        by_model = mine["model"].exp() / mine["model"].exp()[0] * mine["score"][0]
+        assert mine["score"].to_list() == pytest.approx(by_model.to_list(), rel=1e-3)
 
 
 def test_threads_change_no_byte(bundle: Path, whole: Path, tmp_path: Path) -> None:

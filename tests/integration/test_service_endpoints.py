@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -54,8 +55,11 @@ def test_sequential_of_a_known_user_reads_the_bundle(client: TestClient) -> None
     assert answer["score_mode"] == "trie"
     assert answer["strategy"] == "beam"
     first = answer["items"][0]
-    assert (first["rank"], first["title"], first["score"]) == (1, "Toy 8", -0.5)
+    assert (first["rank"], first["title"]) == (1, "Toy 8")
+    considered = [math.exp(-0.5 - n / 4) for n in range(20)]  # the whole beam
+    assert [item["score"] for item in answer["items"]] == pytest.approx([s / sum(considered) for s in considered[:3]])
     assert first["signals"]["model"] == -0.5
+    assert first["signals"]["text"] is None
     assert first["signals"]["graph"] > answer["items"][1]["signals"]["graph"]
 
 

@@ -27,7 +27,7 @@ from rdrec_client.retrying import read_retry_after
 
 RANKING = {
     "model_version": "demo-1", "history_source": "bundle", "degraded": False, "score_mode": "trie", "strategy": "exact",
-    "items": [{"item_id": "i1", "title": None, "rank": 1, "score": -1.5, "signals": {"model": -1.5, "graph": None}}],
+    "items": [{"item_id": "i1", "title": None, "rank": 1, "score": 0.25, "signals": {"model": -1.5, "graph": None}}],
     "a_field_of_next_year": 1,
 }  # fmt: skip
 RECORDED = {"recorded": True, "history_source": "redis"}

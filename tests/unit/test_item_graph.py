@@ -15,31 +15,44 @@ def channel(dense: np.ndarray, decay: float, window: int) -> Channel:
     return Channel(indptr, items.astype(np.int32), dense[rows, items].astype(np.float32), decay, window)
 
 
+TEXT = "text.catalogue.sparse"
+
+
 class World:
     """A random graph with its dense twin."""
 
     def __init__(self, seed: int, n: int = 25) -> None:
         rng = np.random.default_rng(seed)
         self.n = n
-        self.dense = {name: rng.random((n, n)) * (rng.random((n, n)) < 0.15) for name in ("near", "wide")}
-        self.recency = {"near": (0.5, 3), "wide": (0.9, 8)}
+        self.dense = {name: rng.random((n, n)) * (rng.random((n, n)) < 0.15) for name in ("near", "wide", TEXT)}
+        self.recency = {"near": (0.5, 3), "wide": (0.9, 8), TEXT: (0.8, 5)}
         popularity = np.repeat(rng.random(n // 2 + 1), 2)[:n]  # in pairs, so that ties are met
         popularity[rng.integers(n)] = 0.0
         self.popularity = (popularity / popularity.sum()).astype(np.float32)
         self.graph = ItemGraph(self.popularity, {k: channel(v, *self.recency[k]) for k, v in self.dense.items()})
 
     def log_scores(self, history: list[int], mix: Mix) -> np.ndarray:
-        total = mix.popularity * self.popularity.astype(np.float64)
-        for name, weight in mix.channels.items():
+        return np.log(self.bought(history, mix) + self.texts(history, mix))
+
+    def bought(self, history: list[int], mix: Mix) -> np.ndarray:
+        popularity = mix.popularity * self.popularity.astype(np.float64) + self.graph.floor
+        return popularity + self._channels(history, {k: v for k, v in mix.channels.items() if k != TEXT})
+
+    def texts(self, history: list[int], mix: Mix) -> np.ndarray:
+        return self._channels(history, {k: v for k, v in mix.channels.items() if k == TEXT})
+
+    def _channels(self, history: list[int], weights: dict[str, float]) -> np.ndarray:
+        total = np.zeros(self.n)
+        for name, weight in weights.items():
             decay, window = self.recency[name]
             read = history[-window:]
             raw = [decay ** (len(read) - 1 - i) for i in range(len(read))]
             for item, w in zip(read, raw, strict=True):
                 total = total + weight * w / sum(raw) * self.dense[name][item].astype(np.float32)
-        return np.log(total + self.graph.floor)
+        return total
 
 
-MIX = Mix(popularity=0.3, channels={"near": 1.0, "wide": 0.4})
+MIX = Mix(popularity=0.3, channels={TEXT: 0.7, "near": 1.0, "wide": 0.4})
 
 
 @pytest.mark.parametrize("history", [[], [3], [4, 4, 7], list(range(12))])
@@ -48,9 +61,13 @@ MIX = Mix(popularity=0.3, channels={"near": 1.0, "wide": 0.4})
 def test_scores_equal_dense_algebra(seed: int, history: list[int], dense: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(item_graph, "_DENSE", dense)
     world = World(seed)
-    np.testing.assert_allclose(
-        world.graph.prior(history, MIX).log_scores(np.arange(world.n)), world.log_scores(history, MIX), rtol=1e-6
-    )
+    everything, prior = np.arange(world.n), world.graph.prior(history, MIX)
+    np.testing.assert_allclose(prior.log_scores(everything), world.log_scores(history, MIX), rtol=1e-6)
+    bought, texts = prior.signals(everything)
+    np.testing.assert_allclose(bought, np.log(world.bought(history, MIX)), rtol=1e-6)
+    expected = world.texts(history, MIX)
+    np.testing.assert_array_equal(np.isnan(texts), expected == 0)
+    np.testing.assert_allclose(np.exp(texts[expected > 0]), expected[expected > 0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -9,10 +9,11 @@ from rdrec_core.errors import BundleError
 from rdrec_core.item_graph import ItemGraph, Mix
 from rdrec_core.ranking import Evidence, FusionWeights, Ranker, TaskWeights
 from rdrec_core.types import RankedItems, RankRequest, ScoreMode, ScoreRequest, Task
-from tests.unit.test_item_graph import World
+from tests.unit.test_item_graph import TEXT, World
 
 WEIGHTS = FusionWeights(
-    sequential=TaskWeights(0.7, Mix(0.2, {"near": 1.0, "wide": 0.5})), topn=TaskWeights(1.5, Mix(0.6, {"wide": 1.0}))
+    sequential=TaskWeights(0.7, Mix(0.2, {"near": 1.0, TEXT: 0.8, "wide": 0.5})),
+    topn=TaskWeights(1.5, Mix(0.6, {"wide": 1.0})),
 )
 
 
@@ -98,9 +99,14 @@ def test_the_fused_list_is_the_best_of_the_union_and_every_item_is_scored_exactl
         final = model + 0.7 * graph
         expected = sorted({*beam, *by_graph}, key=lambda i: (-final[i], i))[:6]
         assert answer.item_indices.tolist() == expected
-        np.testing.assert_allclose(answer.scores, final[expected], rtol=1e-5)
+        np.testing.assert_allclose(answer.log_scores, final[expected], rtol=1e-5)
+        shares = np.exp(final[expected]) / np.exp(final[list({*beam, *by_graph})]).sum()
+        np.testing.assert_allclose(answer.scores, shares, rtol=1e-5)
         np.testing.assert_allclose(answer.log_probs, model[expected], rtol=1e-5)
-        np.testing.assert_allclose(answer.graph_scores, graph[expected], rtol=1e-5)
+        bought = world.bought(list(request.history), WEIGHTS.sequential.mix)
+        np.testing.assert_allclose(answer.graph_scores, np.log(bought)[expected], rtol=1e-5)
+        texts = world.texts(list(request.history), WEIGHTS.sequential.mix)[expected]
+        np.testing.assert_allclose(np.nan_to_num(np.exp(answer.text_scores)), texts, rtol=1e-5)
         assert answer.fused
     assert not engine.scored, "the graph's items are scored along with the search"
     assert all(len(set(also)) == len(also) > 0 for also in engine.also)
@@ -115,17 +121,19 @@ def test_a_union_over_the_whole_catalogue_is_the_exact_fused_ranking() -> None:
     assert answer.item_indices.tolist() == expected
 
 
-def test_fusion_is_switched_per_request_and_both_signals_stay_visible() -> None:
+def test_fusion_is_switched_per_request_and_the_signals_stay_visible() -> None:
     world, engine = World(3), TableEngine(25, 3)
     request = RankRequest(1, (3, 8), n_items=5)
     on, off = ranker(world, engine).recommend([request, request], fusion=[True, False])
     alone = engine.recommend([request])[0]
     assert off.item_indices.tolist() == alone.item_indices.tolist()
-    np.testing.assert_array_equal(off.scores, off.log_probs)
+    np.testing.assert_array_equal(off.log_scores, off.log_probs)
+    beam = engine.recommend([RankRequest(1, (3, 8), n_items=20)])[0].log_probs
+    np.testing.assert_allclose(off.scores, np.exp(off.log_probs) / np.exp(beam).sum(), rtol=1e-5)
     assert not off.fused
     assert on.fused
     np.testing.assert_allclose(
-        off.graph_scores, world.log_scores([3, 8], WEIGHTS.sequential.mix)[off.item_indices], rtol=1e-5
+        off.graph_scores, np.log(world.bought([3, 8], WEIGHTS.sequential.mix))[off.item_indices], rtol=1e-5
     )
     without_weights = ranker(world, engine, None).recommend([request])[0]
     assert without_weights.item_indices.tolist() == alone.item_indices.tolist()
@@ -139,10 +147,14 @@ def test_a_stranger_without_history_gets_popular_items_and_the_model_is_not_aske
     allowed = set(range(25)) - {1, 2} - UNAVAILABLE
     assert answer.item_indices.tolist() == sorted(allowed, key=lambda i: (-world.popularity[i], i))[:4]
     assert np.isnan(answer.log_probs).all()
+    assert np.isnan(answer.text_scores).all()
+    np.testing.assert_allclose(answer.scores, world.popularity[answer.item_indices], rtol=1e-3)
     assert len(other.item_indices) == 4
     assert np.isfinite(other.log_probs).all()
     topn = ranker(world, engine).topn([ScoreRequest(None, (4, 5, 9))])[0]
     assert topn.item_indices.tolist() == sorted((4, 5, 9), key=lambda i: (-world.popularity[i], i))
+    bought = world.popularity[topn.item_indices]
+    np.testing.assert_allclose(topn.scores, bought / bought.sum(), rtol=1e-3)
 
 
 def test_topn_scores_chunks_no_wider_than_trained_and_fuses_them() -> None:
@@ -155,7 +167,8 @@ def test_topn_scores_chunks_no_wider_than_trained_and_fuses_them() -> None:
     final = engine.row(Task.TOPN, 2, (1, 4)) + 1.5 * world.log_scores([1, 4], WEIGHTS.topn.mix)
     for request, answer in zip(asked, answers, strict=True):
         assert answer.item_indices.tolist() == sorted(request.candidates, key=lambda i: (-final[i], i))
-        np.testing.assert_allclose(answer.scores, final[answer.item_indices], rtol=1e-5)
+        np.testing.assert_allclose(answer.log_scores, final[answer.item_indices], rtol=1e-5)
+        assert answer.scores.sum() == pytest.approx(1.0)
     alone = ranker(world, engine, candidate_width=30).topn(asked[-1:], fusion=[False])[0]
     model = engine.row(Task.TOPN, 2, (1, 4))
     assert alone.item_indices.tolist() == sorted(asked[-1].candidates, key=lambda i: -model[i])

@@ -32,10 +32,11 @@ RESULT_SCHEMA = pa.schema(
         ("score", pa.float32()),
         ("model", pa.float32()),
         ("graph", pa.float32()),
+        ("text", pa.float32()),
         ("model_version", pa.string()),
     ]
 )
-"""model, graph: the two signals behind the score, null where there is none, as in the service's answers."""
+"""score: 0 to 1; model, graph, text: the signals behind it, null where one says nothing. As the service answers."""
 
 
 class ScoringOptions(BaseModel):
@@ -121,6 +122,7 @@ class BlockRanker:
                 "score": _column([ranking.scores for ranking in rankings]),
                 "model": _column([ranking.log_probs for ranking in rankings]),
                 "graph": _column([ranking.graph_scores for ranking in rankings]),
+                "text": _column([ranking.text_scores for ranking in rankings]),
                 "model_version": [self._bundle.manifest.model_version] * len(found),
             },
             schema=RESULT_SCHEMA,

@@ -44,8 +44,9 @@ def batch(
 ) -> None:
     """Recommend for all users offline, with the engine and the ranking of the service.
 
-    Rows: user_id, rank, item_id, score, model, graph, model_version; users in their order, ranks ascending. A run that
-    was cut off goes on when the same command is given again. The shards' files one after another are the whole result.
+    Rows: user_id, rank, item_id, score, model, graph, text, model_version; users in their order, ranks ascending. A run
+    that was cut off goes on when the same command is given again. The shards' files one after another are the whole
+    result.
     """
     import time
     from functools import partial
