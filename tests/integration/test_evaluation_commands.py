@@ -13,10 +13,12 @@ import pytest
 from rdrec_core.types import Task
 from tests.ranking_dataset import chained_histories, write_dataset
 from training.cli import main
+from training.data.cold_items import hide_items
 from training.data.dataset import Dataset
 from training.learning.backbone import build
 from training.learning.checkpoint import CheckpointInfo, CheckpointWriter, labels_sha256
 from training.learning.config import TrainConfig
+from training.learning.run import train
 
 USERS, ITEMS = 60, 40
 
@@ -143,3 +145,34 @@ def test_baselines_and_the_report_on_one_page_without_other_files(workplace: Pat
     assert text.count("<svg") == 2
     assert not re.search(r"(?:src|href)=[\"']?(?:https?:|/|\w+\.\w)", text), "the page must need no other file"
     assert main(["report", str(workplace / "missing.json"), "--out", str(page)]) == 2
+
+
+def test_cold_items_are_measured_by_a_model_that_never_saw_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_dataset(tmp_path / "data", chained_histories(np.random.default_rng(1), USERS, ITEMS), ITEMS)
+    config = TrainConfig(
+        backbone="scratch:tiny", tasks=("sequential",), loss="trie", vocabulary_size=200, epochs=1,
+        discrete_templates=False, validation_limit=5, batch_size=64,
+    )  # fmt: skip
+    train(config, data, tmp_path / "ckpt")
+    command = ["evaluate", str(tmp_path / "ckpt"), str(data.path), "--cold-items", "0.25", "--out"]
+    assert main([*command, str(tmp_path / "first.json")]) == 0
+    shown = capsys.readouterr().out
+    assert "cold none, rare fewer than five" in re.sub(r"\s+", " ", shown)
+    record = json.loads((tmp_path / "first.json").read_text())
+    assert record["cold_items"] == 0.25
+    counts = {name: group["n_users"] for name, group in record["groups"].items()}
+    assert sum(counts.values()) == record["n_users"] == USERS
+    hidden = hide_items(data, tmp_path / "again", share=0.25, seed=0)
+    unseen = np.setdiff1d(np.arange(ITEMS), hidden.sequences("train")[1])
+    assert counts["cold"] == np.isin(hidden.targets("test"), unseen).sum() > 0
+    weights = tmp_path / "ckpt-cold-0.25-0/weights.safetensors"
+    made = weights.stat().st_mtime_ns
+    assert main([*command, str(tmp_path / "second.json")]) == 0
+    assert weights.stat().st_mtime_ns == made  # trained once
+    assert json.loads((tmp_path / "second.json").read_text())["groups"] == record["groups"]
+    trained, kept = str(tmp_path / "ckpt-cold-0.25-0"), str(tmp_path / "data-cold-0.25-0")
+    assert main(["evaluate", trained, kept, "--cold-items", "0.5"]) != 0
+    assert "hides 0.25 of its items, not 0.5" in re.sub(r"\s+", " ", capsys.readouterr().err)
+    assert main(["audit", kept]) == 0

@@ -29,7 +29,7 @@ def baselines(
     from training.evaluation.protocol import questions
     from training.evaluation.ranking_run import RankingOptions, evaluate_baselines
     from training.evaluation.results import rank_table, write_results
-    from training.evaluation.tables import differences_table, ranking_table
+    from training.evaluation.tables import differences_table, groups_table, ranking_table
     from training.signals.graph import GraphConfig, Sequences, build_graph
 
     for name, value, allowed in (("task", task, ("sequential", "topn")), ("split", split, ("test", "val"))):
@@ -52,6 +52,7 @@ def baselines(
     measured, record = evaluate_baselines(data, options, graph, mix, console)
     record |= {"graph": config.model_dump(), "mix": {"popularity": mix.popularity, **mix.channels}}
     console.print(ranking_table(record))
+    console.print(groups_table(record))
     console.print(differences_table(record))
     if out is not None:
         write_results(out, record, rank_table(measured))

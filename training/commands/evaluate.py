@@ -10,6 +10,7 @@ import typer
 from rdrec_core.errors import InputError
 
 TASKS = ("sequential", "topn", "explanation")
+_INTERRUPTED = 130
 
 
 def evaluate(
@@ -27,7 +28,14 @@ def evaluate(
     beam_width: Annotated[int, typer.Option(min=1, help="Beams of the sequential search.")] = 20,
     limit_users: Annotated[int | None, typer.Option(min=1, help="Measure this many users, drawn by seed.")] = None,
     trials: Annotated[int, typer.Option(min=1, help="Draws of the top-N candidates.")] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of candidates and samples.")] = 0,
+    cold_items: Annotated[
+        float | None,
+        typer.Option(
+            help="Hide this share of the items from everything but the catalogue, train the checkpoint's recipe anew"
+            " without them (once; kept beside it), and measure that."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of candidates, samples and hidden items.")] = 0,
 ) -> None:
     """Measure a checkpoint or a bundle under the leave-one-out protocol."""
     from rich.console import Console
@@ -38,7 +46,7 @@ def evaluate(
     from training.evaluation.ranking_run import RankingOptions, evaluate_ranking
     from training.evaluation.results import rank_table, write_results
     from training.evaluation.systems import load_system
-    from training.evaluation.tables import differences_table, plain_table, ranking_table, trials_table
+    from training.evaluation.tables import differences_table, groups_table, plain_table, ranking_table, trials_table
 
     for name, value, allowed in (
         ("task", task, TASKS),
@@ -55,6 +63,14 @@ def evaluate(
 
     console = Console()
     data = Dataset(dataset)
+    if cold_items is not None:
+        from training.evaluation.cold_run import without_items
+
+        found = without_items(system, data, share=cold_items, seed=seed, console=console)
+        if found is None:
+            console.print("saved; the same command goes on")
+            raise typer.Exit(_INTERRUPTED)
+        system, data = found
     loaded = load_system(system, data, mode=score_mode, strategy=search)
     wanted = "test" if split == "test" else "val"
     if task == "explanation":
@@ -69,6 +85,7 @@ def evaluate(
     )  # fmt: skip
     measured, record = evaluate_ranking(loaded, data, options, console)
     console.print(ranking_table(record))
+    console.print(groups_table(record))
     if record["differences"]:
         console.print(differences_table(record))
     if "trials" in record:

@@ -91,6 +91,8 @@ class DatasetInfo(BaseModel):
     """File name -> hash of every source file."""
     negatives: bool = False
     """Whether `negatives.parquet` (user_index, item_indices) came with the source."""
+    cold_items: float = 0.0
+    """Share of the items that are hidden from everything but the catalogue and the test (`cold_items.py`)."""
 
 
 @dataclass(frozen=True)

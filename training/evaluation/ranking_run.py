@@ -17,6 +17,7 @@ from rich.console import Console
 from rdrec_core.errors import InputError
 from rdrec_core.item_graph import ItemGraph, Mix
 from rdrec_core.ranking import FusionWeights
+from training.data.cold_items import purchases_by_item
 from training.data.dataset import Dataset, Split
 from training.evaluation import baselines
 from training.evaluation.measure import (
@@ -33,6 +34,7 @@ from training.evaluation.protocol import PAPER_WARNING, Questions, candidate_lis
 from training.evaluation.results import Measured, ranking_record
 from training.evaluation.systems import System, fused_graph
 from training.evaluation.tables import progress_bar
+from training.evaluation.target_groups import by_purchases
 from training.signals.graph import Sequences
 
 GRAPH = "graph alone"
@@ -184,9 +186,11 @@ def _record(measured: Measured, dataset: Dataset, options: RankingOptions) -> di
         "label_scheme": info.label_scheme, "warning": PAPER_WARNING if info.protocol == "paper" else None,
         "fitted_on": "training and validation interactions" if options.refit else "training interactions",
         "refit": options.refit, "seed": options.seed, "limit_users": options.limit_users,
-        "beam_width": options.beam_width, "n_items": info.n_items, "source_sha256": info.source_sha256,
+        "beam_width": options.beam_width, "n_items": info.n_items, "cold_items": info.cold_items,
+        "source_sha256": info.source_sha256,
     }  # fmt: skip
-    return facts | ranking_record(measured, seed=options.seed)
+    groups = by_purchases(measured.asked, measured.outcomes, purchases_by_item(dataset))
+    return facts | ranking_record(measured, seed=options.seed) | {"groups": groups}
 
 
 def _spread(trials: list[dict[str, float]]) -> dict[str, dict[str, float]]:

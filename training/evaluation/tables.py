@@ -34,6 +34,22 @@ def ranking_table(record: Mapping[str, Any]) -> Table:
     return table
 
 
+def groups_table(record: Mapping[str, Any]) -> Table:
+    """HR@10 / NDCG@10 of every system over all targets, and over cold, rare and other ones."""
+    table = Table(title="by training purchases of the target: cold none, rare fewer than five; HR@10 / NDCG@10")
+    table.add_column("system")
+    groups = {"all": record} | record["groups"]
+    for name, group in groups.items():
+        table.add_column(f"{name} ({group['n_users']:,})", justify="right")
+    for system in record["rows"]:
+        cells = []
+        for group in groups.values():
+            row = group["rows"][system]
+            cells.append(f"{row['HR@10']:.4f} / {row['NDCG@10']:.4f}" if group["n_users"] else "-")
+        table.add_row(system, *cells, style="bold" if system == record["main"] else None)
+    return table
+
+
 def differences_table(record: Mapping[str, Any]) -> Table:
     """By how much the measured system leads each other one, on the same users."""
     table = Table(title=f"{record['main']} minus the other, paired over users")
