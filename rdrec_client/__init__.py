@@ -5,7 +5,7 @@ with RDRecClient("http://127.0.0.1:8000") as client:
         print(item.rank, item.title)
 """
 
-from rdrec_client.client import AsyncRDRecClient, RDRecClient
+from rdrec_client.client import AsyncRDRecClient, Options, RDRecClient
 from rdrec_client.errors import ProblemError, RDRecClientError, UnreachableError, UnreadableAnswerError
 from rdrec_client.models import (
     Arm,
@@ -37,6 +37,7 @@ __all__ = [
     "HistoryItem",
     "Item",
     "Model",
+    "Options",
     "Problem",
     "ProblemError",
     "RDRecClient",

@@ -1,9 +1,12 @@
-"""The API as values: each endpoint is a function that says what to send and what comes back. Sends nothing itself."""
+"""The API as values: each endpoint is a function that says what to send and what comes back. Sends nothing itself.
+
+The clients' methods are these functions (client.py), so their signatures stand here and nowhere else.
+"""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -13,10 +16,13 @@ from pydantic import BaseModel, ValidationError
 
 from rdrec_client.errors import ProblemError, UnreadableAnswerError
 from rdrec_client.models import (
+    ArmName,
     Batch,
+    BatchResult,
     Explain,
     Explanation,
     History,
+    HistoryItem,
     Items,
     Model,
     Problem,
@@ -28,84 +34,130 @@ from rdrec_client.models import (
 )
 from rdrec_client.retrying import read_retry_after
 
-A = TypeVar("A", bound=BaseModel)
+A = TypeVar("A")
+B = TypeVar("B", bound=BaseModel)
+
+READ_S, EXPLAIN_S, BATCH_S, WRITE_S, ADMIN_S = 2.0, 6.0, 25.0, 5.0, 300.0
+"""How long a call takes at most, all its tries together, unless the client is told otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[A]):
-    """One request; `answer` is None where a success has no body."""
+    """One request, and how its answer's body is read."""
 
     method: str
     path: str
-    answer: type[A] | None
+    read: Callable[[bytes], A]
     body: dict[str, Any] | None = None
     headers: dict[str, str] = field(default_factory=dict)
     query: dict[str, str | int] = field(default_factory=dict)
+    timeout_s: float = READ_S
+    is_read: bool = True
+    """Changes nothing, so that a fallback may stand in for its answer."""
+    is_retried: bool = True
+    """Tried again unless told otherwise."""
 
 
-def sequential(request: Sequential) -> Call[Ranking]:
-    """POST /recommend/sequential."""
-    return Call("POST", "/recommend/sequential", Ranking, _alone(request))
+def sequential(
+    user_id: str | None = None,
+    *,
+    history: Sequence[str] | None = None,
+    n_items: int | None = None,
+    exclude_seen: bool | None = None,
+    include: Sequence[str] | None = None,
+    exclude: Sequence[str] | None = None,
+    beam_width: int | None = None,
+    fusion: bool | None = None,
+    strict: bool | None = None,
+    arm: ArmName | None = None,
+) -> Call[Ranking]:
+    """What will this user want next? (POST /recommend/sequential)"""
+    request = Sequential(
+        user_id=user_id, history=history, n_items=n_items, exclude_seen=exclude_seen, include=include,
+        exclude=exclude, beam_width=beam_width, fusion=fusion, strict=strict, arm=arm,
+    )  # fmt: skip
+    return Call("POST", "/recommend/sequential", _reader(Ranking), _alone(request))
 
 
-def topn(request: TopN) -> Call[Ranking]:
-    """POST /recommend/topn."""
-    return Call("POST", "/recommend/topn", Ranking, _alone(request))
+def topn(
+    user_id: str | None = None,
+    *,
+    candidates: Sequence[str] | None = None,
+    history: Sequence[str] | None = None,
+    n_items: int | None = None,
+    fusion: bool | None = None,
+    strict: bool | None = None,
+    arm: ArmName | None = None,
+) -> Call[Ranking]:
+    """Which of these candidates suit this user best? (POST /recommend/topn)"""
+    request = TopN(
+        user_id=user_id, candidates=candidates, history=history, n_items=n_items, fusion=fusion, strict=strict, arm=arm
+    )
+    return Call("POST", "/recommend/topn", _reader(Ranking), _alone(request))
 
 
-def explain(request: Explain) -> Call[Explanation]:
-    """POST /explain."""
-    return Call("POST", "/explain", Explanation, _alone(request))
+def explain(user_id: str, item_id: str, *, arm: ArmName | None = None) -> Call[Explanation]:
+    """Why this item for this user? (POST /explain)"""
+    body = _alone(Explain(user_id=user_id, item_id=item_id, arm=arm))
+    return Call("POST", "/explain", _reader(Explanation), body, timeout_s=EXPLAIN_S)
 
 
-def batch(requests: Sequence[Sequential | TopN | Explain]) -> Call[Batch]:
-    """POST /recommend/batch."""
-    return Call("POST", "/recommend/batch", Batch, {"requests": [request.body() for request in requests]})
+def batch(requests: Sequence[Sequential | TopN | Explain]) -> Call[tuple[BatchResult, ...]]:
+    """Several requests at once (up to 256); each has its own answer or problem, in order. (POST /recommend/batch)"""
+    body = {"requests": [request.body() for request in requests]}
+    return Call("POST", "/recommend/batch", lambda raw: _reader(Batch)(raw).results, body, timeout_s=BATCH_S)
 
 
-def record(user_id: str, item_id: str, timestamp: float | None, idempotency_key: str | None) -> Call[Recorded]:
-    """POST /interactions. Without a key one is made, so that the tries of one call are one write."""
+def record(
+    user_id: str, item_id: str, *, timestamp: float | None = None, idempotency_key: str | None = None
+) -> Call[Recorded]:
+    """Keep an interaction. The tries of one call are one write; pass a key to make several calls one.
+
+    (POST /interactions)
+    """
     body: dict[str, Any] = {"user_id": user_id, "item_id": item_id}
     if timestamp is not None:
         body["timestamp"] = timestamp
-    return Call("POST", "/interactions", Recorded, body, {"Idempotency-Key": idempotency_key or uuid.uuid4().hex})
+    headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+    return Call("POST", "/interactions", _reader(Recorded), body, headers, timeout_s=WRITE_S, is_read=False)
 
 
-def history(user_id: str, limit: int | None) -> Call[History]:
-    """GET /users/{user_id}/history."""
-    return Call("GET", _history_path(user_id), History, query={} if limit is None else {"limit": limit})
+def history(user_id: str, *, limit: int | None = None) -> Call[History]:
+    """What the service knows of the user, oldest first. (GET /users/{user_id}/history)"""
+    return Call("GET", _history_path(user_id), _reader(History), query={} if limit is None else {"limit": limit})
 
 
-def forget(user_id: str) -> Call[BaseModel]:
-    """DELETE /users/{user_id}/history."""
-    return Call("DELETE", _history_path(user_id), None)
+def forget(user_id: str) -> Call[None]:
+    """Forget the user; the bundle's base history does not come back either. (DELETE /users/{user_id}/history)"""
+    return Call("DELETE", _history_path(user_id), lambda raw: None, timeout_s=WRITE_S, is_read=False)
 
 
-def find_users(query: str, limit: int | None) -> Call[Users]:
-    """GET /users."""
-    return Call("GET", "/users", Users, query=_look_up(query, limit))
+def find_users(query: str = "", *, limit: int | None = None) -> Call[tuple[str, ...]]:
+    """Users of the bundle whose id begins with `query`. (GET /users)"""
+    return Call("GET", "/users", lambda raw: _reader(Users)(raw).user_ids, query=_look_up(query, limit))
 
 
-def find_items(query: str, limit: int | None) -> Call[Items]:
-    """GET /items."""
-    return Call("GET", "/items", Items, query=_look_up(query, limit))
+def find_items(query: str = "", *, limit: int | None = None) -> Call[tuple[HistoryItem, ...]]:
+    """Items whose id begins with `query` or whose title holds it. (GET /items)"""
+    return Call("GET", "/items", lambda raw: _reader(Items)(raw).items, query=_look_up(query, limit))
 
 
 def model() -> Call[Model]:
-    """GET /v1/model."""
-    return Call("GET", "/v1/model", Model)
+    """What is being served. (GET /v1/model)"""
+    return Call("GET", "/v1/model", _reader(Model))
 
 
-def load_bundle(path: str | None) -> Call[Model]:
-    """POST /admin/bundle."""
-    return Call("POST", "/admin/bundle", Model, {} if path is None else {"path": path})
+def load_bundle(path: str | None = None) -> Call[Model]:
+    """Serve another bundle, or read the present one again; needs the scope admin. (POST /admin/bundle)"""
+    body: dict[str, Any] = {} if path is None else {"path": path}
+    return Call("POST", "/admin/bundle", _reader(Model), body, timeout_s=ADMIN_S, is_read=False, is_retried=False)
 
 
-def answer_of(call: Call[A], response: httpx.Response) -> A | None:
+def answer_of(call: Call[A], response: httpx.Response) -> A:
     """The answer. Raises ProblemError for a problem, UnreadableAnswerError for what is neither."""
     try:
         if response.is_success:
-            return None if call.answer is None else call.answer.model_validate_json(response.content)
+            return call.read(response.content)
         problem = Problem.model_validate_json(response.content)
     except ValidationError as error:
         problem = _of_another_server(response)
@@ -126,6 +178,10 @@ def _of_another_server(response: httpx.Response) -> Problem:
         detail="the answer is not a problem document; a proxy in between may have written it",
         request_id=response.headers.get("x-request-id", "unknown"),
     )
+
+
+def _reader(model: type[B]) -> Callable[[bytes], B]:
+    return model.model_validate_json
 
 
 def _alone(request: Sequential | TopN | Explain) -> dict[str, Any]:

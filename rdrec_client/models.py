@@ -33,6 +33,8 @@ class Sequential(_Request):
     beam_width: int | None = None
     fusion: bool | None = None
     """False ranks by the model alone."""
+    strict: bool | None = None
+    """True makes an item that the model does not know a 404; else it is left out and named in `ignored_items`."""
     arm: ArmName | None = None
     """Who answers where two models are served; as configured unless given."""
 
@@ -47,6 +49,7 @@ class TopN(_Request):
     history: Sequence[str] | None = None
     n_items: int | None = None
     fusion: bool | None = None
+    strict: bool | None = None
     arm: ArmName | None = None
 
 
@@ -90,6 +93,8 @@ class _Provenance(_Answer):
     history_source: HistorySource
     degraded: bool
     """True when the history store was out of reach and an older history was used."""
+    ignored_items: tuple[str, ...] = ()
+    """Items of the request that the model does not know."""
 
 
 class Ranking(_Provenance):
@@ -126,6 +131,8 @@ class Recorded(_Answer):
     recorded: bool
     """False when the same write was kept before."""
     history_source: HistorySource
+    known_to_model: bool = True
+    """False for an item that counts only once a model knows it."""
 
 
 class HistoryItem(_Answer):

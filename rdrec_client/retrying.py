@@ -1,6 +1,7 @@
 """When a call is tried again, and after how long. Pure: the random generator is passed in, nothing sleeps here.
 
-Every call of this client may be repeated: readings change nothing, and a write carries an idempotency key.
+Repeating is harmless: readings change nothing, and a write carries an idempotency key. Administration is repeated
+only by callers who ask for it.
 """
 
 from __future__ import annotations

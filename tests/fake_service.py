@@ -166,4 +166,4 @@ def open_fake(bundle: Bundle, settings: Settings) -> FakeEngine:
 
 
 def fake_settings(bundle: Path, **changes: Any) -> Settings:
-    return Settings(bundle=bundle, **{"access_log": False, "engine_process": False, **changes})
+    return Settings(bundle=bundle, **{"access_log": False, "engine_process": False, "timeout_ms": 10_000, **changes})

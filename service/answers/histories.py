@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rdrec_core.errors import UnknownItemError
 from service.engine.arm import Arm
 from service.engine.lifecycle import ModelHost
 from service.stores.history.base import HistoryStore, HistoryUnavailableError
@@ -37,9 +36,12 @@ class LiveHistories:
     async def append(
         self, request: InteractionRequest, idempotency_key: str | None, context: RequestContext
     ) -> InteractionAnswer:
-        """Keep an interaction. Raises UnknownItemError, or HistoryUnavailableError if it is not known to be kept."""
+        """Keep an interaction, also of an item that no model knows yet: it counts once one does.
+
+        Raises HistoryUnavailableError if it is not known to be kept.
+        """
         with self._host.lease(request.user_id) as arm:
-            item_index(arm, request.item_id, "item_id")
+            is_known = arm.find_item(request.item_id) is not None
             user = arm.find_user(request.user_id)
             base = [] if user is None else self._base_ids(arm, user)
         with context.timing("history"):
@@ -51,7 +53,7 @@ class LiveHistories:
                 idempotency_key=idempotency_key,
             )
         context.history_source = self._store.name
-        return InteractionAnswer(recorded=recorded, history_source=self._store.name)
+        return InteractionAnswer(recorded=recorded, history_source=self._store.name, known_to_model=is_known)
 
     async def read(self, user_id: str, limit: int, context: RequestContext) -> HistoryAnswer:
         """What is known of the user, from the store, else from the bundle."""
@@ -95,35 +97,16 @@ class LiveHistories:
         return (), "none", degraded
 
     async def resolve(
-        self, arm: Arm, user_id: str | None, user: int | None, given: Sequence[str] | None, context: RequestContext
+        self, arm: Arm, user_id: str | None, user: int | None, given: tuple[int, ...] | None, context: RequestContext
     ) -> ResolvedHistory:
         """The history that an answer is made from: the request's, else the store's, else the bundle's.
 
-        user: the user's index in the arm's bundle. Raises UnknownItemError for an item of the request's history.
+        user: the user's index in the arm's bundle. given: the request's history, None where it has none.
         """
         if given is not None:
-            return ResolvedHistory(item_indices(arm, given, "history"), "request" if given else "none")
+            return ResolvedHistory(given, "request" if given else "none")
         if user_id is None:
             return ResolvedHistory((), "none")
         ids, source, degraded = await self._stored(arm, user_id, user, self._cap, context)
         found = (arm.find_item(item_id) for item_id in ids)  # an item may have left the catalogue since it was written
         return ResolvedHistory(tuple(index for index in found if index is not None), source, degraded)
-
-
-def item_index(arm: Arm, item_id: str, field: str) -> int:
-    """Index of an external id. Raises UnknownItemError naming the request's field."""
-    index = arm.find_item(item_id)
-    if index is None:
-        shown = item_id.encode("utf-8", "replace").decode()
-        raise UnknownItemError(f"item {shown!r} is not in the catalogue of {len(arm.catalog)} items", field=field)
-    return index
-
-
-def item_indices(arm: Arm, item_ids: Sequence[str], field: str) -> tuple[int, ...]:
-    """Indices of the ids in order; a repeated candidate or filter counts once, a repeated purchase does not vanish."""
-    found = [arm.find_item(item_id) for item_id in item_ids]
-    for position, index in enumerate(found):
-        if index is None:
-            item_index(arm, item_ids[position], f"{field}[{position}]")
-    indices = [index for index in found if index is not None]
-    return tuple(indices if field == "history" else dict.fromkeys(indices))

@@ -12,7 +12,8 @@ from rdrec_core.errors import RDRecError
 from rdrec_core.ranked import NOTHING, Ranking
 from rdrec_core.types import RankRequest, ScoreRequest, Task, TextRequest
 from service.answers.answer_cache import AnswerCache, SharedCache
-from service.answers.histories import LiveHistories, ResolvedHistory, item_index, item_indices
+from service.answers.histories import LiveHistories, ResolvedHistory
+from service.answers.item_names import ItemNames
 from service.engine.arm import Arm
 from service.engine.batcher import Computed
 from service.engine.computation import RankWork, ScoreWork
@@ -81,39 +82,48 @@ class Recommender:
         return answer
 
     async def _sequential(self, arm: Arm, request: SequentialRequest, context: RequestContext) -> RankingAnswer:
-        include = None if request.include is None else item_indices(arm, request.include, "include")
-        exclude = item_indices(arm, request.exclude or (), "exclude")
+        names = ItemNames(arm, strict=request.strict)
+        include = names.distinct(request.include, "include")
+        exclude = names.distinct(request.exclude, "exclude") or ()
         user = arm.find_user(request.user_id) if request.user_id is not None else None
-        history = await self._histories.resolve(arm, request.user_id, user, request.history, context)
+        given = names.history(request.history)
+        history = await self._histories.resolve(arm, request.user_id, user, given, context)
         if request.exclude_seen:
             exclude = tuple(dict.fromkeys((*exclude, *history.items)))
         width = request.beam_width or DEFAULT_BEAM_WIDTH
         asked = RankRequest(user, history.items, request.n_items, exclude, include, width)
         found_by: FoundBy = "popularity"
-        if (ranking := arm.ranker.at_once(asked)) is None:
+        if include == ():  # none of the items that may be answered is known
+            ranking, found_by = NOTHING, arm.strategy
+        elif (at_once := arm.ranker.at_once(asked)) is not None:
+            ranking = at_once
+        else:
             found_by = arm.strategy
             work = RankWork(asked, request.fusion)
             ranking = await self._ask(arm, Kind.RANK, len(history.items), work, context)
-        return _ranking_answer(arm, ranking, found_by, history, context)
+        return _ranking_answer(arm, ranking, found_by, history, names, context)
 
     async def _topn(self, arm: Arm, request: TopNRequest, context: RequestContext) -> RankingAnswer:
-        given = None if request.candidates is None else item_indices(arm, request.candidates, "candidates")
+        names = ItemNames(arm, strict=request.strict)
+        given = names.distinct(request.candidates, "candidates")
         user = arm.find_user(request.user_id) if request.user_id is not None else None
-        history = await self._histories.resolve(arm, request.user_id, user, request.history, context)
+        own = names.history(request.history)
+        history = await self._histories.resolve(arm, request.user_id, user, own, context)
         found_by: FoundBy = "popularity"
-        ranking = arm.ranker.at_once(RankRequest(user, history.items, request.n_items, include=given))
+        at_once = RankRequest(user, history.items, request.n_items, include=given)
+        ranking = NOTHING if given == () else arm.ranker.at_once(at_once)  # (): no candidate is known
         if ranking is None:
             candidates = given if given is not None else _drawn(arm, history.items, request.n_items)
             asked = ScoreRequest(user, candidates, history.items)
             work = ScoreWork(asked, request.n_items, request.fusion)
             ranking = await self._ask(arm, Kind.SCORE, len(candidates), work, context) if candidates else NOTHING
             found_by = "candidates"
-        return _ranking_answer(arm, ranking, found_by, history, context)
+        return _ranking_answer(arm, ranking, found_by, history, names, context)
 
     async def explain(self, request: ExplainRequest, context: RequestContext) -> ExplainAnswer:
         """Why this item for this user. Raises InputError, and what `Batcher.submit` raises."""
         with self._host.lease(request.user_id, request.arm) as arm:
-            item = item_index(arm, request.item_id, "item_id")
+            item = ItemNames(arm, strict=True).one(request.item_id, "item_id")
             user = arm.find_user(request.user_id)
             history = await self._histories.resolve(arm, request.user_id, user, None, context)
             explanation, preference, attributes = await asyncio.gather(
@@ -211,7 +221,12 @@ def _note(arm: Arm, history: ResolvedHistory, context: RequestContext) -> None:
 
 
 def _ranking_answer(
-    arm: Arm, ranking: Ranking, found_by: FoundBy, history: ResolvedHistory, context: RequestContext
+    arm: Arm,
+    ranking: Ranking,
+    found_by: FoundBy,
+    history: ResolvedHistory,
+    names: ItemNames,
+    context: RequestContext,
 ) -> RankingAnswer:
     _note(arm, history, context)
     columns = zip(
@@ -226,6 +241,7 @@ def _ranking_answer(
         model_version=arm.version,
         history_source=history.source,
         degraded=history.degraded,
+        ignored_items=names.ignored,
         items=[
             RecommendedItem(
                 item_id=arm.name_of(index)[0],

@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictStr, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictStr,
+    StringConstraints,
+)
 from pydantic_core import PydanticCustomError
 
 from rdrec_core.types import ScoreMode, Strategy
@@ -13,9 +22,16 @@ from rdrec_core.types import ScoreMode, Strategy
 MAX_HISTORY_SENT = 1000
 MAX_CANDIDATES = 1000
 MAX_BATCH = 256
+LATEST_S = 1e11
 
-ItemId = Annotated[StrictStr, StringConstraints(min_length=1, max_length=128)]
-UserId = Annotated[StrictStr, StringConstraints(min_length=1, max_length=128)]
+
+def _trimmed(value: str) -> str:
+    """Without the blanks around it, as `rdrec prepare` writes ids into a bundle; blanks alone stay what they are."""
+    return value.strip() or value
+
+
+ItemId = Annotated[StrictStr, StringConstraints(min_length=1, max_length=128), AfterValidator(_trimmed)]
+UserId = Annotated[StrictStr, StringConstraints(min_length=1, max_length=128), AfterValidator(_trimmed)]
 
 
 def _only_numbers(value: object) -> object:
@@ -25,11 +41,26 @@ def _only_numbers(value: object) -> object:
     return value
 
 
+def _no_milliseconds(value: object) -> object:
+    """A time of the year 5138 is one that JavaScript or pandas counted in smaller units."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and value > LATEST_S:
+        raise PydanticCustomError(
+            "timestamp_unit", "Input should be seconds since 1970; this looks like milliseconds or finer: divide it"
+        )
+    return value
+
+
+Seconds = Annotated[
+    float, Field(ge=0, le=LATEST_S, allow_inf_nan=False, strict=True), BeforeValidator(_no_milliseconds)
+]
 UpTo100 = Annotated[int, Field(ge=1, le=100), BeforeValidator(_only_numbers)]
 ArmChoice = Annotated[
     Literal["a", "b"] | None,
     Field(description="Who answers where two models are served; as configured unless given. `GET /v1/model` has both."),
 ]
+STRICT = "True answers 404 for an item that the model does not know, instead of leaving it out."
+Strict = Annotated[StrictBool, Field(description=STRICT)]
+IGNORED = "Items of the request that the model does not know; they were left out."
 DEGRADED = "True when the history store was out of reach and an older history was used."
 FoundBy = Strategy | Literal["popularity", "candidates"]
 HistorySource = Literal["request", "redis", "memory", "bundle", "none"]
@@ -64,6 +95,7 @@ class SequentialRequest(RequestBody):
         default=None, description="Beams of the search (strategy `beam`); 20 unless given."
     )
     fusion: StrictBool = Field(default=True, description="False ranks by the model alone.")
+    strict: Strict = False
     arm: ArmChoice = None
 
 
@@ -84,6 +116,7 @@ class TopNRequest(RequestBody):
     )
     n_items: UpTo100 = 10
     fusion: StrictBool = Field(default=True, description="False ranks by the model alone.")
+    strict: Strict = False
     arm: ArmChoice = None
 
 
@@ -138,13 +171,13 @@ class BatchRequest(RequestBody):
 
 
 class InteractionRequest(RequestBody):
-    """Somebody took an item."""
+    """Somebody took an item; the model need not know it yet."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"user_id": "u0007", "item_id": "i0042"}]})
 
     user_id: UserId
     item_id: ItemId
-    timestamp: Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False, strict=True)] | None = Field(
+    timestamp: Seconds | None = Field(
         default=None,
         description="Seconds since 1970; now unless given. The same user, item and timestamp is one write.",
     )
@@ -197,6 +230,7 @@ class RankingAnswer:
     model_version: str
     history_source: HistorySource
     degraded: Annotated[bool, Field(description=DEGRADED)]
+    ignored_items: Annotated[list[str], Field(description=IGNORED)]
     items: list[RecommendedItem]
     score_mode: ScoreMode
     strategy: Annotated[FoundBy, Field(description="How the items were found; `popularity` if nothing is known.")]
@@ -208,6 +242,7 @@ class Provenance(Answer):
     model_version: str
     history_source: HistorySource
     degraded: bool = Field(description=DEGRADED)
+    ignored_items: list[str] = Field(default=[], description=IGNORED)
 
 
 class Evidence(Answer):
@@ -234,6 +269,7 @@ class InteractionAnswer(Answer):
 
     recorded: bool = Field(description="False when the same write was recorded before; nothing was added.")
     history_source: HistorySource
+    known_to_model: bool = Field(description="False for an item that counts only once a model knows it.")
 
 
 class HistoryItem(Answer):

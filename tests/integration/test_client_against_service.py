@@ -65,7 +65,7 @@ def test_every_endpoint(client: RDRecClient) -> None:
     results = client.batch(
         [
             Sequential(user_id=user_id(1), n_items=1),
-            TopN(user_id="x", candidates=["nope"]),
+            TopN(user_id="x", candidates=["nope"], strict=True),
             Explain(user_id="x", item_id=item_id(2)),
         ]
     )
@@ -79,7 +79,7 @@ def test_every_endpoint(client: RDRecClient) -> None:
 
 def test_problems_are_exceptions(client: RDRecClient, replica: Replica) -> None:
     with pytest.raises(ProblemError) as unknown:
-        client.sequential(history=["nope"])
+        client.sequential(history=["nope"], strict=True)
     assert (unknown.value.slug, unknown.value.problem.field) == ("unknown-item", "history[0]")
     with pytest.raises(ProblemError) as invalid:
         client.sequential("u", n_items=0)

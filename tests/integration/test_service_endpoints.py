@@ -162,7 +162,8 @@ def test_an_interaction_changes_the_next_answer(client: TestClient) -> None:
     asked = {"user_id": user_id(3), "n_items": 1}
     assert ids(client.post("/recommend/sequential", json=asked).json()) == ["i0008"]
     written = client.post("/interactions", json={"user_id": user_id(3), "item_id": "i0020", "timestamp": 5})
-    assert (written.status_code, written.json()) == (201, {"recorded": True, "history_source": "memory"})
+    kept = {"recorded": True, "history_source": "memory", "known_to_model": True}
+    assert (written.status_code, written.json()) == (201, kept)
     answer = client.post("/recommend/sequential", json=asked).json()
     assert (ids(answer), answer["history_source"]) == (["i0021"], "memory")
     again = client.post("/interactions", json={"user_id": user_id(3), "item_id": "i0020", "timestamp": 5.0})
@@ -189,7 +190,7 @@ def test_history_is_read_written_and_forgotten(client: TestClient) -> None:
 def test_a_batch_answers_each_part_or_says_why_not(client: TestClient) -> None:
     parts = [
         {"kind": "sequential", "user_id": user_id(3), "n_items": 1},
-        {"kind": "topn", "user_id": user_id(3), "candidates": ["nope"]},
+        {"kind": "topn", "user_id": user_id(3), "candidates": ["nope"], "strict": True},
         {"kind": "explain", "user_id": user_id(3), "item_id": "i0008"},
     ]
     results = client.post("/recommend/batch", json={"requests": parts}).json()["results"]
@@ -268,8 +269,8 @@ def test_an_arm_that_is_not_served_is_a_problem_that_says_what_is(client: TestCl
     ("path", "body", "expected"),
     [
         ("/recommend/sequential", {"arm": "c"}, (422, "invalid-request", "arm")),
-        ("/recommend/sequential", {"history": ["i0001", "nope"]}, (404, "unknown-item", "history[1]")),
-        ("/recommend/sequential", {"exclude": ["nope"]}, (404, "unknown-item", "exclude[0]")),
+        ("/recommend/sequential", {"history": ["i0001", "nope"], "strict": True}, (404, "unknown-item", "history[1]")),
+        ("/recommend/sequential", {"exclude": ["nope"], "strict": True}, (404, "unknown-item", "exclude[0]")),
         ("/recommend/sequential", {"include": []}, (422, "invalid-request", "include")),
         ("/recommend/sequential", {"n_items": 101}, (422, "invalid-request", "n_items")),
         ("/recommend/sequential", {"n_items": "3"}, (422, "invalid-request", "n_items")),
@@ -285,7 +286,6 @@ def test_an_arm_that_is_not_served_is_a_problem_that_says_what_is(client: TestCl
         ("/recommend/topn", {"candidates": ["i0001"] * 1001}, (422, "invalid-request", "candidates")),
         ("/explain", {"user_id": "u"}, (422, "invalid-request", "item_id")),
         ("/explain", {"user_id": "u", "item_id": "nope"}, (404, "unknown-item", "item_id")),
-        ("/interactions", {"user_id": "u", "item_id": "nope"}, (404, "unknown-item", "item_id")),
         ("/interactions", {"user_id": "u", "item_id": "i0001", "timestamp": -1}, (422, "invalid-request", "timestamp")),
         (
             "/recommend/batch",

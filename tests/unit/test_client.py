@@ -22,6 +22,7 @@ from rdrec_client import (
     TopN,
     UnreachableError,
     UnreadableAnswerError,
+    calls,
 )
 from rdrec_client.retrying import read_retry_after
 
@@ -64,21 +65,26 @@ Ask = Callable[..., Any]
 
 @pytest.fixture(params=["sync", "async"])
 def ask(request: pytest.FixtureRequest) -> Ask:
-    """`await ask(server, "method", ...)` with either client."""
+    """`await ask(server, "method", ...)` with either client; `changes` go to with_options."""
 
     async def run(
-        server: Server, method: str, *arguments: Any, options: dict[str, Any] | None = None, **named: Any
+        server: Server,
+        method: str,
+        *arguments: Any,
+        options: dict[str, Any] | None = None,
+        changes: dict[str, Any] | None = None,
+        **named: Any,
     ) -> Any:
         transport = httpx.MockTransport(server)
         if request.param == "sync":
             with RDRecClient(
                 "http://rdrec", transport=transport, sleep=server.slept.append, **(options or {})
             ) as client:
-                return getattr(client, method)(*arguments, **named)
+                return getattr(client.with_options(**(changes or {})), method)(*arguments, **named)
         async with AsyncRDRecClient(
             "http://rdrec", transport=transport, sleep=server.sleep, **(options or {})
         ) as other:
-            return await getattr(other, method)(*arguments, **named)
+            return await getattr(other.with_options(**(changes or {})), method)(*arguments, **named)
 
     return run
 
@@ -208,13 +214,76 @@ async def test_is_ready(ask: Ask, status: int, ready: bool) -> None:
     assert await ask(Server(httpx.ConnectError("refused")), "is_ready") is False
 
 
-def test_both_clients_have_the_same_methods() -> None:
-    def methods(client: type) -> dict[str, list[str]]:
-        public = inspect.getmembers(client, inspect.isfunction)
-        return {name: list(inspect.signature(m).parameters) for name, m in public if not name.startswith("_")}
+def test_both_clients_have_the_same_methods_with_the_signatures_of_the_calls() -> None:
+    assert set(dir(RDRecClient)) - set(dir(AsyncRDRecClient)) == {"__enter__", "__exit__"}
+    with RDRecClient("http://rdrec") as client:
+        assert list(inspect.signature(client.record).parameters) == [
+            "user_id", "item_id", "timestamp", "idempotency_key",
+        ]  # fmt: skip
+        assert client.sequential.__doc__ == calls.sequential.__doc__
+        assert RDRecClient.sequential is AsyncRDRecClient.sequential
 
-    assert methods(RDRecClient) == methods(AsyncRDRecClient)
-    assert "sequential" in methods(RDRecClient)
+
+async def test_a_call_ends_by_its_deadline_all_tries_together(ask: Ask) -> None:
+    """The clock runs while the client sleeps; 2 s for reads unless told otherwise."""
+    server = Server()
+    server.script = [problem(429, **{"retry-after": "1"}) for _ in range(9)]
+    with pytest.raises(ProblemError):
+        await ask(server, "sequential", "u", options={"clock": lambda: sum(server.slept)})
+    assert len(server.seen) == 2
+    assert sum(server.slept) < 2.0
+    told = [int(request.headers["x-request-timeout-ms"]) for request in server.seen]
+    assert told[0] == 2000
+    assert told[1] == round((2.0 - server.slept[0]) * 1000)
+    assert server.seen[1].extensions["timeout"]["read"] == pytest.approx(2.0 - server.slept[0])
+
+
+async def test_a_call_has_the_options_that_it_is_given(ask: Ask) -> None:
+    server = Server(httpx.Response(200, json=RANKING))
+    changes = {"timeout_s": 0.3, "request_id": "order-17"}
+    await ask(server, "sequential", "u", changes=changes)
+    headers = server.seen[0].headers
+    assert (headers["x-request-timeout-ms"], headers["x-request-id"]) == ("300", "order-17")
+
+
+async def test_tries_of_one_call_share_an_id_and_calls_do_not(ask: Ask) -> None:
+    server = Server(problem(503), httpx.ConnectError("refused"), *[httpx.Response(200, json=RANKING)] * 2)
+    await ask(server, "sequential", "u")
+    await ask(server, "sequential", "u")
+    ids = [request.headers["x-request-id"] for request in server.seen]
+    assert len(ids[0]) == 16
+    assert ids[0] == ids[1] == ids[2] != ids[3]
+    with pytest.raises(UnreachableError, match=r"request order-18"):
+        await ask(Server(*[httpx.ConnectError("no")] * 4), "model", changes={"request_id": "order-18"})
+
+
+@pytest.mark.parametrize("status", [429, 500, 503, 504])
+async def test_a_fallback_answers_for_a_service_that_cannot(ask: Ask, status: int) -> None:
+    heard: list[Exception] = []
+    changes = {"fallback": lambda error: heard.append(error) or "popular", "retry": RetryPolicy(attempts=1)}
+    assert await ask(Server(problem(status)), "sequential", "u", changes=changes) == "popular"
+    assert await ask(Server(httpx.ReadTimeout("late")), "history", "u", changes=changes) == "popular"
+    assert [type(error) for error in heard] == [ProblemError, UnreachableError]
+
+
+async def test_a_fallback_hides_neither_mistakes_nor_lost_writes(ask: Ask) -> None:
+    options = {"fallback": lambda error: "popular", "retry": RetryPolicy(attempts=1)}
+    with pytest.raises(ProblemError, match="422"):
+        await ask(Server(problem(422, "invalid-request")), "sequential", "u", options=options)
+    with pytest.raises(UnreachableError):
+        await ask(Server(httpx.ConnectError("no")), "record", "u", "i", options=options)
+
+
+async def test_administration_is_not_repeated_unless_asked(ask: Ask) -> None:
+    server = Server(*[problem(503, "engine-down")] * 2)
+    with pytest.raises(ProblemError):
+        await ask(server, "load_bundle", "bundle-2")
+    assert len(server.seen) == 1
+    assert int(server.seen[0].headers["x-request-timeout-ms"]) == 60_000
+    server = Server(*[problem(503, "engine-down")] * 2)
+    with pytest.raises(ProblemError):
+        await ask(server, "load_bundle", "bundle-2", changes={"retry": RetryPolicy(attempts=2)})
+    assert len(server.seen) == 2
 
 
 def test_waits_grow_and_are_bounded() -> None:
