@@ -8,7 +8,7 @@ about, of the model, or of fusion (`ranking.py`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -144,6 +144,11 @@ class Eligible:
         return items[mask]
 
 
+def channel_names(arrays: Iterable[str]) -> frozenset[str]:
+    """The channels whose arrays `ItemGraph.arrays` named so."""
+    return frozenset(key.removesuffix(".recency") for key in arrays if key.endswith(".recency"))
+
+
 class ItemGraph:
     """Popularity and channels of N items. Immutable; any thread may query it."""
 
@@ -228,7 +233,7 @@ class ItemGraph:
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[np.generic]]) -> ItemGraph:
         """Read what `arrays` wrote."""
         channels = {}
-        for name in sorted(key.removesuffix(".recency") for key in arrays if key.endswith(".recency")):
+        for name in sorted(channel_names(arrays)):
             decay, window = arrays[f"{name}.recency"].tolist()
             indptr, items, weights = (arrays[f"{name}.{part}"] for part in ("indptr", "items", "weights"))
             channels[name] = Channel(indptr, items, weights, decay, int(window))  # type: ignore[arg-type]

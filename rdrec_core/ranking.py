@@ -55,6 +55,12 @@ class FusionWeights:
             out |= {f"{task}.channel.{name}": value for name, value in weights.mix.channels.items()}
         return out
 
+    @property
+    def channels(self) -> frozenset[str]:
+        """Names of the channels that have weight in either task."""
+        mixes = (self.sequential.mix.channels, self.topn.mix.channels)
+        return frozenset(name for mix in mixes for name, weight in mix.items() if weight > 0)
+
     @classmethod
     def from_manifest(cls, flat: Mapping[str, float]) -> FusionWeights:
         """Read what `to_manifest` wrote. Raises BundleError naming what is missing or unknown."""

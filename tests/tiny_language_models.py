@@ -1,12 +1,21 @@
-"""Tiny random Hugging Face models with a tokenizer trained on the spot: a causal chat model and a T5."""
+"""Tiny random Hugging Face models, tokenizers trained on the spot: a causal chat model, a T5, a sentence encoder."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+from transformers import (
+    BertConfig,
+    BertModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}{% if m['role'] == 'system' %}<s><<SYS>>{{ m['content'] }}<</SYS>>"
@@ -16,6 +25,7 @@ NO_SYSTEM_TEMPLATE = (
     "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system turn') }}{% endif %}"
     "<s>[INST]{{ m['content'] }}[/INST]{% endfor %}"
 )
+SENTENCE_WIDTH = 16
 _CORPUS = ["The user likes soft toys and board games.", "The item is sturdy, cute and easy to learn.", "A user bought."]
 
 
@@ -67,4 +77,38 @@ def tiny_t5(folder: Path) -> Path:
             torch.nn.init.normal_(weights, std=0.7)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def tiny_sentence_encoder(folder: Path, *, pooling: str | None = "mean_tokens", module: str = "Normalize") -> Path:
+    """A two-layer BERT in the layout of sentence-transformers; pooling None leaves a plain transformers folder."""
+    torch.manual_seed(0)
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(vocab_size=80, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]"])
+    tokenizer.train_from_iterator([text.lower() for text in _CORPUS], trainer)
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    ).save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=tokenizer.get_vocab_size(), hidden_size=SENTENCE_WIDTH, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=32, initializer_range=0.5,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder)
+    if pooling is not None:
+        modules = [("Transformer", ""), ("Pooling", "1_Pooling"), (module, "2")]
+        written = [
+            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for i, (kind, path) in enumerate(modules)
+        ]
+        (folder / "modules.json").write_text(json.dumps(written))
+        (folder / "1_Pooling").mkdir()
+        modes = {
+            "word_embedding_dimension": SENTENCE_WIDTH,
+            "pooling_mode_cls_token": False,
+            "pooling_mode_mean_tokens": False,
+        }
+        (folder / "1_Pooling" / "config.json").write_text(json.dumps(modes | {f"pooling_mode_{pooling}": True}))
+        (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 24, "do_lower_case": True}))
     return folder

@@ -15,13 +15,17 @@ import pytest
 from rdrec_core.bundle import Bundle
 from rdrec_core.engines import open_engine
 from rdrec_core.engines.torch_engine import TorchEngine
+from rdrec_core.item_graph import ItemGraph
+from rdrec_core.item_texts import ItemTexts
 from rdrec_core.types import RankRequest, ScoreMode, ScoreRequest, Task, TextRequest
 from tests.small_dataset import write_small_dataset
+from tests.tiny_language_models import tiny_sentence_encoder
 from training.cli import main
 from training.data.dataset import Dataset
 from training.learning.checkpoint import load_checkpoint
 from training.learning.config import load_config
 from training.learning.run import train
+from training.signals.graph import CHANNELS
 
 
 @pytest.fixture(scope="module")
@@ -88,11 +92,51 @@ def test_a_bundle_to_measure_holds_training_items_only(checkpoint: Path, dataset
     assert users.items.tolist() == items.tolist()
 
 
-def test_fitted_fusion_weights_travel_with_the_bundle(checkpoint: Path, tmp_path: Path) -> None:
+def test_fitted_fusion_weights_travel_with_the_bundle_and_idle_channels_stay_behind(
+    checkpoint: Path, dataset: Dataset, tmp_path: Path
+) -> None:
     copy = shutil.copytree(checkpoint, tmp_path / "fused")
-    (copy / "fusion.json").write_text(json.dumps({"sequential.graph": 0.5}), encoding="utf-8")
+    encoder = tiny_sentence_encoder(tmp_path / "encoder")
+    kept = {
+        "sequential.graph": 0.5, "sequential.popularity": 0.1, "topn.graph": 0.4, "topn.popularity": 0.1,
+        "sequential.channel.next": 0.5, "topn.channel.next": 0.0, "sequential.channel.text.catalogue.dense": 0.0,
+        "topn.channel.text.catalogue.dense": 0.3,
+    }  # fmt: skip
+    idle = {
+        f"{task}.channel.{name}": 0.0 for task in ("sequential", "topn") for name in ("reach", "text.reviews.sparse")
+    }
+    (copy / "fusion.json").write_text(json.dumps(kept | idle), encoding="utf-8")
+    (copy / "text_encoder.json").write_text(json.dumps({"text_encoder": str(encoder)}), encoding="utf-8")
     assert main(["export", str(copy), "--out", str(tmp_path / "out")]) == 0
-    assert Bundle.open(tmp_path / "out").manifest.fusion == {"sequential.graph": 0.5}
+    bundle = Bundle.open(tmp_path / "out")
+    assert bundle.manifest.fusion == kept
+    graph = ItemGraph.from_arrays(bundle.arrays("graph"))
+    assert set(graph.channels) == {"next", "text.catalogue.dense"}
+    texts = ItemTexts.of_bundle(bundle)
+    assert texts is not None
+    assert set(texts.fields) == {"catalogue"}
+    for item in (0, 7):  # the served encoder gives an item's own text the row that training gave the item
+        items, weights = texts.graph_rows(dataset.items["title"][item])["text.catalogue.dense"]
+        channel = graph.channels["text.catalogue.dense"]
+        row = slice(channel.indptr[item], channel.indptr[item + 1])
+        expected = dict(zip(channel.items[row].tolist(), channel.weights[row].tolist(), strict=True))
+        found = dict(zip(items.tolist(), weights.tolist(), strict=True))
+        assert item in found
+        del found[item]
+        assert found == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_bundle_that_was_never_fused_holds_every_channel_and_field(bundle: Bundle) -> None:
+    fields = ("catalogue", "reviews", "attributes")  # what is wanted is the same of all items, so it says nothing
+    graph = ItemGraph.from_arrays(bundle.arrays("graph"))
+    assert set(graph.channels) == {*CHANNELS, *(f"text.{field}.sparse" for field in fields)}
+    texts = ItemTexts.of_bundle(bundle)
+    assert texts is not None
+    assert set(texts.fields) == {*fields, "preferences"}
+    scores = texts.affinity("a puzzle, please")
+    assert scores is not None
+    assert set(np.argsort(-scores)[:10] % 4) == {3}
+    assert texts.affinity("zebra") is None
 
 
 def test_an_existing_bundle_is_kept_without_force(

@@ -24,12 +24,11 @@ from rdrec_core.profiles import GROUP as PROFILES
 from rdrec_core.replacing import replacing_folder
 from rdrec_core.types import ScoreMode, Strategy
 from training.bundling.profiles import profiles_of_checkpoint
+from training.bundling.signals import add_signals
 from training.data.dataset import Dataset, Split
-from training.evaluation.systems import read_fusion
 from training.learning.backbone import CatalogTokens
 from training.learning.checkpoint import Checkpoint
 from training.learning.examples import text_pools
-from training.signals.graph import GraphConfig, build_graph
 
 Say = Callable[[str], None]
 
@@ -94,9 +93,8 @@ def export_bundle(
             writer.add_arrays(trie_group(collapsed=collapsed), trie.arrays(collapsed=collapsed))
         if (profiles := profiles_of_checkpoint(checkpoint.path)) is not None:
             writer.add_arrays(PROFILES, profiles.arrays())
-        say("item graph")
-        fusion = read_fusion(checkpoint.path)
-        writer.add_arrays("graph", build_graph(dataset, upto, GraphConfig.from_fusion(fusion or {})).arrays())
+        say("item graph and text")
+        fusion = add_signals(writer, checkpoint, dataset, upto)
         say(f"ranking graphs for {', '.join(modes)}, each compared with torch")
         graphs = folder / "onnx"
         graphs.mkdir()

@@ -13,20 +13,36 @@ def fuse(
     dataset: Annotated[Path, typer.Argument(help="Dataset folder that it was trained on.")],
     limit_users: Annotated[int, typer.Option(min=1, help="Validation users to fit on, drawn by seed.")] = 5000,
     tune_graph: Annotated[bool, typer.Option(help="Choose decay and damping of the graph as well.")] = True,
+    text_encoder: Annotated[
+        str | None, typer.Option(help="Sentence encoder for dense channels of text: a folder, or an id of the hub.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of users and candidates.")] = 0,
 ) -> None:
     """Fit fusion weights; a checkpoint gets fusion.json, a bundle a new manifest, both whole or not at all."""
+    from dataclasses import replace
+
     from rich.console import Console
 
+    from rdrec_core.errors import InputError
     from training.data.dataset import Dataset
     from training.evaluation.fusion_run import fit_system, store_fusion
-    from training.evaluation.systems import load_system
+    from training.evaluation.systems import load_system, open_encoder
     from training.evaluation.tables import fusion_table
 
     console = Console()
     data = Dataset(dataset)
     loaded = load_system(system, data)
+    if text_encoder is not None and loaded.channels is not None:
+        raise InputError(
+            "a bundle holds its channels already; give --text-encoder with the checkpoint, then export it",
+            field="text_encoder",
+        )
+    if text_encoder is not None and Path(text_encoder).is_dir():
+        text_encoder = str(Path(text_encoder).resolve())  # it is read again by `evaluate` and `export`, from anywhere
+    if loaded.channels is None:
+        loaded = replace(loaded, encoder=open_encoder(text_encoder, data))
     fitted = fit_system(loaded, data, limit_users=limit_users, tune_graph=tune_graph, seed=seed, console=console)
     console.print(fusion_table(fitted.quality, fitted.flat))
-    where = store_fusion(system, fitted.flat)
+    kept = text_encoder if any(value for name, value in fitted.flat.items() if name.endswith(".dense")) else None
+    where = store_fusion(system, fitted.flat, kept)
     console.print(f"weights fitted on {fitted.n_users:,} validation users are in {where}", highlight=False)

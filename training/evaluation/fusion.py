@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rdrec_core.engines.base import Engine
-from rdrec_core.item_graph import Eligible, ItemGraph, Mix
+from rdrec_core.item_graph import TEXT_PREFIX, Eligible, ItemGraph, Mix
 from rdrec_core.ranking import TaskWeights
 from rdrec_core.types import RankRequest, ScoreRequest, Task
 from training.evaluation.measure import Progress
@@ -33,6 +33,8 @@ _NEGLIGIBLE = 1e-5
 
 START = TaskWeights(0.5, Mix(0.1, {"next": 1.0, "ridge": 0.5, "previous": 0.1, "reach": 0.3}))
 """Where the search starts: what did well on validation users of Beauty (docs/experiments.md)."""
+START_TEXT = 1.0
+"""Shared by the channels of text, which START does not name."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Table:
 def look_up(
     engine: Engine | None, graph: ItemGraph, asked: Questions, task: Task,
     candidates: list[npt.NDArray[np.int64]] | None, *, progress: Progress, beam_width: int = 20,
-    start: TaskWeights = START, score_task: Task | None = None,
+    start: TaskWeights | None = None, score_task: Task | None = None,
 ) -> Table:  # fmt: skip
     """Signals for every user. Sequential: the beam's items and the graph's best under `start`; top-N: the candidates.
 
@@ -73,7 +75,7 @@ def look_up(
     """
     items: list[npt.NDArray[np.int64]] = []
     log_probs: list[npt.NDArray[np.float32]] = []
-    mix = known(start, graph).mix
+    mix = (start_of(graph) if start is None else known(start, graph)).mix
     for begin in range(0, len(asked), _USERS_AT_ONCE):
         batch = range(begin, min(len(asked), begin + _USERS_AT_ONCE))
         histories = [tuple(asked.history(q).tolist()) for q in batch]
@@ -132,6 +134,13 @@ def known(weights: TaskWeights, graph: ItemGraph) -> TaskWeights:
     return replace(weights, mix=replace(weights.mix, channels=channels))
 
 
+def start_of(graph: ItemGraph) -> TaskWeights:
+    """START over exactly the graph's channels, those of text sharing START_TEXT."""
+    text = [name for name in graph.channels if name.startswith(TEXT_PREFIX)]
+    channels = {**START.mix.channels, **{name: START_TEXT / len(text) for name in text}}
+    return known(replace(START, mix=replace(START.mix, channels=channels)), graph)
+
+
 def quality(ranks: Floats) -> float:
     """What is maximised: NDCG@10, with a little of HR@10 to tell weights apart that NDCG@10 does not."""
     return float(gains(ranks, 10).mean() + 0.05 * hits(ranks, 10).mean())
@@ -145,12 +154,12 @@ class Fit:
     steps: tuple[tuple[str, float], ...]
 
 
-def fit(table: Table, graph: ItemGraph, *, model: float = 1.0, start: TaskWeights = START) -> Fit:
+def fit(table: Table, graph: ItemGraph, *, model: float = 1.0, start: TaskWeights | None = None) -> Fit:
     """Coordinate search: one weight at a time, multiplied by each factor, until a round changes nothing.
 
     Deterministic. model 0 fits the graph alone.
     """
-    current = known(start, graph)
+    current = start_of(graph) if start is None else known(start, graph)
     best = quality(table.ranks(current, model=model))
     steps = [("start", best)]
     names = ["popularity", *sorted(graph.channels)] if model == 0 else ["graph", "popularity", *sorted(graph.channels)]

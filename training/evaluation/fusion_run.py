@@ -7,6 +7,7 @@ setting at a time; then the weights, with the model.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,22 +21,27 @@ from rdrec_core.signing import SIGNATURE_FILE
 from rdrec_core.types import Task
 from training.data.dataset import Dataset
 from training.evaluation.baselines import graph_alone
-from training.evaluation.fusion import START, fit, known, look_up, quality
+from training.evaluation.fusion import fit, look_up, quality, start_of
 from training.evaluation.measure import rank_by_scorer
 from training.evaluation.metrics import summary
 from training.evaluation.protocol import Questions, candidate_lists, questions
-from training.evaluation.systems import FUSION_FILE, System
+from training.evaluation.systems import ENCODER_FILE, FUSION_FILE, System
 from training.evaluation.tables import progress_bar
 from training.signals.graph import GraphConfig, Sequences, graph_of, with_decays
+from training.signals.remembered import TextEncoder
+from training.signals.text import TextChannel, build_graph, only_channels, text_channels, text_fields, with_channels
 
 GRID: dict[str, tuple[float, ...]] = {
     "half_life_days": (0.0, 60.0, 180.0, 365.0, 1000.0),
     "decay": (0.4, 0.6, 0.8),
     "wide_decay": (0.5, 0.7, 0.9),
+    "text_decay": (0.5, 0.7, 0.9),
     "row_damping": (0.0, 0.3, 0.6),
     "column_damping": (0.0, 0.15, 0.3),
 }
 """Settings tried, in this order; the first one only where the source has timestamps."""
+DECAYS = ("decay", "wide_decay", "text_decay")
+"""Settings of the query alone, which need no new graph."""
 TUNING_USERS = 2000
 _TOLD_APART = 1e-4
 
@@ -55,11 +61,16 @@ def fit_system(
     """Choose graph settings and weights on validation users."""
     asked = questions(dataset, "val", limit=limit_users, seed=seed)
     sequences = Sequences.of(dataset, "train")
-    if tune_graph and not (system.path / MANIFEST_FILE).is_file():
-        config = tuned_graph(sequences, questions(dataset, "val", limit=TUNING_USERS, seed=seed), console)
+    with console.status("text: vectors and nearest items"):
+        text = text_channels(text_fields(dataset, "train", system.encoder), GraphConfig())
+    if tune_graph and system.channels is None:
+        tuning = questions(dataset, "val", limit=TUNING_USERS, seed=seed)
+        config = tuned_graph(sequences, tuning, console, text)
     else:  # a bundle holds its graph already, built as its manifest says
         config = GraphConfig.from_fusion(system.fusion or {})
-    graph = graph_of(sequences, config)
+    graph = with_decays(with_channels(graph_of(sequences, config), text), config)
+    if system.channels is not None:
+        graph = only_channels(graph, system.channels)
     weights, metrics = {}, {}
     for name in ("sequential", "topn"):
         candidates = candidate_lists(dataset, asked, seed=seed) if name == "topn" else None
@@ -81,31 +92,45 @@ def fit_system(
     return Fitted(flat, metrics, len(asked))
 
 
-def fit_graph_alone(dataset: Dataset, config: GraphConfig, task: str, *, limit_users: int, seed: int) -> Mix:
-    """The mix of channels that ranks validation items best without a model, for the baselines' table."""
+def fit_graph_alone(
+    dataset: Dataset, config: GraphConfig, task: str, *, limit_users: int, seed: int,
+    encoder: TextEncoder | None = None, only: Collection[str] | None = None,
+) -> Mix:  # fmt: skip
+    """The mix of channels that ranks validation items best without a model, for the baselines' table.
+
+    only: names of the channels that may have weight.
+    """
     asked = questions(dataset, "val", limit=limit_users, seed=seed)
-    graph = graph_of(Sequences.of(dataset, "train"), config)
+    graph = build_graph(dataset, "train", config, encoder, only=only)
     candidates = candidate_lists(dataset, asked, seed=seed) if task == "topn" else None
     table = look_up(None, graph, asked, Task[task.upper()], candidates, progress=lambda _: None)
     return fit(table, graph, model=0.0).weights.mix
 
 
-def tuned_graph(sequences: Sequences, asked: Questions, console: Console) -> GraphConfig:
-    """Graph settings that rank validation items best by the graph alone, one setting after the other."""
+def tuned_graph(
+    sequences: Sequences, asked: Questions, console: Console, text: Mapping[str, TextChannel] | None = None
+) -> GraphConfig:
+    """Graph settings that rank validation items best by the graph alone, one setting after the other.
+
+    text: the channels of text that stand beside it, of which only the decay is a setting.
+    """
+    text = text or {}
 
     built: dict[GraphConfig, ItemGraph] = {}
 
     def measure(config: GraphConfig) -> float:
-        plain = config.model_copy(update={name: getattr(GraphConfig(), name) for name in ("decay", "wide_decay")})
+        plain = config.model_copy(update={name: getattr(GraphConfig(), name) for name in DECAYS})
         if plain not in built:
-            built[plain] = graph_of(sequences, plain)
+            built[plain] = with_channels(graph_of(sequences, plain), text)
         graph = with_decays(built[plain], config)
-        return quality(rank_by_scorer(graph_alone(graph, known(START, graph).mix), asked, None, lambda _: None).ranks)
+        return quality(rank_by_scorer(graph_alone(graph, start_of(graph).mix), asked, None, lambda _: None).ranks)
 
     best = GraphConfig()
     with progress_bar(console) as bar:
         grid = {
-            name: values for name, values in GRID.items() if name != "half_life_days" or sequences.times is not None
+            name: values
+            for name, values in GRID.items()
+            if (name != "half_life_days" or sequences.times is not None) and (name != "text_decay" or text)
         }
         row = bar.add_task("graph settings", total=1 + sum(len(values) - 1 for values in grid.values()))
         top = measure(best)
@@ -123,8 +148,10 @@ def tuned_graph(sequences: Sequences, asked: Questions, console: Console) -> Gra
     return best
 
 
-def store_fusion(path: Path, flat: dict[str, float]) -> Path:
+def store_fusion(path: Path, flat: dict[str, float], text_encoder: str | None = None) -> Path:
     """Keep the weights: `fusion.json` in a checkpoint, the manifest of a bundle; returns the file.
+
+    text_encoder: which sentence encoder the channels were made with; kept beside `fusion.json`.
 
     A bundle's model version changes with its weights, and a signature over the old manifest no longer holds, so it is
     removed: sign the bundle again.
@@ -139,6 +166,10 @@ def store_fusion(path: Path, flat: dict[str, float]) -> Path:
         with replacing_file(path / MANIFEST_FILE) as temporary:
             temporary.write_text(text, encoding="utf-8")
         return path / MANIFEST_FILE
+    (path / ENCODER_FILE).unlink(missing_ok=True)
+    if text_encoder is not None:
+        with replacing_file(path / ENCODER_FILE) as temporary:
+            temporary.write_text(json.dumps({"text_encoder": text_encoder}, indent=2) + "\n", encoding="utf-8")
     text = json.dumps(flat, indent=2) + "\n"
     with replacing_file(path / FUSION_FILE) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -78,7 +78,7 @@ def evaluate_ranking(
     upto: Split = "val" if options.refit else "train"
     asked = questions(dataset, options.split, limit=options.limit_users, seed=options.seed)
     candidates = candidate_lists(dataset, asked, seed=options.seed) if options.task == "topn" else None
-    graph = fused_graph(dataset, upto, system.fusion)
+    graph = fused_graph(dataset, upto, system.fusion, system.encoder)
     fused = options.fusion and system.fusion is not None
     ranker = system.ranker(graph, system.fusion)
     main = "fused" if fused else "model alone"

@@ -18,19 +18,30 @@ from rdrec_core.decoding.item_trie import ItemTrie
 from rdrec_core.encoding import SourceEncoder
 from rdrec_core.engines.base import Engine
 from rdrec_core.errors import CheckpointError, DatasetError
-from rdrec_core.item_graph import ItemGraph
+from rdrec_core.item_graph import ItemGraph, channel_names
+from rdrec_core.item_texts import FOLDER as TEXT_FOLDER
 from rdrec_core.ranking import FusionWeights, Ranker
+from rdrec_core.text_encoder import GRAPH_FILE, SETTINGS_FILE, TOKENIZER_FILE, OnnxTextEncoder
 from rdrec_core.types import ScoreMode, Strategy, Task
 from training.data.dataset import Dataset, Split
 from training.learning.checkpoint import load_checkpoint
-from training.signals.graph import GraphConfig, build_graph
+from training.signals.graph import GraphConfig
+from training.signals.remembered import RememberedVectors, TextEncoder
+from training.signals.text import build_graph
 
 FUSION_FILE = "fusion.json"
+ENCODER_FILE = "text_encoder.json"
+VECTORS_FOLDER = "text-vectors"
+"""In a dataset folder: dense vectors of its texts, which may be deleted at any time."""
 
 
 @dataclass(frozen=True)
 class System:
-    """A loaded model. fusion: the flat weights of `rdrec fuse`, None where it was never run."""
+    """A loaded model. fusion: the flat weights of `rdrec fuse`, None where it was never run.
+
+    encoder: the sentence encoder that the dense channels of text are made with, None where there are none. channels:
+    names of the channels that a bundle holds; None for a checkpoint, whose graph may have any.
+    """
 
     path: Path
     engine: Engine
@@ -38,6 +49,8 @@ class System:
     topn_task: Task
     candidate_width: int
     text_tasks: list[Task]
+    encoder: TextEncoder | None = None
+    channels: frozenset[str] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
     def ranker(self, graph: ItemGraph | None, fusion: dict[str, float] | None) -> Ranker:
@@ -60,9 +73,24 @@ def load_system(
     return _checkpoint(path, dataset, mode, strategy)
 
 
-def fused_graph(dataset: Dataset, upto: Split, fusion: dict[str, float] | None) -> ItemGraph:
-    """The graph as `rdrec fuse` chose to build it, from interactions up to and with a split."""
-    return build_graph(dataset, upto, GraphConfig.from_fusion(fusion or {}))
+def fused_graph(
+    dataset: Dataset, upto: Split, fusion: dict[str, float] | None, encoder: TextEncoder | None = None
+) -> ItemGraph:
+    """The graph as `rdrec fuse` chose to build it, from what is known up to and with a split.
+
+    Without weights all channels are built, with weights those that have any.
+    """
+    only = None if fusion is None else FusionWeights.from_manifest(fusion).channels
+    return build_graph(dataset, upto, GraphConfig.from_fusion(fusion or {}), encoder, only=only)
+
+
+def open_encoder(source: str | None, dataset: Dataset) -> TextEncoder | None:
+    """The sentence encoder of a folder or hub id, its vectors kept in the dataset's folder."""
+    if source is None:
+        return None
+    from training.signals.sentence_encoder import SentenceEncoder
+
+    return RememberedVectors(SentenceEncoder.open(source), dataset.path / VECTORS_FOLDER)
 
 
 def _bundle(path: Path, dataset: Dataset, mode: ScoreMode | None, strategy: Strategy | None) -> System:
@@ -83,8 +111,16 @@ def _bundle(path: Path, dataset: Dataset, mode: ScoreMode | None, strategy: Stra
         "recipe": manifest.recipe, "dataset_sha256": manifest.dataset_sha256,
     }  # fmt: skip
     return System(
-        path, engine, manifest.fusion, manifest.topn_task, manifest.candidate_width, list(manifest.text_tasks), facts
-    )
+        path, engine, manifest.fusion, manifest.topn_task, manifest.candidate_width, list(manifest.text_tasks),
+        _encoder_of(bundle, dataset), channel_names(bundle.arrays("graph")), facts,
+    )  # fmt: skip
+
+
+def _encoder_of(bundle: Bundle, dataset: Dataset) -> TextEncoder | None:
+    if not bundle.has(f"{TEXT_FOLDER}/{GRAPH_FILE}"):
+        return None
+    files = (bundle.file(f"{TEXT_FOLDER}/{name}") for name in (GRAPH_FILE, TOKENIZER_FILE, SETTINGS_FILE))
+    return RememberedVectors(OnnxTextEncoder(*files), dataset.path / VECTORS_FOLDER)
 
 
 def _checkpoint(path: Path, dataset: Dataset, mode: ScoreMode | None, strategy: Strategy | None) -> System:
@@ -116,8 +152,20 @@ def _checkpoint(path: Path, dataset: Dataset, mode: ScoreMode | None, strategy: 
         "recipe": info.config.model_dump(mode="json"), "dataset_sha256": info.dataset_sha256,
     }  # fmt: skip
     return System(
-        path, engine, read_fusion(path), info.topn_task, info.config.negatives + 1, info.text_tasks, facts
+        path, engine, read_fusion(path), info.topn_task, info.config.negatives + 1, info.text_tasks,
+        open_encoder(read_text_encoder(path), dataset), facts=facts,
     )  # fmt: skip
+
+
+def read_text_encoder(checkpoint: Path) -> str | None:
+    """Folder or hub id of the sentence encoder that `rdrec fuse` was given for a checkpoint, or None."""
+    file = checkpoint / ENCODER_FILE
+    if not file.is_file():
+        return None
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8"))["text_encoder"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{file} should name a text_encoder; make it again with `rdrec fuse`") from error
 
 
 def read_fusion(checkpoint: Path) -> dict[str, float] | None:

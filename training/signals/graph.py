@@ -19,7 +19,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.sparse import csr_array, vstack
 
-from rdrec_core.item_graph import Channel, ItemGraph
+from rdrec_core.item_graph import TEXT_PREFIX, Channel, ItemGraph
 from training.data.dataset import Dataset, Split
 
 MOST_ENTRIES = 100_000_000
@@ -28,6 +28,8 @@ FEWEST = 10
 _ROWS_AT_ONCE = 4096
 _SECONDS_A_DAY = 86_400.0
 _BUILD = "build."
+CHANNELS = ("next", "ridge", "previous", "reach")
+"""Those of purchases."""
 
 
 class GraphConfig(BaseModel):
@@ -53,6 +55,14 @@ class GraphConfig(BaseModel):
     """Entries of a row that a step of `reach` follows."""
     half_life_days: float = Field(0.0, ge=0)
     """A pair this much older than the newest interaction counts half; 0 or no timestamps: all count the same."""
+    text_decay: float = Field(0.7, gt=0, le=1)
+    """`decay` of the channels of text."""
+    text_neighbours: int = Field(100, ge=1)
+    """Entries a row of a channel of text."""
+    text_sparse_power: float = Field(1.0, gt=0)
+    """What a cosine of TF-IDF is raised to: the higher, the more the nearest count."""
+    text_dense_power: float = Field(4.0, gt=0)
+    """The same of a sentence encoder, by which all texts are somewhat alike."""
 
     def to_fusion(self) -> dict[str, float]:
         """The numbers that differ from the defaults, under `build.<field>`, to be kept with the fusion weights."""
@@ -83,11 +93,6 @@ class Sequences:
         return cls(indptr, items, dataset.info.n_items, times if len(times) and (times >= 0).all() else None)
 
 
-def build_graph(dataset: Dataset, upto: Split = "train", config: GraphConfig | None = None) -> ItemGraph:
-    """The graph of all interactions up to and with a split. "train" sees nothing that is evaluated."""
-    return graph_of(Sequences.of(dataset, upto), config or GraphConfig())
-
-
 def graph_of(sequences: Sequences, config: GraphConfig) -> ItemGraph:
     """Popularity and the four channels."""
     kept = min(config.neighbours, max(FEWEST, MOST_ENTRIES // max(sequences.n_items, 1)))
@@ -100,7 +105,7 @@ def graph_of(sequences: Sequences, config: GraphConfig) -> ItemGraph:
         "reach": lambda: two_steps(pairs, config.reach_neighbours, kept),
     }
     channels = {
-        name: channel(strongest(matrix(), kept), _decay(name, config), config.window)
+        name: channel(strongest(matrix(), kept), channel_decay(name, config), config.window)
         for name, matrix in matrices.items()
     }
     return ItemGraph((purchases / max(purchases.sum(), 1.0)).astype(np.float32), channels)
@@ -108,12 +113,15 @@ def graph_of(sequences: Sequences, config: GraphConfig) -> ItemGraph:
 
 def with_decays(graph: ItemGraph, config: GraphConfig) -> ItemGraph:
     """The same graph read with other decays, which are settings of the query alone."""
-    channels = {name: replace(each, decay=_decay(name, config)) for name, each in graph.channels.items()}
+    channels = {name: replace(each, decay=channel_decay(name, config)) for name, each in graph.channels.items()}
     return ItemGraph(graph.popularity, channels, order=graph.order)
 
 
-def _decay(channel_name: str, config: GraphConfig) -> float:
-    return config.decay if channel_name == "next" else config.wide_decay
+def channel_decay(name: str, config: GraphConfig) -> float:
+    """How much less an item counts in a channel than the one bought after it."""
+    if name.startswith(TEXT_PREFIX):
+        return config.text_decay
+    return config.decay if name == "next" else config.wide_decay
 
 
 def ordered_pairs(sequences: Sequences, config: GraphConfig) -> csr_array:
@@ -231,12 +239,16 @@ def channel(matrix: csr_array, decay: float, window: int) -> Channel:
     Channels of different origin are then alike in loudness, and fusion weights comparable between datasets.
     """
     matrix.sort_indices()
-    sums = matrix.sum(axis=1)
-    scale = sums[sums > 0].mean() if (sums > 0).any() else 1.0
     return Channel(
-        matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), (matrix.data / scale).astype(np.float32),
-        decay, window,
+        matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32),
+        (matrix.data / mean_row_sum(matrix)).astype(np.float32), decay, window,
     )  # fmt: skip
+
+
+def mean_row_sum(matrix: csr_array) -> float:
+    """Over rows with entries; 1 where there are none."""
+    sums = matrix.sum(axis=1)
+    return float(sums[sums > 0].mean()) if (sums > 0).any() else 1.0
 
 
 def _chances(matrix: csr_array) -> csr_array:

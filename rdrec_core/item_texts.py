@@ -1,0 +1,163 @@
+"""What text says of the items of a bundle, open for new words: whom a text is like, in every field and kind of vectors.
+
+    arrays/text/<field>.*              vocabulary, idf, postings; dense.npy (N, D); <kind>.row for rows of the graph
+    text/encoder.onnx tokenizer encoder.json    only where a sentence encoder made dense vectors
+
+Serves words that a user types (`affinity`) and items that the training never saw (`graph_rows`, `project`). Knows
+neither requests nor how the graph weighs its channels; written by `training/bundling/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from rdrec_core.bundle import Bundle
+from rdrec_core.catalog import Arrays
+from rdrec_core.text_encoder import GRAPH_FILE, SETTINGS_FILE, TOKENIZER_FILE, OnnxTextEncoder
+from rdrec_core.text_vectors import Projection, SparseVectors, TextIndex
+from rdrec_core.types import IntArray
+
+GROUP = "text"
+FOLDER = "text"
+CATALOGUE = "catalogue"
+"""The field that a new item has, and the one whose vectors are projected."""
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class RowRule:
+    """How cosines become a row of a channel: the n greatest, to a power, over the scale of the channel."""
+
+    n: int
+    power: float
+    scale: float
+
+    def row(self, cosine: npt.NDArray[np.floating], items: IntArray) -> tuple[IntArray, Floats]:
+        """(items ascending, weights), fewer than n where fewer cosines are positive; equal ones go by item index."""
+        best = np.lexsort((items, -cosine))[: self.n] if len(items) > self.n else np.arange(len(items))
+        best = best[cosine[best] > 0]
+        order = best[np.argsort(items[best])]
+        return items[order], (cosine[order].astype(np.float64) ** self.power / self.scale).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class FieldTexts:
+    """One field: its vocabulary and postings, dense vectors (N, D) of length one or none; rules by kind of vectors."""
+
+    vectors: SparseVectors
+    index: TextIndex
+    dense: Floats | None = None
+    rules: Mapping[str, RowRule] = field(default_factory=dict)
+
+    def arrays(self, name: str) -> Arrays:
+        """Everything, to be written under the field's name."""
+        out = {**self.vectors.arrays(), **self.index.arrays()}
+        if self.dense is not None:
+            out["dense"] = self.dense
+        for kind, rule in self.rules.items():
+            out[f"{kind}.row"] = np.asarray([rule.n, rule.power, rule.scale], dtype=np.float64)
+        return {f"{name}.{key}": array for key, array in out.items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[np.generic]], name: str, n_items: int) -> FieldTexts:
+        """Read what `arrays` wrote."""
+        own = {key.removeprefix(f"{name}."): array for key, array in arrays.items() if key.startswith(f"{name}.")}
+        rules = {}
+        for key in own:
+            if key.endswith(".row"):
+                n, power, scale = own[key].tolist()
+                rules[key.removesuffix(".row")] = RowRule(int(n), power, scale)
+        return cls(
+            SparseVectors.from_arrays(own), TextIndex.from_arrays(own, n_items), own.get("dense"), rules  # type: ignore[arg-type]
+        )  # fmt: skip
+
+
+class ItemTexts:
+    """The fields of N items. Immutable; any thread may ask."""
+
+    def __init__(
+        self, fields: Mapping[str, FieldTexts], n_items: int, *, encoder: OnnxTextEncoder | None = None,
+        projection: Projection | None = None,
+    ) -> None:  # fmt: skip
+        """encoder: must be there where a field has dense vectors. projection: of the catalogue's sparse vectors."""
+        self.fields, self.n_items = dict(fields), n_items
+        self._encoder, self._projection = encoder, projection
+
+    @classmethod
+    def of_bundle(cls, bundle: Bundle) -> ItemTexts | None:
+        """What the bundle holds, memory-mapped; None where it holds no text. Raises BundleError for a bad encoder."""
+        arrays = bundle.arrays(GROUP)
+        if not arrays:
+            return None
+        n_items = bundle.manifest.n_items
+        names = sorted(key.removesuffix(".idf") for key in arrays if key.endswith(".idf"))
+        encoder = None
+        if bundle.has(f"{FOLDER}/{GRAPH_FILE}"):
+            encoder = OnnxTextEncoder(
+                *(bundle.file(f"{FOLDER}/{name}") for name in (GRAPH_FILE, TOKENIZER_FILE, SETTINGS_FILE))
+            )
+        components = arrays.get("projection")
+        return cls(
+            {name: FieldTexts.from_arrays(arrays, name, n_items) for name in names}, n_items, encoder=encoder,
+            projection=None if components is None else Projection(components),  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def arrays(self) -> Arrays:
+        """Everything but the encoder's files, for `BundleWriter.add_arrays(GROUP, ...)`."""
+        out: Arrays = {}
+        for name, each in self.fields.items():
+            out |= each.arrays(name)
+        if self._projection is not None:
+            out["projection"] = self._projection.components
+        return out
+
+    def cosines(self, text: str) -> dict[str, tuple[IntArray, npt.NDArray[np.float64]]]:
+        """`text.<field>.<kind>` -> (items ascending, cosine) of the items that are at all like the text."""
+        out = {}
+        dense = self._encoder.encode([text])[0] if self._encoder is not None and text.strip() else None
+        for name, each in self.fields.items():
+            items, cosine = each.index.scores(*each.vectors.transform([text]).row(0))
+            out[f"text.{name}.sparse"] = (items, cosine)
+            if each.dense is not None and dense is not None:
+                all_cosines = (each.dense @ dense).astype(np.float64)
+                positive = np.flatnonzero(all_cosines > 0)
+                out[f"text.{name}.dense"] = (positive, all_cosines[positive])
+        return {name: found for name, found in out.items() if len(found[0])}
+
+    def affinity(self, text: str) -> Floats | None:
+        """How well each item suits words that a user typed, (N,) from 0 to 1; None where no word of them is known.
+
+        The mean over fields and kinds of vectors of the cosine, each divided by its greatest, so that a field in which
+        all items are alike does not drown the others. A text without a known word moves nothing, even by an encoder.
+        """
+        found = self.cosines(text)
+        if not any(name.endswith(".sparse") for name in found):
+            return None
+        total = np.zeros(self.n_items)
+        for items, cosine in found.values():
+            total[items] += cosine / cosine.max()
+        return (total / len(found)).astype(np.float32)
+
+    def graph_rows(self, text: str) -> dict[str, tuple[IntArray, Floats]]:
+        """`text.<field>.<kind>` -> (items ascending, weights): the rows that an item with this text would have.
+
+        Read the other way, an item's weight is also what the new item gets in that item's row.
+        """
+        rows = {}
+        for name, (items, cosine) in self.cosines(text).items():
+            _, field_name, kind = name.split(".")
+            rule = self.fields[field_name].rules.get(kind)
+            if rule is not None:
+                rows[name] = rule.row(cosine, items)
+        return rows
+
+    def project(self, text: str) -> Floats | None:
+        """The text as D dense numbers, (D,); None where the bundle holds no projection."""
+        if self._projection is None:
+            return None
+        row: Floats = self._projection.project(self.fields[CATALOGUE].vectors.transform([text]))[0]
+        return row

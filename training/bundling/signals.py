@@ -1,0 +1,56 @@
+"""Item graph and text of a bundle: built from what is known up to a split, as `rdrec fuse` chose, and written.
+
+Knows which channels are worth their room, not how they are made.
+"""
+
+from __future__ import annotations
+
+from rdrec_core.bundle import BundleWriter
+from rdrec_core.item_texts import CATALOGUE, FOLDER, GROUP
+from rdrec_core.ranking import FusionWeights
+from training.data.dataset import Dataset, Split
+from training.evaluation.systems import open_encoder, read_fusion, read_text_encoder
+from training.learning.checkpoint import Checkpoint
+from training.signals.graph import GraphConfig, Sequences, graph_of
+from training.signals.remembered import RememberedVectors
+from training.signals.sentence_encoder import SentenceEncoder
+from training.signals.text import (
+    KINDS,
+    channel_name,
+    item_texts,
+    only_channels,
+    text_channels,
+    text_fields,
+    with_channels,
+)
+
+
+def add_signals(writer: BundleWriter, checkpoint: Checkpoint, dataset: Dataset, upto: Split) -> dict[str, float] | None:
+    """Write the arrays `graph` and `text`, and the sentence encoder where one is used; returns the fusion weights.
+
+    A channel without weight in either task is left out, of the arrays and of the weights. The catalogue's words are
+    kept in any case: they are what a service reads new words by. Raises ExportCheckError where the encoder's graph
+    disagrees with torch.
+    """
+    fusion = read_fusion(checkpoint.path)
+    encoder = open_encoder(read_text_encoder(checkpoint.path), dataset)
+    config = GraphConfig.from_fusion(fusion or {})
+    weighted, held = None, None
+    if fusion is not None:
+        weighted = FusionWeights.from_manifest(fusion).channels
+        held = weighted | {channel_name(CATALOGUE, kind) for kind in KINDS}
+        fusion = {key: value for key, value in fusion.items() if _channel_of(key) in (None, *weighted)}
+    fields = text_fields(dataset, upto, encoder, only=held)
+    channels = text_channels(fields, config, only=weighted)
+    graph = with_channels(graph_of(Sequences.of(dataset, upto), config), channels)
+    writer.add_arrays("graph", (graph if weighted is None else only_channels(graph, weighted)).arrays())
+    if fields:
+        writer.add_arrays(GROUP, item_texts(fields, channels, dataset.info.n_items).arrays())
+    if isinstance(encoder, RememberedVectors) and isinstance(encoder.encoder, SentenceEncoder):
+        encoder.encoder.export(writer.folder / FOLDER)
+    return fusion
+
+
+def _channel_of(key: str) -> str | None:
+    """The channel that a fusion weight is of, None for the other numbers."""
+    return key.partition(".channel.")[2] or None

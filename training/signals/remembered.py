@@ -1,0 +1,74 @@
+"""Vectors of texts kept in a file by the hash of the text, so that a sentence encoder reads each text once.
+
+Knows neither the encoder nor what the texts are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from rdrec_core.replacing import replacing_file
+
+Floats = npt.NDArray[np.float32]
+_SAVE_EVERY = 20_000
+
+
+class TextEncoder(Protocol):
+    """Texts as dense vectors."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that decides a vector."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> Floats:
+        """(M, D) of length one, zeros for a text without anything in it."""
+        ...
+
+
+class RememberedVectors:
+    """An encoder that is asked only for texts that the file `<folder>/<fingerprint>.npz` lacks."""
+
+    def __init__(self, encoder: TextEncoder, folder: Path) -> None:
+        """The folder is made when the first vectors are kept."""
+        self.encoder = encoder
+        self._file = folder / f"{encoder.fingerprint}.npz"
+
+    @property
+    def fingerprint(self) -> str:
+        """The encoder's."""
+        return self.encoder.fingerprint
+
+    def encode(self, texts: Sequence[str]) -> Floats:
+        """As the encoder does."""
+        keys = np.asarray([_key(text) for text in texts], dtype=np.uint64)
+        known, vectors = self._read()
+        there = np.isin(keys, known)
+        missing = {int(keys[i]): texts[i] for i in np.flatnonzero(~there)}
+        new_keys, new_texts = list(missing), list(missing.values())
+        for start in range(0, len(new_keys), _SAVE_EVERY):  # so that a kill loses only the last of them
+            fresh = self.encoder.encode(new_texts[start : start + _SAVE_EVERY])
+            known = np.concatenate([known, np.asarray(new_keys[start : start + _SAVE_EVERY], dtype=np.uint64)])
+            vectors = np.concatenate([vectors, fresh]) if vectors.size else fresh
+            with replacing_file(self._file) as temporary, temporary.open("wb") as opened:
+                np.savez(opened, keys=known, vectors=vectors)
+        if not len(keys):
+            return self.encoder.encode([])
+        order = np.argsort(known)
+        return vectors[order[np.searchsorted(known, keys, sorter=order)]]
+
+    def _read(self) -> tuple[npt.NDArray[np.uint64], Floats]:
+        if not self._file.is_file():
+            return np.empty(0, dtype=np.uint64), np.empty((0, 0), dtype=np.float32)
+        with np.load(self._file, allow_pickle=False) as stored:
+            return stored["keys"], stored["vectors"]
+
+
+def _key(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "replace")).digest()[:8], "little")
