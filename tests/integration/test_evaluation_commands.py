@@ -162,7 +162,7 @@ def test_cold_items_are_measured_by_a_model_that_never_saw_them(
     assert "cold none, rare fewer than five" in re.sub(r"\s+", " ", shown)
     record = json.loads((tmp_path / "first.json").read_text())
     assert record["cold_items"] == 0.25
-    counts = {name: group["n_users"] for name, group in record["groups"].items()}
+    counts = {name: group["n_questions"] for name, group in record["groups"].items()}
     assert sum(counts.values()) == record["n_users"] == USERS
     hidden = hide_items(data, tmp_path / "again", share=0.25, seed=0)
     unseen = np.setdiff1d(np.arange(ITEMS), hidden.sequences("train")[1])

@@ -166,7 +166,7 @@ def test_a_test_interaction_called_training_is_found(dataset):
             .cast(frame["split"].dtype)
         ),
     )
-    assert "leave-one-out order" in violations(dataset)
+    assert "order of the splits" in violations(dataset)
 
 
 def test_duplicates_are_found(dataset):

@@ -87,7 +87,7 @@ def test_figures_divide_by_the_purchases_of_the_target(cold: Dataset) -> None:
     small = Questions(users, np.array([0, 1, 2, 3, 0, 2]), np.zeros(7, dtype=int), np.empty(0, dtype=int))
     answers = {"it": Answers(np.array([1.0, 2.0, 3.0, np.inf, np.inf, 1.0]), np.zeros((6, 10), dtype=int), 1.0)}
     groups = by_purchases(small, answers, np.array([0, 4, 5, 1]))
-    assert {name: group["n_users"] for name, group in groups.items()} == {"cold": 2, "rare": 2, "other": 2}
+    assert {name: group["n_questions"] for name, group in groups.items()} == {"cold": 2, "rare": 2, "other": 2}
     assert [groups[name]["rows"]["it"]["HR@10"] for name in ("cold", "rare", "other")] == [0.5, 0.5, 1.0]
     assert groups["other"]["rows"]["it"]["NDCG@10"] == pytest.approx((1 + 1 / np.log2(4)) / 2)
     assert len(asked) == 30

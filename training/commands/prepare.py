@@ -44,8 +44,19 @@ def prepare(
     min_interactions: Annotated[int, typer.Option(min=1, help="k of the k-core (not applied to --p5).")] = 5,
     max_bad_lines: Annotated[int, typer.Option(min=0, help="More bad lines than this stop the run.")] = 100,
     protocol: Annotated[
-        str, typer.Option(help="clean: made from training interactions only; paper: as published, leaks.")
+        str,
+        typer.Option(
+            help="clean: leave one out, made from training interactions only; temporal: one cut in time; "
+            "paper: as published, leaks."
+        ),
     ] = "clean",
+    cut: Annotated[
+        str,
+        typer.Option(
+            help="Under temporal: where validation and test begin, as shares of the interactions or as dates "
+            "(2014-01-01,2014-04-01)."
+        ),
+    ] = "0.8,0.9",
     labels: Annotated[
         str | None,
         typer.Option(help="collaborative (default), sequential, random, or original (default of --protocol paper)."),
@@ -78,6 +89,7 @@ def prepare(
             min_interactions=min_interactions,
             max_bad_lines=max_bad_lines,
             protocol=protocol,
+            cut=cut,
             labels=labels,
             seed=seed,
             force=force,
@@ -172,6 +184,7 @@ def _print_summary(config: PrepareConfig, made: Prepared) -> None:
     from rich.table import Table
 
     from training.data.labels import digit_trie
+    from training.data.temporal import describe_cut
 
     info = made.info
     table = Table(title=f"{info.name}: {config.out}", show_header=False)
@@ -191,7 +204,7 @@ def _print_summary(config: PrepareConfig, made: Prepared) -> None:
         ("duplicates dropped", f"{made.n_duplicates:,}"),
         ("reviews set aside (a held-out review has the same text)", f"{made.reviews.n_set_aside:,}"),
         ("users with negatives", f"{made.n_negatives:,}"),
-        ("protocol", info.protocol),
+        ("protocol", info.protocol if info.cut is None else f"{info.protocol}: {describe_cut(info.cut)}"),
         ("labels", f"{info.label_scheme}, {made.labels.min()} to {made.labels.max()}"),
         ("label digits: prefixes of each length", digit_trie(made.labels)),
     ]

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from rdrec_core.errors import DatasetError
 
 Split = Literal["train", "val", "test"]
-Protocol = Literal["clean", "paper"]
+Protocol = Literal["clean", "paper", "temporal"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 SCHEMA_VERSION = 1
 
@@ -93,6 +93,8 @@ class DatasetInfo(BaseModel):
     """Whether `negatives.parquet` (user_index, item_indices) came with the source."""
     cold_items: float = 0.0
     """Share of the items that are hidden from everything but the catalogue and the test (`cold_items.py`)."""
+    cut: tuple[int, int] | None = None
+    """Under `temporal`: when validation and test begin, in unix seconds."""
 
 
 @dataclass(frozen=True)
@@ -192,9 +194,9 @@ class Dataset:
         return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), rows.item_index[keep]
 
     def targets(self, split: Split) -> npt.NDArray[np.int32]:
-        """The item to predict for each user, (n_users,); -1 where a user has none in this split."""
+        """The item to predict for each user, (n_users,): the first in this split, -1 where a user has none."""
         rows = self.interactions
         keep = rows.split == SPLITS.index(split)
         out = np.full(self.info.n_users, -1, dtype=np.int32)
-        out[rows.user_index[keep]] = rows.item_index[keep]
+        out[rows.user_index[keep][::-1]] = rows.item_index[keep][::-1]  # of several writes the last one stays
         return out

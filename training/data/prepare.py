@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +34,13 @@ from training.data.p5 import P5Folder, read_p5
 from training.data.review_table import ReviewCounts, write_reviews
 from training.data.reviews import COLUMN_GUESSES, Format
 from training.data.sources import Source, from_p5, from_parts
+from training.data.temporal import DEFAULT_CUT, cut_moments, split_by_time
 
-DEFAULT_LABELS: dict[Protocol, LabelScheme] = {"clean": "collaborative", "paper": "original"}
+DEFAULT_LABELS: dict[Protocol, LabelScheme] = {
+    "clean": "collaborative",
+    "paper": "original",
+    "temporal": "collaborative",
+}
 P5_TEACHER = "p5"
 
 
@@ -57,6 +62,8 @@ class PrepareConfig(BaseModel):
     """Not applied to P5 folders, which are taken as published."""
     max_bad_lines: int = Field(default=100, ge=0)
     protocol: Protocol = "clean"
+    cut: str = DEFAULT_CUT
+    """Under `temporal`: where validation and test begin, as shares or dates."""
     labels: LabelScheme | None = None
     """By default `collaborative`; `original` under `paper`."""
     seed: int = 0
@@ -97,12 +104,15 @@ def prepare(
         on_stage("reading")
         source = _read(config, folder / "parts", on_bytes)
         on_stage("histories")
-        neutral = config.protocol == "clean"
+        neutral = config.protocol != "paper"
         made = h.build(
             source.log,
             min_interactions=1 if source.p5 else config.min_interactions,
             numbering="neutral" if neutral else "appearance",
         )
+        cut = cut_moments(config.cut, made.timestamp) if config.protocol == "temporal" else None
+        if cut is not None:
+            made = replace(made, split=split_by_time(made.timestamp, cut))
         on_stage("labels")
         labels = _labels(scheme, made, source, config)
         on_stage("tables")
@@ -132,6 +142,7 @@ def prepare(
             min_interactions=1 if source.p5 else config.min_interactions,
             source_sha256=source.sha256,
             negatives=n_negatives > 0,
+            cut=cut,
         )
         (folder / "dataset.json").write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
     by_split = np.bincount(made.split, minlength=len(SPLITS))
@@ -158,7 +169,9 @@ def _checked_scheme(config: PrepareConfig) -> LabelScheme:
     unknown = sorted(set(config.columns) - set(roles))
     if unknown:
         raise InputError(f"--columns knows no {', '.join(unknown)}; it takes {', '.join(roles)}", field="columns")
-    if config.labels == "original" and config.protocol == "clean":
+    if config.p5 is not None and config.protocol == "temporal":
+        raise InputError("--protocol temporal needs times, which a P5 folder does not hold", field="protocol")
+    if config.labels == "original" and config.protocol != "paper":
         raise InputError(
             "--labels original leaks: its numbers were given over test items too; it needs --protocol paper",
             field="labels",
@@ -203,7 +216,7 @@ def _labels(scheme: LabelScheme, made: h.Histories, source: Source, config: Prep
         return published_style_labels(everything)
     train = made.split == h.TRAIN
     order = item_order(scheme, made.user_index[train], made.item_index[train], made.n_items, config.seed)
-    return fixed_width_labels(order) if config.protocol == "clean" else published_style_labels(order)
+    return fixed_width_labels(order) if config.protocol != "paper" else published_style_labels(order)
 
 
 def _write_catalogue(folder: Path, made: h.Histories, source: Source, labels: IntArray) -> CatalogueCounts:

@@ -74,14 +74,14 @@ def write_reviews(
 ) -> ReviewCounts:
     """Write REVIEWS, in input order.
 
-    Under `clean` a review has the split of its interaction, feature words come from training reviews, and a training
-    review whose text equals a held-out one's (5 words or more) is left out. Under `paper` splits are the source's or
-    random over all reviews, and feature words come from all of them. n_rows: rows of the log.
+    A review has the split of its interaction, feature words come from training reviews, and a training review whose
+    text equals a held-out one's (5 words or more) is left out. Under `paper` splits are the source's or random over all
+    reviews, and feature words come from all of them. n_rows: rows of the log.
     """
     rng = np.random.default_rng([seed, 7])
     places, n_set_aside = _places(histories, texts, n_rows, protocol, rng)
     has_explanations = texts.n_batches > 0 and "explanation" in texts.batch(0).columns
-    features = () if has_explanations else feature_words(_sample(texts, places, protocol == "clean", rng))
+    features = () if has_explanations else feature_words(_sample(texts, places, protocol != "paper", rng))
     n_reviews = 0
 
     def finish(number: int) -> pl.DataFrame:

@@ -79,7 +79,7 @@ def look_up(
     for begin in range(0, len(asked), _USERS_AT_ONCE):
         batch = range(begin, min(len(asked), begin + _USERS_AT_ONCE))
         histories = [tuple(asked.history(q).tolist()) for q in batch]
-        users = [int(asked.users[q]) for q in batch]
+        users = [asked.user(q) for q in batch]
         if candidates is not None:
             union = [candidates[q] for q in batch]
             task_of_source = score_task or Task.TOPN

@@ -57,7 +57,7 @@ def rank_sequential(ranker: Ranker, asked: Questions, *, fusion: bool, beam_widt
             history = tuple(asked.history(q).tolist())
             requests.append(
                 RankRequest(
-                    int(asked.users[q]),
+                    asked.user(q),
                     history,
                     n_items=LIST_LENGTH,
                     exclude=tuple(sorted(set(history))),
@@ -80,7 +80,7 @@ def rank_candidates(
     started = time.perf_counter()
     for batch in _batches(len(asked)):
         requests = [
-            ScoreRequest(int(asked.users[q]), tuple(candidates[q].tolist()), history=tuple(asked.history(q).tolist()))
+            ScoreRequest(asked.user(q), tuple(candidates[q].tolist()), history=tuple(asked.history(q).tolist()))
             for q in batch
         ]
         for q, answer in zip(batch, ranker.topn(requests, fusion=[fusion] * len(requests)), strict=True):

@@ -1,11 +1,13 @@
-"""Who is asked what: the leave-one-out protocol (design page, section 5), the same for every system that is measured.
+"""Who is asked what, the same for every system that is measured: each held-out interaction is a question.
 
-The history of a test user is everything before the test item, validation item included; of a validation user,
-everything before the validation item. Knows the dataset, not the systems.
+Its history is everything that the user bought before it. Under leave-one-out a user has one test item, whose history
+holds the validation item too; under `temporal` everything after the cut is asked, and whoever was not there before it
+is new to every system. Knows the dataset, not the systems.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,7 +16,7 @@ import numpy.typing as npt
 import polars as pl
 
 from rdrec_core.errors import DatasetError
-from training.data.dataset import Dataset, Split
+from training.data.dataset import SPLITS, Dataset, Split
 from training.learning.examples import draw_negatives
 
 NEGATIVES = 99
@@ -26,15 +28,25 @@ PAPER_WARNING = (
 
 @dataclass(frozen=True)
 class Questions:
-    """One question a user: users (Q,), targets (Q,) item indices, histories as CSR over the questions, oldest first."""
+    """Q questions, of one user each, in order of users and then of time; several of a user under `temporal`.
+
+    users (Q,), targets (Q,) item indices, histories as CSR over the questions, oldest first. new_users (U,): users
+    without training interactions, whose number no model has read.
+    """
 
     users: npt.NDArray[np.int64]
     targets: npt.NDArray[np.int64]
     indptr: npt.NDArray[np.int64]
     items: npt.NDArray[np.int64]
+    new_users: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
         return len(self.users)
+
+    def user(self, question: int) -> int | None:
+        """Who asks, as a model may be told: None for somebody new."""
+        user = int(self.users[question])
+        return None if user in self.new_users else user
 
     def history(self, question: int) -> npt.NDArray[np.int64]:
         """Item indices, oldest first."""
@@ -53,25 +65,34 @@ class Questions:
         lengths = self.lengths()[chosen]
         parts = [self.history(int(q)) for q in chosen]
         items = np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
-        return Questions(self.users[chosen], self.targets[chosen], np.concatenate([[0], np.cumsum(lengths)]), items)
+        indptr = np.concatenate([[0], np.cumsum(lengths)])
+        return Questions(self.users[chosen], self.targets[chosen], indptr, items, self.new_users)
 
 
 def questions(dataset: Dataset, split: Split, *, limit: int | None = None, seed: int = 0) -> Questions:
-    """Every user who has an item in the split (test or val), or `limit` of them drawn by seed.
+    """Every interaction of the split (test or val), or those of `limit` users drawn by seed.
 
     Raises DatasetError where the split is empty.
     """
     if split == "train":
         raise DatasetError("only the splits val and test can be evaluated")
-    indptr, items = dataset.sequences("train" if split == "val" else "val")
-    targets = dataset.targets(split).astype(np.int64)
-    users = np.flatnonzero(targets >= 0)
-    if not len(users):
+    rows = dataset.interactions
+    user_of = rows.user_index.astype(np.int64)
+    asked = np.flatnonzero(rows.split == SPLITS.index(split))
+    if not len(asked):
         raise DatasetError(f"{dataset.path} has no {split} interactions")
-    everybody = Questions(np.arange(len(targets)), targets, indptr, items.astype(np.int64))
+    users = np.unique(user_of[asked])
     if limit is not None and limit < len(users):
-        users = np.sort(np.random.default_rng(seed).permutation(users)[:limit])
-    return everybody.take(users)
+        users = np.random.default_rng(seed).permutation(users)[:limit]
+        asked = asked[np.isin(user_of[asked], users)]
+    begins = np.searchsorted(user_of, user_of[asked])  # rows are in order of users and time
+    lengths = asked - begins
+    indptr = np.concatenate([[0], np.cumsum(lengths)])
+    places = np.repeat(begins - indptr[:-1], lengths) + np.arange(indptr[-1])
+    trained = np.bincount(user_of[rows.split == SPLITS.index("train")], minlength=dataset.info.n_users)
+    new_users = frozenset(np.flatnonzero(trained == 0).tolist())
+    items = rows.item_index.astype(np.int64)
+    return Questions(user_of[asked], items[asked], indptr, items[places], new_users)
 
 
 def candidate_lists(
@@ -79,14 +100,16 @@ def candidate_lists(
 ) -> list[npt.NDArray[np.int64]]:
     """For each question the target and n items that the user never bought, in any split, shuffled.
 
-    From `negatives.parquet` where the dataset brought it, else uniform, a function of (seed, user) alone, so that a
-    sample of the users meets the same candidates as all of them.
+    From `negatives.parquet` where the dataset brought it, else uniform, a function of (seed, user) alone, and of the
+    question's number among those of its user after the first: a sample of the users meets the same candidates as all.
     """
     given = _given_negatives(dataset) if dataset.info.negatives else {}
     indptr, bought = dataset.sequences("test")
     lists = []
+    numbers: Counter[int] = Counter()
     for user, target in zip(asked.users.tolist(), asked.targets.tolist(), strict=True):
-        rng = np.random.default_rng([seed, user])
+        rng = np.random.default_rng([seed, user, numbers[user]] if numbers[user] else [seed, user])
+        numbers[user] += 1
         if user in given:
             negatives = given[user][given[user] != target]
         else:

@@ -123,7 +123,11 @@ def _section(key: tuple[Any, ...], runs: list[tuple[Path, dict[str, Any]]]) -> S
     frames = [
         pl.read_parquet(path.with_suffix(".parquet")) for path, _ in runs if path.with_suffix(".parquet").is_file()
     ]
-    ranks = pl.concat(frames).unique(["user_index", "system"], keep="first", maintain_order=True) if frames else None
+    ranks = (
+        pl.concat(frames).unique(["user_index", "target", "system"], keep="first", maintain_order=True)
+        if frames
+        else None
+    )
     title = f"{dataset}: {TASK_NAMES[task]}, split {split}, protocol {protocol}"
     return Section(title, fitted_on, n_users, runs[0][1].get("warning"), rows, differences, ranks)
 

@@ -21,7 +21,7 @@ from rdrec_core.replacing import replacing_file
 from training.evaluation.measure import Answers
 from training.evaluation.metrics import coverage, novelty, per_user, summary
 from training.evaluation.protocol import Questions
-from training.evaluation.significance import interval, paired_difference
+from training.evaluation.significance import by_user, interval, paired_difference
 
 HEADLINE = "NDCG@10"
 
@@ -41,32 +41,37 @@ class Measured:
 
 def ranking_record(measured: Measured, *, seed: int) -> dict[str, Any]:
     """Metrics, intervals, coverage, novelty and paired differences of a ranking table, ready for JSON."""
+    users = measured.asked.users
+    values = {
+        name: {metric: by_user(each, users) for metric, each in per_user(outcome.ranks).items()}
+        for name, outcome in measured.outcomes.items()
+    }
     rows = {}
     for name, outcome in measured.outcomes.items():
-        low, high = interval(per_user(outcome.ranks)[HEADLINE], np.random.default_rng(seed))
+        low, high = interval(values[name][HEADLINE], np.random.default_rng(seed))
         rows[name] = summary(outcome.ranks) | {
             f"{HEADLINE} low": low, f"{HEADLINE} high": high,
             "coverage@10": coverage(outcome.lists, len(measured.popularity)),
             "novelty@10": novelty(outcome.lists, measured.popularity), "users_per_s": outcome.users_per_s,
         }  # fmt: skip
-    mine = per_user(measured.outcomes[measured.main].ranks)
     differences = {
         name: {
             metric: paired_difference(
-                mine[metric], per_user(outcome.ranks)[metric], np.random.default_rng(seed)
+                values[measured.main][metric], theirs[metric], np.random.default_rng(seed)
             ).record()
             for metric in ("HR@10", HEADLINE)
         }
-        for name, outcome in measured.outcomes.items()
+        for name, theirs in values.items()
         if name != measured.main
     }
     return rows[measured.main] | {
-        "n_users": len(measured.asked), "main": measured.main, "rows": rows, "differences": differences,
+        "n_users": len(np.unique(users)), "n_questions": len(users), "main": measured.main, "rows": rows,
+        "differences": differences,
     }  # fmt: skip
 
 
 def rank_table(measured: Measured) -> pl.DataFrame:
-    """One row a user and system.
+    """One row a question and system.
 
     user_index, target, target_share (of the fitted purchases), history_length, system, rank (from 1, null where the
     list lacks the target), items (up to ten).

@@ -30,6 +30,20 @@ class Difference:
         return asdict(self) | {"significant": self.significant}
 
 
+def by_user(values: Floats, users: npt.NDArray[np.int64]) -> Floats:
+    """Values (Q,) of questions as one value a user, with the same mean; users (Q,) ascending.
+
+    Questions of one user are no independent draws. A user's value is the linearised ratio of sums: how much the mean
+    over questions is moved by having this user. Where everybody has one question it is that question's value.
+    """
+    _, owner, counts = np.unique(users, return_inverse=True, return_counts=True)
+    if len(counts) == len(values):
+        return values
+    mean = values.mean()
+    gaps = np.bincount(owner, weights=values - mean)
+    return np.asarray(mean + gaps * len(counts) / len(values))
+
+
 def bootstrap_means(values: Floats, rng: np.random.Generator, samples: int = 2000) -> Floats:
     """Means of `samples` resamples of the users, with replacement."""
     n = len(values)

@@ -22,7 +22,10 @@ def progress_bar(console: Console) -> Progress:
 
 def ranking_table(record: Mapping[str, Any]) -> Table:
     """One line a system, the measured one in bold."""
-    table = Table(title=f"{record['dataset']}: {record['task']}, split {record['split']}, {record['n_users']:,} users")
+    asked = f"{record['n_users']:,} users"
+    if record["n_questions"] != record["n_users"]:
+        asked = f"{record['n_questions']:,} questions of {asked}"
+    table = Table(title=f"{record['dataset']}: {record['task']}, split {record['split']}, {asked}")
     table.add_column("system")
     for name in (*COLUMNS, "coverage", "users/s"):
         table.add_column(name, justify="right")
@@ -40,12 +43,12 @@ def groups_table(record: Mapping[str, Any]) -> Table:
     table.add_column("system")
     groups = {"all": record} | record["groups"]
     for name, group in groups.items():
-        table.add_column(f"{name} ({group['n_users']:,})", justify="right")
+        table.add_column(f"{name} ({group['n_questions']:,})", justify="right")
     for system in record["rows"]:
         cells = []
         for group in groups.values():
             row = group["rows"][system]
-            cells.append(f"{row['HR@10']:.4f} / {row['NDCG@10']:.4f}" if group["n_users"] else "-")
+            cells.append(f"{row['HR@10']:.4f} / {row['NDCG@10']:.4f}" if group["n_questions"] else "-")
         table.add_row(system, *cells, style="bold" if system == record["main"] else None)
     return table
 

@@ -34,7 +34,7 @@ def by_purchases(
     }
     return {
         name: {
-            "n_users": int(mask.sum()),
+            "n_questions": int(mask.sum()),
             "rows": {system: summary(each.ranks[mask]) for system, each in answers.items()},
         }
         for name, mask in masks.items()
