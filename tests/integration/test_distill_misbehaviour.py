@@ -23,7 +23,7 @@ import pytest
 from tests.chat_server import Call, ChatServer, Reply, completion
 from tests.rationale_dataset import write_dataset
 from training.rationale.chat import Generation
-from training.rationale.journal import Journal
+from training.rationale.journal import AnswerJournal
 from training.rationale.openai import OpenAITeacher
 from training.rationale.prompt import STRICT_SYSTEM, question
 
@@ -103,7 +103,7 @@ def test_each_review_is_answered_once_across_three_kills(tmp_path: Path) -> None
         environment = os.environ | {"RDREC_TEACHER_API_KEY": "sk-very-secret"}
         generation = Generation("m", 0.0, 120, True)
         teacher = OpenAITeacher(server.url, generation, concurrency=1, timeout_s=1.0, max_attempts=1)
-        key = Journal(journal_path, teacher).key
+        key = AnswerJournal(journal_path, teacher).key
         keys = {
             (q.system, q.prompt): key(q)
             for n in range(N_DISTINCT)

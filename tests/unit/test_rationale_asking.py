@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from training.rationale.asking import SORT_WINDOW, Tally, ask_all
+from training.rationale.asking import SORT_WINDOW, AskingTally, ask_all
 from training.rationale.budget import Budget, Prices
-from training.rationale.journal import Journal, Spent
+from training.rationale.journal import AnswerJournal, Spent
 from training.rationale.judging import Judgement
 from training.rationale.parse import Rationale
 from training.rationale.prompt import question
-from training.rationale.report import SAMPLES, Report, Sample
+from training.rationale.report import SAMPLES, JudgedReview, Report
 from training.rationale.teacher import Answer, Question, TeacherError, UnansweredError
 
 GOOD = "The user likes soft toys. The item is a soft bear."
@@ -56,15 +56,15 @@ def run(
     *,
     stop_after: int | None = None,
     **limits: float,
-) -> Tally:
-    async def main() -> Tally:
+) -> AskingTally:
+    async def main() -> AskingTally:
         stop = asyncio.Event()
 
-        def observe(tally: Tally) -> None:
+        def observe(tally: AskingTally) -> None:
             if stop_after is not None and tally.asked >= stop_after:
                 stop.set()
 
-        with Journal(path, teacher) as journal:
+        with AnswerJournal(path, teacher) as journal:
             budget = Budget(journal.spent(), Prices(), max_completion_tokens=20, **limits)  # type: ignore[arg-type]
             return await ask_all(
                 reviews, teacher, journal, budget, Prices(), clock=lambda: 0.0, stop=stop, observe=observe
@@ -135,7 +135,7 @@ def test_stop_ends_after_what_is_under_way(tmp_path: Path) -> None:
     tally = run([f"Review number {n}." for n in range(300)], teacher, tmp_path / "j", stop_after=20)
     assert tally.stopped == "interrupted"
     assert 20 <= tally.asked <= 20 + teacher.concurrency
-    with Journal(tmp_path / "j", teacher) as journal:
+    with AnswerJournal(tmp_path / "j", teacher) as journal:
         assert journal.spent().answers == teacher.asked.total(), "nothing that was asked is thrown away"
 
 
@@ -195,7 +195,7 @@ def test_the_report_samples_every_row_alike() -> None:
     for seed in range(300):
         report = Report(random.Random(seed))
         for n in range(60):
-            report.add(Sample(str(n), Rationale("The user is.", "The item is."), judgement))
+            report.add(JudgedReview(str(n), Rationale("The user is.", "The item is."), judgement))
         kept = [sample.review for sample in report.samples[("ok", "")]]
         assert len(set(kept)) == SAMPLES
         seen.update(kept)
@@ -208,7 +208,7 @@ def test_the_report_samples_every_row_alike() -> None:
 def test_the_report_escapes_what_reviews_hold() -> None:
     report = Report(random.Random(0))
     unparsed = Judgement(verdict="unparsed", reason="no two sentences", score=None, use=False)
-    report.add(Sample("a | b <script>alert(1)</script> " + "long " * 200, None, unparsed))
+    report.add(JudgedReview("a | b <script>alert(1)</script> " + "long " * 200, None, unparsed))
     text = report.markdown("T")
     assert "a \\| b &lt;script>" in text
     assert "long …" in text

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from training.rationale.grounding import content_stems, grounding, word_count
+from training.rationale.grounding import content_stems, grounding
 from training.rationale.judging import Thresholds, judge
+from training.rationale.languages import word_count
 from training.rationale.parse import Rationale
 
 REVIEW = "My daughter loved these dolls; the hair is so soft."
@@ -38,6 +39,7 @@ def test_word_count() -> None:
     assert word_count("Great!") == 1
     assert word_count("Don't like it -- at all...") == 5
     assert word_count("¡Qué buen regalo!") == 3
+    assert word_count("这个玩具很好。孩子很喜欢") == 6, "every two characters where no blank parts words"
 
 
 GOOD = Rationale("The user wants a doll for their daughter.", "The item has soft hair.")

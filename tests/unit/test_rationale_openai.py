@@ -85,6 +85,7 @@ async def test_the_request_is_a_chat_completion_with_schema_and_key() -> None:
         Reply(b'{"choices": []}'),
         Reply(b'{"choices": [{}]}'),
         Reply(b'{"choices": [{"message": {"content": 5}}]}'),
+        Reply(b'{"error": {"message": "Provider returned error", "code": 502}}'),
         Reply(b"\xff\xfe"),
         Reply(GOOD.body, delay_s=1.5),
     ],
@@ -101,6 +102,7 @@ async def test_the_request_is_a_chat_completion_with_schema_and_key() -> None:
         "no-choice",
         "no-message",
         "no-text",
+        "error-in-200",
         "bytes",
         "slow",
     ],
@@ -159,6 +161,109 @@ async def test_what_waiting_cannot_mend_stops_the_run(status: int) -> None:
         assert server.sent.total() == 1
     assert not isinstance(caught.value, UnansweredError)
     assert "sk-secret" not in str(caught.value)
+
+
+def error(status: int, message: str, **more: object) -> Reply:
+    return Reply(json.dumps({"error": {"message": message, **more}}).encode(), status=status)
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (error(402, "Insufficient Balance", code="invalid_request_error"), "402.*Insufficient Balance"),
+        (error(429, "You exceeded your quota.", type="insufficient_quota"), "429.*You exceeded your quota"),
+        (error(429, "No money left.", code="billing_hard_limit_reached"), "No money left"),
+        (error(200, "Add credits.", code=402), "402.*Add credits"),
+        (error(404, "The model `m` does not exist", code="model_not_found"), "404.*The model `m` does not exist"),
+        (error(400, "Unsupported value: 'n' does not support 1.", code="unsupported_value"), "'n' does not support 1"),
+        (Reply(b'{"detail": "the model is not supported"}', status=400), "the model is not supported"),
+    ],
+    ids=["402", "quota", "billing", "402-in-200", "404", "400", "detail"],
+)
+async def test_an_empty_purse_or_a_refused_parameter_stops_at_once_with_the_servers_words(
+    reply: Reply, words: str
+) -> None:
+    waits = Waits()
+    with ChatServer(lambda call: reply) as server:
+        with pytest.raises(TeacherError, match=words) as caught:
+            await make(server.url, waits).ask([ASKED])
+        assert server.sent.total() <= 2  # a refusal is tried without the schema too
+    assert not isinstance(caught.value, UnansweredError)
+    assert waits == []
+
+
+async def test_a_rate_limit_that_speaks_of_a_quota_is_waited_for() -> None:
+    waits = Waits()
+    busy = error(429, "You exceeded your current quota, retry in 3 s.", code="rate_limit_exceeded")
+    with ChatServer(first(busy, busy)) as server:
+        assert (await make(server.url, waits).ask([ASKED]))[0].text
+    assert len(waits) == 2
+
+
+async def test_an_echoed_key_is_not_repeated() -> None:
+    for echoed in ("sk-secret", "quite-another-secret"):
+        said = error(401, f"Incorrect API key provided: {echoed}. Look it up.")
+        with ChatServer(lambda call, said=said: said) as server, pytest.raises(TeacherError) as caught:  # type: ignore[misc]
+            await make(server.url, key="quite-another-secret").ask([ASKED])
+        assert echoed not in str(caught.value)
+        assert "Look it up." in str(caught.value)
+
+
+@pytest.mark.parametrize("param", ["max_tokens", "temperature"])
+@pytest.mark.parametrize("schema", [True, False])
+async def test_limits_that_are_refused_are_spelled_anew_once_for_the_run(param: str, schema: bool) -> None:
+    bodies: list[dict[str, object]] = []
+
+    def script(call: Call) -> Reply:
+        bodies.append(call.body)
+        if "response_format" in call.body and not schema:
+            return error(400, "response_format is unknown")
+        if param in call.body:
+            return error(400, f"Unsupported parameter: '{param}' is not supported with this model.", param=param)
+        return GOOD
+
+    with ChatServer(script) as server:
+        teacher = make(server.url)
+        for n in range(4):
+            assert (await teacher.ask([question(f"I love soft toys, {n} of them.")]))[0].text
+    assert len(bodies) == 4 + (1 if schema else 2)
+    for body in bodies[-4:]:
+        assert body["max_completion_tokens"] == 77
+        assert "max_tokens" not in body
+        assert "temperature" not in body
+        assert ("response_format" in body) == schema
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ({"content": [{"type": "text", "text": "The user "}, {"type": "text", "text": "likes."}]}, "The user likes."),
+        ({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}, {"text": "A."}]}, "A."),
+        ({"content": ["The user likes."]}, "The user likes."),
+        ({"content": []}, ""),
+        ({}, ""),
+        ({"content": None, "reasoning_content": "Let me see."}, ""),
+        ({"content": None, "refusal": "I cannot help."}, "I cannot help."),
+    ],
+    ids=["parts", "thinking", "strings", "no-part", "missing", "reasoning", "refusal"],
+)  # fmt: skip
+async def test_content_of_every_shape_is_an_answer(message: dict[str, object], text: str) -> None:
+    payload = {"choices": [{"message": {"role": "assistant", **message}, "finish_reason": "content_filter"}]}
+    waits = Waits()
+    with ChatServer(lambda call: Reply(json.dumps(payload).encode())) as server:
+        assert (await make(server.url, waits).ask([ASKED]))[0].text == text
+        assert server.sent.total() == 1
+    assert waits == []
+
+
+async def test_a_filtered_review_is_an_empty_answer_and_not_asked_again() -> None:
+    filtered = error(400, "The response was filtered", code="content_filter", param="prompt")
+    waits = Waits()
+    with ChatServer(lambda call: filtered) as server:
+        answer = (await make(server.url, waits).ask([ASKED]))[0]
+        assert server.sent.total() == 1
+    assert (answer.text, answer.prompt_tokens, answer.completion_tokens) == ("", 0, 0)
+    assert waits == []
 
 
 async def test_a_server_that_never_answers_stops_the_run() -> None:
@@ -225,6 +330,5 @@ def test_an_address_that_is_none_or_holds_a_key_is_refused(url: str) -> None:
 def test_settings_hold_all_that_alters_an_answer_and_no_key() -> None:
     settings = make("http://host/v1/", key="sk-secret").settings
     assert "sk-secret" not in json.dumps(dict(settings))
-    assert settings == {
-        "url": "http://host/v1", "model": "m", "temperature": 0.25, "max_completion_tokens": 77, "structured": True,
-    }  # fmt: skip
+    assert settings == {"model": "m", "temperature": 0.25, "max_completion_tokens": 77, "structured": True}
+    assert settings == make("http://elsewhere:81/v1").settings, "a server that moved is the same teacher"

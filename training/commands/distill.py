@@ -23,6 +23,17 @@ def distill(
     temperature: Annotated[float, typer.Option(help="Sampling temperature; 0 is greedy.")] = 0.0,
     max_completion_tokens: Annotated[int, typer.Option(help="Tokens an answer may take.")] = 120,
     structured: Annotated[bool, typer.Option(help="Ask for JSON by schema where the server takes it.")] = True,
+    request_style: Annotated[
+        str,
+        typer.Option(
+            help="auto | classic (`max_tokens`, a temperature) | modern (`max_completion_tokens`, none); "
+            "auto asks the server, and is classic for batch."
+        ),
+    ] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto | float32 | bfloat16 (transformers).")] = "auto",
+    language: Annotated[
+        str, typer.Option(help="Language of the rationales: a name or code, or auto for each review's own.")
+    ] = "auto",
     timeout_s: Annotated[float, typer.Option(help="Seconds a request may take.")] = 60.0,
     max_attempts: Annotated[int, typer.Option(help="Tries a request before its review stays open.")] = 8,
     max_tokens_total: Annotated[int | None, typer.Option(help="Stop before this many tokens are spent.")] = None,
@@ -64,12 +75,13 @@ def distill(
 
     from rdrec_core.errors import InputError
     from training.data.dataset import Dataset
-    from training.rationale.asking import Tally
+    from training.rationale.asking import AskingTally
     from training.rationale.batch import BatchTeacher, open_questions, read_answers, write_shards
     from training.rationale.budget import Prices
-    from training.rationale.distill import Limits, ask_about, judge_and_write, reviews_to_ask
-    from training.rationale.journal import Journal
+    from training.rationale.distill import Limits, ask_about, judge_and_write, reviews_to_ask, training_texts
+    from training.rationale.journal import AnswerJournal
     from training.rationale.judging import Thresholds
+    from training.rationale.languages import languages_for
     from training.rationale.progress import DistillProgress, stop_on_interrupt
     from training.rationale.selection import TeacherOptions, open_teacher
     from training.rationale.table import count_training_reviews
@@ -85,6 +97,8 @@ def distill(
         temperature=temperature,
         max_completion_tokens=max_completion_tokens,
         structured=structured,
+        request_style=request_style,
+        dtype=dtype,
         timeout_s=timeout_s,
         max_attempts=max_attempts,
     )
@@ -104,6 +118,7 @@ def distill(
     console = Console(stderr=True)
     say = partial(console.print, soft_wrap=True, highlight=False)
     data = Dataset(dataset)
+    languages = languages_for(language, training_texts(data))
     # Beside the folder, not in it: preparing the dataset anew replaces the folder, and answers have been paid for.
     book_path = journal or dataset.resolve().with_name(f"{dataset.resolve().name}-rationale-journal.sqlite")
     stopped = failure = ""
@@ -113,13 +128,13 @@ def distill(
             raise InputError("--teacher batch needs --shards DIR, --answers DIR or both", field="--shards")
         if limits.max_tokens_total is not None or limits.max_cost is not None:
             raise InputError("a budget cannot be kept for a batch; send fewer shards", field="--max-tokens-total")
-        batch = BatchTeacher(options.generation())
+        batch = BatchTeacher(options.generation(), modern=options.request_style == "modern")
         who: Identity = batch
-        with Journal(book_path, batch) as book:
+        with AnswerJournal(book_path, batch) as book:
             if answers is not None:
                 say(f"read {answers}: {read_answers(answers, book, prices, time.time()).summary()}")
             if shards is not None:
-                questions = open_questions(reviews_to_ask(data, thresholds), book)
+                questions = open_questions(reviews_to_ask(data, thresholds), book, languages)
                 written = write_shards(questions, book, batch, shards, shard_size)
                 say(f"wrote {written.questions:,} questions in {written.shards} shards to {shards}")
         if answers is None:
@@ -129,7 +144,7 @@ def distill(
             raise InputError("--shards and --answers belong to --teacher batch", field="--shards")
         who = live = open_teacher(teacher, options)
 
-        async def ask(book: Journal) -> Tally:
+        async def ask(book: AnswerJournal) -> AskingTally:
             stop = asyncio.Event()
             with stop_on_interrupt(stop, console), DistillProgress(console, count_training_reviews(data)) as progress:
                 return await ask_about(
@@ -139,23 +154,24 @@ def distill(
                     thresholds=thresholds,
                     limits=limits,
                     prices=prices,
+                    languages=languages,
                     stop=stop,
                     observe=progress.update,
                 )
 
-        with Journal(book_path, live) as book:
+        with AnswerJournal(book_path, live) as book:
             try:
                 tally = asyncio.run(ask(book))
             except asyncio.CancelledError:
-                tally = Tally(stopped="interrupted")
+                tally = AskingTally(stopped="interrupted")
         if tally.stopped == "interrupted":
             say("interrupted: no table was written; run the same command again to go on")
             raise typer.Exit(INTERRUPTED)
         say(f"{tally.asked:,} answers in this run, {tally.reasked:,} of them to the strict question")
         stopped, failure = tally.stopped, tally.last_failure
 
-    with Journal(book_path, who) as book:
-        verdicts, unanswered = judge_and_write(data, who.name, book, thresholds, random.Random(seed))
+    with AnswerJournal(book_path, who) as book:
+        verdicts, unanswered = judge_and_write(data, who.name, book, thresholds, random.Random(seed), languages)
         spent = book.spent()
     verdicts.print(Console())
     say(f"in all {spent.answers:,} answers, {spent.tokens:,} tokens, cost {spent.cost:.2f}")

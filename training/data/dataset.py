@@ -61,7 +61,7 @@ RATIONALES = {
     "item_index": pl.Int32,
     "user_preference": pl.String,
     "item_attributes": pl.String,
-    "verdict": pl.String,  # ok | unparsed | ungrounded (the review too short, or the rationale not borne out)
+    "verdict": pl.String,  # ok | unparsed | ungrounded (review too short, or rationale not borne out) | other_language
     "use": pl.Boolean,  # whether the row trains: verdict ok, or ungrounded and kept by --keep-ungrounded
     "grounding": pl.Float32,  # 0..1; null where there is no rationale
     "teacher": pl.String,

@@ -13,17 +13,19 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from training.rationale.budget import Budget, Prices
-from training.rationale.journal import Journal
+from training.rationale.journal import AnswerJournal
+from training.rationale.languages import ENGLISH, Language, Languages
 from training.rationale.parse import Rationale, parse
 from training.rationale.prompt import question
 from training.rationale.teacher import Answer, Question, Teacher, TeacherError, UnansweredError
 
+ENGLISH_ONLY = Languages()
 SORT_WINDOW = 16
 """Batches that are gathered and sorted by length together, so that a local model pads little."""
 
 
 @dataclass
-class Tally:
+class AskingTally:
     """Running counts of one asking; `reviews` counts those that need nothing more."""
 
     reviews: int = 0
@@ -43,16 +45,16 @@ class Settled:
     rationale: Rationale | None = None
 
 
-def look_up(review: str, journal: Journal) -> Settled:
+def look_up(review: str, journal: AnswerJournal, language: Language = ENGLISH) -> Settled:
     """First the ordinary question, then, when its answer cannot be parsed, the strict one."""
     answers: list[tuple[Answer, float]] = []
     for strict in (False, True):
-        asked = question(review, strict=strict)
-        entry = journal.get(journal.key(asked))
+        asked = question(review, strict=strict, language=language)
+        entry = journal.get(asked)
         if entry is None:
             return Settled(open=asked, answers=answers)
         answers.append((entry.answer, entry.cost))
-        rationale = parse(entry.answer.text, truncated=entry.answer.truncated)
+        rationale = parse(entry.answer.text, truncated=entry.answer.truncated, language=language)
         if rationale is not None:
             return Settled(open=None, answers=answers, rationale=rationale)
     return Settled(open=None, answers=answers)
@@ -61,19 +63,20 @@ def look_up(review: str, journal: Journal) -> Settled:
 async def ask_all(
     reviews: Iterable[str | None],
     teacher: Teacher,
-    journal: Journal,
+    journal: AnswerJournal,
     budget: Budget,
     prices: Prices,
     *,
+    languages: Languages = ENGLISH_ONLY,
     clock: Callable[[], float],
     stop: asyncio.Event,
-    observe: Callable[[Tally], None],
-) -> Tally:
+    observe: Callable[[AskingTally], None],
+) -> AskingTally:
     """Ask whatever is open about these reviews (None: nothing to ask). `stop` ends it after the calls under way.
 
     Raises TeacherError when the teacher cannot go on; everything answered until then is in the journal.
     """
-    run = _Asking(teacher, journal, budget, prices, clock, stop, observe)
+    run = _Asking(teacher, journal, budget, prices, languages, clock, stop, observe)
     try:
         async with asyncio.TaskGroup() as group:
             for _ in range(teacher.concurrency):
@@ -90,13 +93,14 @@ async def ask_all(
 @dataclass
 class _Asking:
     teacher: Teacher
-    journal: Journal
+    journal: AnswerJournal
     budget: Budget
     prices: Prices
+    languages: Languages
     clock: Callable[[], float]
     stop: asyncio.Event
-    observe: Callable[[Tally], None]
-    tally: Tally = field(default_factory=Tally)
+    observe: Callable[[AskingTally], None]
+    tally: AskingTally = field(default_factory=AskingTally)
     failures_in_a_row: int = 0
 
     def __post_init__(self) -> None:
@@ -110,7 +114,7 @@ class _Asking:
             if self.stop.is_set():
                 self.tally.stopped = self.tally.stopped or "interrupted"
                 break
-            asked = None if review is None else look_up(review, self.journal).open
+            asked = None if review is None else look_up(review, self.journal, self.languages.of(review)).open
             if asked is None or asked.review in self.under_way:
                 self._done(1)
                 continue
@@ -133,7 +137,7 @@ class _Asking:
         while (batch := await self.queue.get()) is not None:
             unparsed = await self._ask(batch)
             if unparsed:
-                await self._ask([question(q.review, strict=True) for q in unparsed])
+                await self._ask([question(q.review, strict=True, language=q.language) for q in unparsed])
             self.under_way.difference_update(q.review for q in batch)
 
     async def _ask(self, batch: list[Question]) -> list[Question]:
@@ -162,7 +166,7 @@ class _Asking:
         again = [
             q
             for q, a in zip(batch, answers, strict=True)
-            if not q.strict and parse(a.text, truncated=a.truncated) is None
+            if not q.strict and parse(a.text, truncated=a.truncated, language=q.language) is None
         ]
         self._done(len(batch) - len(again))
         return again

@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterator
 from pydantic import BaseModel, ConfigDict, Field
 
 from training.data.dataset import Dataset
-from training.rationale.asking import Tally, ask_all, look_up
+from training.rationale.asking import ENGLISH_ONLY, AskingTally, ask_all, look_up
 from training.rationale.budget import Budget, Prices
-from training.rationale.journal import Journal
+from training.rationale.journal import AnswerJournal
 from training.rationale.judging import Thresholds, judge
+from training.rationale.languages import Languages
 from training.rationale.prompt import PROMPT_VERSION
-from training.rationale.report import Report, Sample
+from training.rationale.report import JudgedReview, Report
 from training.rationale.table import Review, training_reviews, write_rationales
 from training.rationale.teacher import Teacher
 
@@ -37,15 +38,16 @@ class Limits(BaseModel):
 async def ask_about(
     dataset: Dataset,
     teacher: Teacher,
-    journal: Journal,
+    journal: AnswerJournal,
     *,
     thresholds: Thresholds,
     limits: Limits,
     prices: Prices,
+    languages: Languages = ENGLISH_ONLY,
     stop: asyncio.Event,
-    observe: Callable[[Tally, Budget], None],
+    observe: Callable[[AskingTally, Budget], None],
     clock: Callable[[], float] = time.time,
-) -> Tally:
+) -> AskingTally:
     """The first pass. The teacher is closed at the end, whatever the end.
 
     Raises TeacherError when the teacher cannot go on; the journal keeps what was answered.
@@ -64,6 +66,7 @@ async def ask_about(
             journal,
             budget,
             prices,
+            languages=languages,
             clock=clock,
             stop=stop,
             observe=lambda tally: observe(tally, budget),
@@ -77,8 +80,18 @@ def reviews_to_ask(dataset: Dataset, thresholds: Thresholds) -> Iterator[str | N
     return (r.text if thresholds.worth_asking(r.text) else None for r in training_reviews(dataset))
 
 
+def training_texts(dataset: Dataset) -> Iterator[str]:
+    """The training reviews' texts, as `languages_for` samples them."""
+    return (review.text for review in training_reviews(dataset))
+
+
 def judge_and_write(
-    dataset: Dataset, teacher_name: str, journal: Journal, thresholds: Thresholds, rng: random.Random
+    dataset: Dataset,
+    teacher_name: str,
+    journal: AnswerJournal,
+    thresholds: Thresholds,
+    rng: random.Random,
+    languages: Languages = ENGLISH_ONLY,
 ) -> tuple[Report, int]:
     """The second pass: rationales.parquet from what the journal holds.
 
@@ -90,7 +103,7 @@ def judge_and_write(
     def rows() -> Iterator[dict[str, object]]:
         nonlocal unanswered
         for review in training_reviews(dataset):
-            row = _row(review, teacher_name, journal, thresholds, report)
+            row = _row(review, teacher_name, journal, thresholds, languages, report)
             if row is None:
                 unanswered += 1
             else:
@@ -101,7 +114,12 @@ def judge_and_write(
 
 
 def _row(
-    review: Review, teacher_name: str, journal: Journal, thresholds: Thresholds, report: Report
+    review: Review,
+    teacher_name: str,
+    journal: AnswerJournal,
+    thresholds: Thresholds,
+    languages: Languages,
+    report: Report,
 ) -> dict[str, object] | None:
     """One row of RATIONALES, None while the review's question is open.
 
@@ -109,20 +127,23 @@ def _row(
     answers, so totals of what was paid come from the journal, not from a sum over rows.
     """
     rationale = None
+    last_answer = ""
+    language = languages.of(review.text)
     tokens: tuple[int | None, int | None] = (0, 0)
     cost = 0.0
     if thresholds.worth_asking(review.text):
-        settled = look_up(review.text, journal)
+        settled = look_up(review.text, journal, language)
         if settled.open is not None:
             return None
         rationale = settled.rationale
+        last_answer = settled.answers[-1][0].text
         tokens = (
             _sum([answer.prompt_tokens for answer, _ in settled.answers]),
             _sum([answer.completion_tokens for answer, _ in settled.answers]),
         )
         cost = sum(cost for _, cost in settled.answers)
-    judgement = judge(rationale, review.text, review.title, thresholds)
-    report.add(Sample(" ".join(review.text.split()), rationale, judgement))
+    judgement = judge(rationale, review.text, review.title, thresholds, language=language, last_answer=last_answer)
+    report.add(JudgedReview(" ".join(review.text.split()), rationale, judgement))
     return {
         "user_index": review.user_index,
         "item_index": review.item_index,

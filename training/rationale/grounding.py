@@ -1,20 +1,26 @@
 """How much of a rationale the review and the item's title bear out: the guard against invented attributes.
 
-Stemmed word overlap, a pure function of the texts. It does not understand synonyms or negation; it is there to catch
-what a teacher made up, such as the attributes that the paper's teacher invents for short reviews (its appendix A.2.1).
+Overlap of stemmed words, or of characters where the language parts no words or has no stemmer: a pure function of the
+texts. It does not understand synonyms or negation; it is there to catch what a teacher made up, such as the attributes
+that the paper's teacher invents for short reviews (its appendix A.2.1).
 """
 
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
+from typing import Any
 
 import snowballstemmer
+from stop_words import StopWordError, get_stop_words
 
+from training.rationale.languages import ENGLISH, Language
 from training.rationale.prompt import STRICT_SYSTEM, SYSTEM, TEMPLATE
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
-_STEMMER = snowballstemmer.stemmer("english")
+_HAN_KANA = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]|[\u3040-\u309f]+|[\u30a0-\u30ff]+|[\u0e00-\u0eff]+")
+_CHARACTERS = {"zh": 2, "ja": 2, "ko": 2, "th": 3, "vi": 0}
+"""How many characters are compared at a time, Han ones singly; 0: whole words. A language of neither kind: 4."""
 
 # Function words carry no claim.
 _FUNCTION = (
@@ -35,36 +41,64 @@ _FRAME = (
 )
 
 
-@lru_cache(maxsize=4096)
-def stem(word: str) -> str:
-    """English Snowball stem of a lower-cased word without its possessive ending."""
-    return str(_STEMMER.stemWord(re.sub(r"['’]s$", "", word.lower())))
+@cache
+def _stemmer(name: str) -> Any:
+    return snowballstemmer.stemmer(name)
 
 
-def _stems(text: str) -> list[str]:
-    return [stem(word) for word in _WORD.findall(text)]
+@lru_cache(maxsize=16384)
+def stem(word: str, language: Language = ENGLISH) -> str:
+    """Snowball stem of a lower-cased word without an English possessive ending; the word where there is no stemmer."""
+    word = word.lower()
+    if language is ENGLISH:
+        word = re.sub(r"['’]s$", "", word)
+    return str(_stemmer(language.stemmer).stemWord(word)) if language.stemmer else word
 
 
-_TOLERATED = frozenset(_stems(" ".join((_FUNCTION, _FRAME, SYSTEM, STRICT_SYSTEM, TEMPLATE))))
+def _units(text: str, language: Language) -> list[str]:
+    """What is compared: stems, or short runs of characters."""
+    size = 0 if language.stemmer else _CHARACTERS.get(language.code, 4)
+    if not size:
+        return [stem(word, language) for word in _words(text, language)]
+    units: list[str] = []
+    for word in _words(text, language):
+        runs = _HAN_KANA.findall(word) or [word.lower()]
+        units += [run[n : n + size] for run in runs for n in range(max(len(run) - size, 0) + 1)]
+    return units
 
 
-def content_stems(text: str) -> list[str]:
-    """The stems that make a claim, in order, repeats included."""
-    return [s for s in _stems(text) if s not in _TOLERATED]
+def _words(text: str, language: Language) -> list[str]:
+    """French and Italian articles part from their word at the apostrophe; English contractions stay whole."""
+    if language.code in ("fr", "it"):
+        text = re.sub(r"(?<=\w)['’](?=\w)", " ", text)
+    return _WORD.findall(text)
 
 
-def grounding(rationale: str, *evidence: str) -> float:
+@cache
+def _tolerated(language: Language) -> frozenset[str]:
+    """Units that make no claim: function words, the words of the frame, and in English those of the question."""
+    if language is ENGLISH:
+        return frozenset(_units(" ".join((_FUNCTION, _FRAME, SYSTEM, STRICT_SYSTEM, TEMPLATE)), language))
+    try:
+        function = get_stop_words(language.code)
+    except StopWordError:
+        function = []
+    return frozenset(_units(" ".join((*function, language.frame)), language))
+
+
+def content_stems(text: str, language: Language = ENGLISH) -> list[str]:
+    """The stems (or runs of characters) that make a claim, in order, repeats included."""
+    tolerated = _tolerated(language)
+    return [unit for unit in _units(text, language) if unit not in tolerated]
+
+
+def grounding(rationale: str, *evidence: str, language: Language = ENGLISH) -> float:
     """Share of the rationale's content words that some evidence text holds, 0 to 1.
 
     A rationale without any content word claims nothing that could be borne out and scores 0.
     """
-    claims = content_stems(rationale)
+    claims = content_stems(rationale, language)
     if not claims:
         return 0.0
-    support = {s for text in evidence for s in _stems(text)}
+    support = {unit for text in evidence for unit in _units(text, language)}
     return sum(claim in support for claim in claims) / len(claims)
-
-
-def word_count(text: str) -> int:
-    """Words of a review, as the length threshold counts them."""
-    return len(_WORD.findall(text))

@@ -2,9 +2,10 @@
 
 SQLite in WAL mode, one commit an answer: a kill -9 at any point loses only what was not yet committed, and a torn
 write is rolled back when the journal is opened again (a power cut may lose the last commits, never the file). Rows are
-only ever added; triggers refuse anything else. The key is a hash of all that shapes an answer, so another prompt,
-teacher or setting finds nothing and starts anew beside the old answers. Knows no parsing and no verdicts: those are
-recomputed from the raw text, so that a better parser costs nothing.
+only ever added; triggers refuse anything else. The key is a hash of all that shapes an answer (prompt, teacher and
+model, settings; not the address of a server, which may move), so another one finds nothing and starts anew beside the
+old answers. Knows no parsing and no verdicts: those are recomputed from the raw text, so that a better parser costs
+nothing.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Spent:
         return self.prompt_tokens + self.completion_tokens
 
 
-class Journal:
+class AnswerJournal:
     """One file; one process at a time (a second one gets a DatasetError). Use as a context manager."""
 
     def __init__(self, path: Path, teacher: Identity) -> None:
@@ -66,6 +67,7 @@ class Journal:
         description = {"prompt_version": PROMPT_VERSION, "teacher": teacher.name, "settings": dict(teacher.settings)}
         self._description = json.dumps(description, sort_keys=True)
         self.run = hashlib.sha256(self._description.encode()).hexdigest()[:32]
+        self.runs = [self.run]
 
     def __enter__(self) -> Self:
         try:
@@ -74,6 +76,8 @@ class Journal:
                 self._db.execute(f"PRAGMA {pragma}")
             self._db.executescript(_SCHEMA)
             self._db.execute("INSERT OR IGNORE INTO run VALUES (?, ?)", (self.run, self._description))
+            known = self._db.execute("SELECT id, description FROM run").fetchall()
+            self.runs += [run for run, description in known if self._is_older_spelling(run, description)]
         except sqlite3.Error as error:
             busy = "locked" in str(error)
             reason = "another `rdrec distill` is using it" if busy else f"it is not a journal ({error})"
@@ -85,19 +89,29 @@ class Journal:
     ) -> None:
         self._db.close()
 
-    def key(self, question: Question) -> str:
+    def _is_older_spelling(self, run: str, description: str) -> bool:
+        """Whether a run of an older file is this one: there the server's address was among the settings."""
+        other = json.loads(description)
+        other.get("settings", {}).pop("url", None)
+        return run != self.run and json.dumps(other, sort_keys=True) == self._description
+
+    def key(self, question: Question, run: str | None = None) -> str:
         """128 bits over the run (prompt version, teacher, settings) and every word that is sent."""
-        digest = hashlib.sha256(self.run.encode())
+        digest = hashlib.sha256((run or self.run).encode())
         for part in (question.system, question.prompt):
             digest.update(b"\0" + part.encode("utf-8", "surrogatepass"))
         return digest.hexdigest()[:32]
 
-    def get(self, key: str) -> Entry | None:
-        """The answer stored under this key, if any."""
-        row = self._db.execute(
-            "SELECT text, prompt_tokens, completion_tokens, truncated, cost FROM answer WHERE key = ?", (key,)
-        ).fetchone()
-        return None if row is None else Entry(Answer(row[0], row[1], row[2], bool(row[3])), row[4])
+    def get(self, question: Question) -> Entry | None:
+        """The answer to this question, if any."""
+        for run in self.runs:
+            row = self._db.execute(
+                "SELECT text, prompt_tokens, completion_tokens, truncated, cost FROM answer WHERE key = ?",
+                (self.key(question, run),),
+            ).fetchone()
+            if row is not None:
+                return Entry(Answer(row[0], row[1], row[2], bool(row[3])), row[4])
+        return None
 
     def add_many(self, entries: Iterable[tuple[str, Answer, float]], answered_at: float) -> int:
         """Store answers for good in one commit: on file when this returns. Returns how many were new; old ones stay."""
@@ -117,8 +131,10 @@ class Journal:
 
     def spent(self) -> Spent:
         """Over all answers of this run id, those of earlier processes included."""
+        places = ", ".join("?" * len(self.runs))
         row = self._db.execute(
-            "SELECT COUNT(*), TOTAL(prompt_tokens), TOTAL(completion_tokens), TOTAL(cost) FROM answer WHERE run = ?",
-            (self.run,),
+            "SELECT COUNT(*), TOTAL(prompt_tokens), TOTAL(completion_tokens), TOTAL(cost) FROM answer"
+            f" WHERE run IN ({places})",
+            self.runs,
         ).fetchone()
         return Spent(int(row[0]), int(row[1]), int(row[2]), float(row[3]))

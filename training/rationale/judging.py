@@ -1,4 +1,4 @@
-"""From a raw answer to a verdict: ok, unparsed or ungrounded.
+"""From a raw answer to a verdict: ok, unparsed, ungrounded or other_language.
 
 Pure; run anew on every distillation from the journal's raw answers, so that thresholds and the parser can change
 without asking a teacher again.
@@ -10,10 +10,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from training.rationale.grounding import grounding, word_count
+from training.rationale.grounding import grounding
+from training.rationale.languages import ENGLISH, Language, detect, word_count
 from training.rationale.parse import Rationale
 
-Verdict = Literal["ok", "unparsed", "ungrounded"]
+Verdict = Literal["ok", "unparsed", "ungrounded", "other_language"]
 
 
 class Thresholds(BaseModel):
@@ -41,19 +42,36 @@ class Judgement(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     verdict: Verdict
-    reason: Literal["", "no two sentences", "review too short", "not borne out"]
+    reason: str
+    """Empty for ok; else "no two sentences", "review too short", "not borne out" or "German instead of English"."""
     score: float | None
     use: bool
 
 
-def judge(rationale: Rationale | None, review: str, title: str | None, thresholds: Thresholds) -> Judgement:
-    """Judge one review's rationale; None stands for an answer that could not be parsed, or was never asked for."""
-    short = thresholds.too_short(review)
+def judge(
+    rationale: Rationale | None,
+    review: str,
+    title: str | None,
+    thresholds: Thresholds,
+    *,
+    language: Language = ENGLISH,
+    last_answer: str = "",
+) -> Judgement:
+    """Judge one review's rationale; None stands for an answer that could not be parsed, or was never asked for.
+
+    language: the one that was asked for. last_answer: the raw words behind a rationale that could not be parsed.
+    """
+    if rationale is None and not thresholds.worth_asking(review):
+        return Judgement(verdict="ungrounded", reason="review too short", score=None, use=False)
+    text = last_answer if rationale is None else f"{rationale.user_preference} {rationale.item_attributes}"
+    written = detect(text)
+    if written is not None and written is not language:
+        reason = f"{written.name} instead of {language.name}"
+        return Judgement(verdict="other_language", reason=reason, score=None, use=False)
     if rationale is None:
-        if not thresholds.worth_asking(review):
-            return Judgement(verdict="ungrounded", reason="review too short", score=None, use=False)
         return Judgement(verdict="unparsed", reason="no two sentences", score=None, use=False)
-    score = grounding(f"{rationale.user_preference} {rationale.item_attributes}", review, title or "")
+    short = thresholds.too_short(review)
+    score = grounding(text, review, title or "", language=language)
     if short or score < thresholds.min_grounding:
         reason = "review too short" if short else "not borne out"
         return Judgement(verdict="ungrounded", reason=reason, score=score, use=thresholds.keep_ungrounded)

@@ -1,8 +1,8 @@
 """The teacher that is a local Hugging Face model, causal or sequence-to-sequence, in batches.
 
-Loaded at the first question, on CUDA in bfloat16 when there is one. Uses the tokenizer's chat template where it has
-one (the paper's Llama-2-7b-chat), plain text otherwise. Generation runs in a thread, so that progress and Ctrl-C stay
-alive.
+Loaded at the first question, on CUDA in bfloat16 when there is one, else in float32 unless told otherwise. Uses the
+tokenizer's chat template where it has one (the paper's Llama-2-7b-chat), plain text otherwise. Generation runs in a
+thread, so that progress and Ctrl-C stay alive.
 """
 
 from __future__ import annotations
@@ -27,13 +27,17 @@ class LocalModelTeacher:
 
     concurrency = 1
 
-    def __init__(self, source: str, *, batch_size: int, temperature: float, max_completion_tokens: int) -> None:
+    def __init__(
+        self, source: str, *, batch_size: int, temperature: float, max_completion_tokens: int, dtype: str = "auto"
+    ) -> None:
         self.source = source
         self.batch_size = batch_size
         self._temperature = temperature
         self._max_tokens = max_completion_tokens
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._dtype = torch.bfloat16 if self._device.type == "cuda" else torch.float32
+        if dtype == "auto":
+            dtype = "bfloat16" if self._device.type == "cuda" else "float32"
+        self._dtype: torch.dtype = getattr(torch, dtype)
 
     @property
     def name(self) -> str:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from training.rationale.asking import Tally
+from training.rationale.asking import AskingTally
 from training.rationale.budget import Budget
 
 
@@ -37,7 +37,7 @@ class DistillProgress:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def update(self, tally: Tally, budget: Budget) -> None:
+    def update(self, tally: AskingTally, budget: Budget) -> None:
         """Show these counts."""
         elapsed = self._bar.tasks[0].elapsed or 0.0
         rate = f"{tally.asked / elapsed:.0f} answers/s" if elapsed > 0.5 else ""

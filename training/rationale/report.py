@@ -23,7 +23,7 @@ _REVIEW_CHARS = 300
 
 
 @dataclass(frozen=True)
-class Sample:
+class JudgedReview:
     """One judged review as the report shows it."""
 
     review: str
@@ -39,9 +39,9 @@ class Report:
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     used: int = 0
     histogram: list[int] = field(default_factory=lambda: [0] * BINS)
-    samples: dict[tuple[str, str], list[Sample]] = field(default_factory=dict)
+    samples: dict[tuple[str, str], list[JudgedReview]] = field(default_factory=dict)
 
-    def add(self, sample: Sample) -> None:
+    def add(self, sample: JudgedReview) -> None:
         """Count one row."""
         judgement = sample.judgement
         kind = (judgement.verdict, judgement.reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
@@ -24,6 +25,8 @@ class TeacherOptions(BaseModel):
     temperature: float = Field(default=0.0, ge=0.0)
     max_completion_tokens: int = Field(default=120, ge=8)
     structured: bool = True
+    request_style: Literal["auto", "classic", "modern"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     timeout_s: float = Field(default=60.0, gt=0)
     max_attempts: int = Field(default=8, ge=1)
 
@@ -55,6 +58,7 @@ def open_teacher(spec: str, options: TeacherOptions) -> Teacher:
             timeout_s=options.timeout_s,
             max_attempts=options.max_attempts,
             key=SecretStr(key) if key else None,
+            modern=options.request_style == "modern",
         )
     if kind == "transformers" and target:
         from training.rationale.local_model import LocalModelTeacher
@@ -64,5 +68,6 @@ def open_teacher(spec: str, options: TeacherOptions) -> Teacher:
             batch_size=options.batch_size,
             temperature=options.temperature,
             max_completion_tokens=options.max_completion_tokens,
+            dtype=options.dtype,
         )
     raise InputError(f"--teacher {spec!r} is not known; use {SPECS}", field="--teacher")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from rdrec_core.errors import RDRecError
+from training.rationale.languages import ENGLISH, Language
 
 
 class TeacherError(RDRecError):
@@ -29,6 +30,8 @@ class Question:
     prompt: str
     strict: bool
     """Whether this is the second, stricter asking after an answer that could not be parsed."""
+    language: Language = ENGLISH
+    """What the sentences are to be written in; the turns say so."""
 
 
 @dataclass(frozen=True)
