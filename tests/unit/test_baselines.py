@@ -5,15 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from rdrec_core.errors import InputError
 from tests.ranking_dataset import chained_histories, write_dataset
+from training.data.dataset import Dataset
 from training.evaluation import baselines
 from training.evaluation.measure import rank_by_scorer
 from training.evaluation.protocol import candidate_lists, questions
+from training.evaluation.ranking_run import CATALOGUE_CHANNEL
 from training.evaluation.sasrec import SASRecConfig, sasrec_scores, train_sasrec
-from training.signals.graph import Sequences
+from training.signals.graph import GraphConfig, Sequences
+from training.signals.text import text_channels, text_fields
 
 N = 12
 
@@ -72,6 +76,34 @@ def test_item_knn_is_the_cosine_over_users() -> None:
     cosine = unit.T @ unit
     np.fill_diagonal(cosine, 0)
     np.testing.assert_allclose(baselines.item_knn(sequences(HISTORIES))([np.array([2])])[0], cosine[2], atol=1e-5)
+
+
+def test_content_knn_is_the_cosine_of_the_catalogue_s_words(tmp_path: Path) -> None:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    words = ["red", "blue", "wool", "cotton", "hat", "scarf", "warm", "light"]
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.permutation(words)[:3]) for _ in range(20)]
+    histories = [rng.permutation(20)[:6].tolist() for _ in range(15)]
+    data = write_dataset(tmp_path / "d", histories, 20)
+    data.items.with_columns(pl.Series("title", texts)).write_parquet(data.path / "items.parquet")
+    data = Dataset(data.path)
+    only = [CATALOGUE_CHANNEL]
+    text = text_channels(text_fields(data, "train", only=only), GraphConfig(), only=only)[CATALOGUE_CHANNEL].channel
+    bought = Sequences.of(data, "train")
+    asked = [np.array([4]), np.array([3, 9, 1])]
+    found = np.asarray(baselines.content_knn(bought, text)(asked))
+    # scikit-learn's weights over the same words and pairs of words
+    rows = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2, max_df=0.5).fit_transform(texts)
+    cosine = (rows @ rows.T).toarray()
+    np.fill_diagonal(cosine, 0.0)
+    for history, scores in zip(asked, found, strict=True):
+        decays = GraphConfig().text_decay ** np.arange(len(history) - 1, -1, -1)
+        expected = decays @ cosine[history]
+        gaps = expected[:, None] - expected[None]
+        wrong = (np.sign(gaps) != np.sign(scores[:, None] - scores[None])) & (np.abs(gaps) > 1e-3)
+        assert not wrong.any()
+    assert found[0].argmax() == cosine[4].argmax()
 
 
 def test_scorers_are_ranked_over_everything_but_the_history_or_over_the_candidates(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a shop would run otherwise, under the same protocol: popularity, counting, EASE, SASRec, the graph alone.
+"""What a shop would run otherwise, under the same protocol: popularity, counting, EASE, SASRec, text or graph alone.
 
 Every baseline is fitted on the interactions that it is given, training ones unless a table says otherwise, and becomes
 a `Scorer`. Knows sequences of indices, not datasets or tables.
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_array, diags_array
 
 from rdrec_core.errors import InputError
-from rdrec_core.item_graph import ItemGraph, Mix
+from rdrec_core.item_graph import Channel, ItemGraph, Mix
 from training.evaluation.measure import Ints, Scorer
 from training.evaluation.protocol import Questions
 from training.evaluation.sasrec import SASRec, SASRecConfig, sasrec_scores, train_sasrec
@@ -84,6 +84,16 @@ def graph_alone(graph: ItemGraph, mix: Mix) -> Scorer:
     """The item graph without the model."""
     everything = np.arange(len(graph))
     return lambda histories: np.stack([graph.prior(h, mix).log_scores(everything) for h in histories])
+
+
+def content_knn(sequences: Sequences, text: Channel) -> Scorer:
+    """Items whose catalogue entry reads like those of the history, the last purchase counting most: no one's purchases.
+
+    text: a channel of nearest items by TF-IDF. Popularity tells apart what no text reaches.
+    """
+    purchases = np.bincount(sequences.items, minlength=sequences.n_items)
+    shares = (purchases / max(int(purchases.sum()), 1)).astype(np.float32)
+    return graph_alone(ItemGraph(shares, {"text": text}), Mix(_TIE_BREAK, {"text": 1.0}))
 
 
 def sasrec(

@@ -6,6 +6,7 @@ the dataset that hides the items; both stand beside the originals and are found 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -15,7 +16,7 @@ from rdrec_core.errors import DatasetError, InputError
 from training.data.cold_items import hide_items
 from training.data.dataset import Dataset
 from training.evaluation.fusion_run import fit_system, store_fusion
-from training.evaluation.systems import FUSION_FILE, load_system
+from training.evaluation.systems import FUSION_FILE, load_system, open_encoder, read_text_encoder
 from training.learning.checkpoint import STATE_FILE, load_checkpoint
 from training.learning.run import train
 from training.learning.trainer import StopReason
@@ -53,10 +54,10 @@ def without_items(
     if train(config, hidden, out, resume=(out / STATE_FILE).is_file(), console=console) is StopReason.INTERRUPTED:
         return None
     if (checkpoint / FUSION_FILE).is_file() and not (out / FUSION_FILE).is_file():
-        fitted = fit_system(
-            load_system(out, hidden), hidden, limit_users=FUSION_USERS, tune_graph=True, seed=0, console=console
-        )
-        store_fusion(out, fitted.flat)
+        encoder = read_text_encoder(checkpoint)
+        system = replace(load_system(out, hidden), encoder=open_encoder(encoder, hidden))
+        fitted = fit_system(system, hidden, limit_users=FUSION_USERS, tune_graph=True, seed=0, console=console)
+        store_fusion(out, fitted.flat, encoder)
     return out, hidden
 
 

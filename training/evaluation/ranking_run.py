@@ -35,9 +35,11 @@ from training.evaluation.results import Measured, ranking_record
 from training.evaluation.systems import System, fused_graph
 from training.evaluation.tables import progress_bar
 from training.evaluation.target_groups import by_purchases
-from training.signals.graph import Sequences
+from training.signals.graph import GraphConfig, Sequences
+from training.signals.text import channel_name, text_channels, text_fields
 
 GRAPH = "graph alone"
+CATALOGUE_CHANNEL = channel_name("catalogue", "sparse")
 Run = Callable[[Progress], Answers]
 Step = Callable[[str, Run], Answers]
 VALIDATION_USERS = 3000
@@ -152,6 +154,10 @@ def _baselines(
         yield "EASE + counts", lambda: baselines.ease_with_counts(sequences)
     else:
         console.print(f"note: no EASE, the catalogue has more than {baselines.EASE_MAX_ITEMS:,} items", style="yellow")
+    only = [CATALOGUE_CHANNEL]
+    text = text_channels(text_fields(dataset, "train", only=only), GraphConfig(), only=only)
+    if text:
+        yield "content-kNN", lambda: baselines.content_knn(sequences, text[CATALOGUE_CHANNEL].channel)
     # SASRec stops by validation users, so it cannot be refitted on them, and a refitted table goes without it
     if options.with_sasrec and not options.refit:
         yield "SASRec", lambda: _sasrec(dataset, sequences, console)
