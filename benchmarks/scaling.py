@@ -173,6 +173,7 @@ def history_bytes(items: int = HISTORY_ITEMS, users: int = 500) -> float | None:
     server = shutil.which("redis-server")
     if server is None:
         return None
+    from service.stores.history.base import Write
     from service.stores.history.redis import RedisHistoryStore
     from service.stores.redis_gateway import RedisGateway
     from service.stores.redis_url import redis_client
@@ -180,7 +181,7 @@ def history_bytes(items: int = HISTORY_ITEMS, users: int = 500) -> float | None:
     async def fill(url: str) -> float:
         client = redis_client(url, timeout_s=5.0, max_connections=4)
         store = RedisHistoryStore(RedisGateway.open(url, timeout_s=5.0, max_connections=4))
-        await store.append("warm-up", "B00ITEM000", 0.0)  # the scripts are loaded
+        await store.append("warm-up", [Write("B00ITEM000", 0.0)])  # the scripts are loaded
 
         async def used() -> int:
             info = await client.execute("INFO", "memory")
@@ -189,7 +190,7 @@ def history_bytes(items: int = HISTORY_ITEMS, users: int = 500) -> float | None:
         before = await used()
         for user in range(users):
             for place in range(items):
-                await store.append(f"A{user:013d}", f"B{user * items + place:09d}", float(place))
+                await store.append(f"A{user:013d}", [Write(f"B{user * items + place:09d}", 1.7e9 + place)])
         grown = (await used() - before) / users
         await store.close()
         await client.close()

@@ -9,7 +9,6 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
-from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -23,11 +22,14 @@ from rdrec_client.models import (
     Explanation,
     History,
     HistoryItem,
+    Interaction,
     Items,
     Model,
     Problem,
     Ranking,
     Recorded,
+    RecordResult,
+    Results,
     Sequential,
     TopN,
     Users,
@@ -122,14 +124,31 @@ def record(
     return Call("POST", "/interactions", _reader(Recorded), body, headers, timeout_s=WRITE_S, is_read=False)
 
 
+def record_all(
+    interactions: Sequence[Interaction], *, idempotency_key: str | None = None
+) -> Call[tuple[RecordResult, ...]]:
+    """Keep up to 1000 interactions; each has its own result or problem, in order. (POST /interactions/batch)
+
+    The tries of one call are one write; pass a key to make several calls one.
+    """
+    body = {"interactions": [interaction.body() for interaction in interactions]}
+    headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+    return Call(
+        "POST", "/interactions/batch", lambda raw: _reader(Results)(raw).results, body, headers,
+        timeout_s=BATCH_S, is_read=False,
+    )  # fmt: skip
+
+
 def history(user_id: str, *, limit: int | None = None) -> Call[History]:
-    """What the service knows of the user, oldest first. (GET /users/{user_id}/history)"""
-    return Call("GET", _history_path(user_id), _reader(History), query={} if limit is None else {"limit": limit})
+    """What the service knows of the user, oldest first. (GET /history)"""
+    query: dict[str, str | int] = {"user_id": user_id}
+    return Call("GET", "/history", _reader(History), query=query | ({} if limit is None else {"limit": limit}))
 
 
 def forget(user_id: str) -> Call[None]:
-    """Forget the user; the bundle's base history does not come back either. (DELETE /users/{user_id}/history)"""
-    return Call("DELETE", _history_path(user_id), lambda raw: None, timeout_s=WRITE_S, is_read=False)
+    """Forget the user, for good: what the bundle knows does not come back either. (DELETE /history)"""
+    query: dict[str, str | int] = {"user_id": user_id}
+    return Call("DELETE", "/history", lambda raw: None, query=query, timeout_s=WRITE_S, is_read=False)
 
 
 def find_users(query: str = "", *, limit: int | None = None) -> Call[tuple[str, ...]]:
@@ -191,7 +210,3 @@ def _alone(request: Sequential | TopN | Explain) -> dict[str, Any]:
 
 def _look_up(query: str, limit: int | None) -> dict[str, str | int]:
     return {"query": query} | ({} if limit is None else {"limit": limit})
-
-
-def _history_path(user_id: str) -> str:
-    return f"/users/{quote(user_id, safe='')}/history"

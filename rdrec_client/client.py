@@ -167,6 +167,7 @@ class _Calls:
     explain = _Method(calls.explain)
     batch = _Method(calls.batch)
     record = _Method(calls.record)
+    record_all = _Method(calls.record_all)
     history = _Method(calls.history)
     forget = _Method(calls.forget)
     find_users = _Method(calls.find_users)

@@ -62,6 +62,14 @@ class Explain(_Request):
     arm: ArmName | None = None
 
 
+class Interaction(_Request):
+    """Somebody took an item. timestamp: seconds since 1970; now unless given."""
+
+    user_id: str
+    item_id: str
+    timestamp: float | None = None
+
+
 class _Answer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -217,6 +225,21 @@ class BatchResult(_Answer):
     status: int
     answer: Ranking | Explanation | None = None
     problem: Problem | None = None
+
+
+class RecordResult(_Answer):
+    """Of one interaction of a batch: status 201, or another one with its problem."""
+
+    status: int
+    recorded: bool | None = None
+    known_to_model: bool | None = None
+    problem: Problem | None = None
+
+
+class Results(_Answer):
+    """In the order of the interactions."""
+
+    results: tuple[RecordResult, ...]
 
 
 class Batch(_Answer):

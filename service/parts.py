@@ -45,14 +45,16 @@ class Parts:
         """Finish what is under way and let go of everything."""
         await self.recommender.close()
         await self.host.stop()
-        await self.stores.history.close()
+        await self.histories.close()
 
 
 def open_stores(settings: Settings, clock: Callable[[], float]) -> Stores:
     """Redis if a URL is configured, else this process's memory."""
     limiter = MemoryRateLimiter(clock)
     if settings.redis_url is None:
-        memory = MemoryHistoryStore(cap=settings.history_cap, max_users=settings.history_max_users)
+        memory = MemoryHistoryStore(
+            cap=settings.history_cap, max_bytes=settings.history_max_bytes, marks=settings.marks_file
+        )
         return Stores(memory, limiter)
     from service.stores.history.redis import RedisHistoryStore
     from service.stores.redis_gateway import RedisGateway

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -97,8 +98,11 @@ class Settings(BaseSettings):
 
     # Histories
     history_cap: int = Field(default=200, ge=20)
-    history_max_users: int = Field(default=1_000_000, ge=1)
-    """In-memory store only."""
+    history_max_bytes: int = Field(default=1 << 29, ge=1 << 16)
+    """In-memory store only: what all histories may take."""
+    state_dir: Path | None = None
+    """In-memory store only: where the file lies that remembers who was forgotten. None is a folder of the bundle root's
+    under `~/.local/state/rdrec`."""
     history_ttl_s: int = Field(default=180 * 86_400, ge=60)
     """Redis only; counted from the user's last write."""
     redis_url: SecretStr | None = None
@@ -133,6 +137,14 @@ class Settings(BaseSettings):
         return {"/explain": self.explain_timeout_ms, "/recommend/batch": self.batch_timeout_ms}.get(
             path, self.timeout_ms
         )
+
+    @property
+    def marks_file(self) -> Path:
+        """Where the in-memory store remembers who was forgotten."""
+        root = str((self.bundle_root or self.bundle.resolve().parent).resolve())
+        home = Path(os.environ.get("XDG_STATE_HOME") or Path(os.environ.get("HOME", "/nonexistent")) / ".local/state")
+        own = home / "rdrec" / hashlib.sha256(root.encode()).hexdigest()[:16]
+        return (self.state_dir or own) / "forgotten"
 
     @property
     def arms(self) -> dict[str, Settings]:

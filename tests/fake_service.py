@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -166,4 +167,11 @@ def open_fake(bundle: Bundle, settings: Settings) -> FakeEngine:
 
 
 def fake_settings(bundle: Path, **changes: Any) -> Settings:
-    return Settings(bundle=bundle, **{"access_log": False, "engine_process": False, "timeout_ms": 10_000, **changes})
+    """For this process alone: what it forgets is forgotten in a folder of its own."""
+    own = {
+        "access_log": False,
+        "engine_process": False,
+        "timeout_ms": 10_000,
+        "state_dir": mkdtemp(prefix="rdrec-state-"),
+    }
+    return Settings(bundle=bundle, **{**own, **changes})

@@ -21,12 +21,12 @@ How = Literal["hit", "miss", "joined"]
 class SharedCache(Protocol):
     """Texts that all replicas share. Never raises: a cache that is down holds nothing."""
 
-    async def get(self, key: str) -> str | None:
-        """The text, or None."""
+    async def get(self, key: str, user_id: str | None) -> str | None:
+        """The text, or None. user_id: for whom it was written; None for texts about an item alone."""
         ...
 
-    async def put(self, key: str, text: str, ttl_s: int) -> None:
-        """Keep the text for ttl_s seconds."""
+    async def put(self, key: str, text: str, ttl_s: int, user_id: str | None) -> None:
+        """Keep the text for ttl_s seconds, or until the user is forgotten."""
         ...
 
 

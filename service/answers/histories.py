@@ -1,19 +1,37 @@
-"""Histories as the service knows them: the request's, else the store's, else the bundle's. Reads, writes, forgets.
+"""Histories as the service knows them: the request's, else the bundle's with the store's behind it.
 
 A store that is out of reach costs an answer its newest interactions, not the answer; a write then fails, and says so.
+Of a user who was forgotten nothing is used, wherever it lies; while the store is away its last word on that holds.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
+from rdrec_core.errors import RDRecError
 from service.engine.arm import Arm
 from service.engine.lifecycle import ModelHost
-from service.stores.history.base import HistoryStore, HistoryUnavailableError
+from service.stores.history.base import HistoryStore, HistoryUnavailableError, Kept, Write
 from service.wire.context import RequestContext
-from service.wire.schemas import HistoryAnswer, HistoryItem, HistorySource, InteractionAnswer, InteractionRequest
+from service.wire.problems import as_problem, problem_answer
+from service.wire.schemas import (
+    HistoryAnswer,
+    HistoryItem,
+    HistorySource,
+    InteractionAnswer,
+    InteractionRequest,
+    InteractionResult,
+)
+
+SYNC_EVERY_S = 5.0
+"""How often replicas learn whom the others forgot, for the time in which the store may be away."""
+AT_ONCE = 16
+"""Users of a batch of interactions that are written at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +41,8 @@ class ResolvedHistory:
     items: tuple[int, ...]
     source: HistorySource
     degraded: bool = False
+    user: int | None = None
+    """The user's index in the arm's bundle; None for a stranger, and for who was forgotten."""
 
 
 class LiveHistories:
@@ -32,6 +52,24 @@ class LiveHistories:
         self._host = host
         self._store = store
         self._cap = cap
+        self._following: asyncio.Task[None] | None = None
+
+    async def follow(self) -> None:
+        """Keep up with whom other replicas forget, until cancelled."""
+        while True:
+            with suppress(HistoryUnavailableError):  # what is known goes on to hold
+                await self._store.sync()
+            await asyncio.sleep(SYNC_EVERY_S)
+
+    def start(self) -> None:
+        """Begin to follow; needs a running event loop."""
+        self._following = asyncio.create_task(self.follow())
+
+    async def close(self) -> None:
+        """End what `start` began, and the store."""
+        if self._following is not None:
+            self._following.cancel()
+        await self._store.close()
 
     async def append(
         self, request: InteractionRequest, idempotency_key: str | None, context: RequestContext
@@ -40,27 +78,55 @@ class LiveHistories:
 
         Raises HistoryUnavailableError if it is not known to be kept.
         """
-        with self._host.lease(request.user_id) as arm:
-            is_known = arm.find_item(request.item_id) is not None
-            user = arm.find_user(request.user_id)
-            base = [] if user is None else self._base_ids(arm, user)
+        at = time.time() if request.timestamp is None else request.timestamp
         with context.timing("history"):
-            recorded = await self._store.append(
-                request.user_id,
-                request.item_id,
-                time.time() if request.timestamp is None else request.timestamp,
-                base=base,
-                idempotency_key=idempotency_key,
-            )
+            (recorded,) = await self._store.append(request.user_id, [Write(request.item_id, at, idempotency_key)])
         context.history_source = self._store.name
-        return InteractionAnswer(recorded=recorded, history_source=self._store.name, known_to_model=is_known)
+        return InteractionAnswer(
+            recorded=recorded, history_source=self._store.name, known_to_model=self._is_known(request)
+        )
+
+    async def append_all(
+        self, requests: Sequence[InteractionRequest], idempotency_key: str | None, context: RequestContext
+    ) -> list[InteractionResult]:
+        """Keep many interactions, each user's in one step; a user whose write fails has a problem for each of them."""
+        now = time.time()
+        by_user: dict[str, list[int]] = {}
+        for place, request in enumerate(requests):
+            by_user.setdefault(request.user_id, []).append(place)
+        results: dict[int, InteractionResult] = {}
+        places = asyncio.Semaphore(AT_ONCE)
+
+        async def write(user_id: str, own: list[int]) -> None:
+            writes = [
+                Write(
+                    requests[n].item_id,
+                    now + n * 1e-6 if (at := requests[n].timestamp) is None else at,
+                    None if idempotency_key is None else f"{idempotency_key}:{n}",
+                )
+                for n in own
+            ]
+            try:
+                async with places:
+                    recorded = await self._store.append(user_id, writes)
+            except RDRecError as error:
+                status, problem = as_problem(error).problem.status, problem_answer(error, context.request_id)
+                results.update({n: InteractionResult(status=status, problem=problem) for n in own})
+                return
+            for n, is_new in zip(own, recorded, strict=True):
+                known = self._is_known(requests[n])
+                results[n] = InteractionResult(status=201, recorded=is_new, known_to_model=known)
+
+        with context.timing("history"):
+            await asyncio.gather(*(write(user_id, own) for user_id, own in by_user.items()))
+        context.history_source = self._store.name
+        return [results[n] for n in range(len(requests))]
 
     async def read(self, user_id: str, limit: int, context: RequestContext) -> HistoryAnswer:
-        """What is known of the user, from the store, else from the bundle."""
+        """What is known of the user: what the bundle has, and behind it what the store has."""
         with self._host.lease(user_id) as arm:
             user = arm.find_user(user_id)
-            ids, source, degraded = await self._stored(arm, user_id, user, limit, context)
-            items = [(item_id, arm.find_item(item_id)) for item_id in ids[max(0, len(ids) - limit) :]]
+            ids, source, degraded, _ = await self._known(arm, user_id, user, context)
             context.history_source, context.degraded = source, degraded
             return HistoryAnswer(
                 user_id=user_id,
@@ -68,33 +134,45 @@ class LiveHistories:
                 degraded=degraded,
                 items=[
                     HistoryItem(item_id=item_id, title=None if index is None else arm.catalog.title(index))
-                    for item_id, index in items
+                    for item_id, index in ((i, arm.find_item(i)) for i in ids[max(0, len(ids) - limit) :])
                 ],
             )
 
     async def forget(self, user_id: str, context: RequestContext) -> None:
-        """Drop the user's history. Raises HistoryUnavailableError if it is not known to be gone."""
+        """Forget the user, here and at every replica. Raises HistoryUnavailableError if that is not known to hold."""
+        in_bundle = any(arm.find_user(user_id) is not None for arm in self._host.arms.values())
         with context.timing("history"):
-            await self._store.forget(user_id)
+            await self._store.forget(user_id, in_bundle=in_bundle)
 
-    def _base_ids(self, arm: Arm, user: int) -> list[str]:
-        items = arm.users.history(user)
-        return [arm.catalog.item_ids[int(index)] for index in items[-self._cap :]]
+    async def not_forgotten(self, user_ids: Sequence[str]) -> list[str]:
+        """Those who may be listed. Raises HistoryUnavailableError where nobody can say."""
+        forgotten = await self._store.forgotten(user_ids)
+        return [user_id for user_id in user_ids if user_id not in forgotten]
 
-    async def _stored(
-        self, arm: Arm, user_id: str, user: int | None, limit: int, context: RequestContext
-    ) -> tuple[Sequence[str], HistorySource, bool]:
+    def _is_known(self, request: InteractionRequest) -> bool:
+        with self._host.lease(request.user_id) as arm:
+            return arm.find_item(request.item_id) is not None
+
+    async def _known(
+        self, arm: Arm, user_id: str, user: int | None, context: RequestContext
+    ) -> tuple[Sequence[str], HistorySource, bool, bool]:
+        """Item ids oldest first, their source, whether the store was away, whether the user is forgotten."""
         degraded = False
         with context.timing("history"):
             try:
-                stored = await self._store.recent(user_id, limit)
+                kept = await self._store.recent(user_id, self._cap)
             except HistoryUnavailableError:
-                stored, degraded = None, True
-        if stored is not None:
-            return stored, self._store.name, False
-        if user is not None:
-            return self._base_ids(arm, user), "bundle", degraded
-        return (), "none", degraded
+                kept, degraded = Kept(is_forgotten=not self._store.may_use_bundle(user_id)), True
+        base = [] if user is None or kept.is_forgotten else self._base_ids(arm, user)
+        if degraded:
+            return base, "bundle" if base else "none", True, kept.is_forgotten
+        if not kept.purchases and not kept.is_forgotten:
+            return base, "bundle" if user is not None else "none", False, False
+        ids = with_newer(base, kept.purchases, made_at=arm.made_at)
+        return ids[max(0, len(ids) - self._cap) :], self._store.name, False, kept.is_forgotten
+
+    def _base_ids(self, arm: Arm, user: int) -> list[str]:
+        return [arm.catalog.item_ids[int(index)] for index in arm.users.history(user)]
 
     async def resolve(
         self, arm: Arm, user_id: str | None, user: int | None, given: tuple[int, ...] | None, context: RequestContext
@@ -103,10 +181,29 @@ class LiveHistories:
 
         user: the user's index in the arm's bundle. given: the request's history, None where it has none.
         """
-        if given is not None:
+        if given is not None and user is None:
             return ResolvedHistory(given, "request" if given else "none")
         if user_id is None:
             return ResolvedHistory((), "none")
-        ids, source, degraded = await self._stored(arm, user_id, user, self._cap, context)
-        found = (arm.find_item(item_id) for item_id in ids)  # an item may have left the catalogue since it was written
-        return ResolvedHistory(tuple(index for index in found if index is not None), source, degraded)
+        ids, source, degraded, is_forgotten = await self._known(arm, user_id, user, context)
+        user = None if is_forgotten else user
+        if given is not None:
+            return ResolvedHistory(given, "request" if given else "none", user=user)
+        found = (arm.find_item(item_id) for item_id in ids)  # an item may be newer than the model, or gone
+        return ResolvedHistory(tuple(index for index in found if index is not None), source, degraded, user)
+
+
+def with_newer(base: Sequence[str], newer: Sequence[tuple[str, float]], *, made_at: float) -> list[str]:
+    """The bundle's history and behind it what the store has beside it.
+
+    A purchase from before the bundle was made, of an item that the bundle's history has, is the same purchase: the data
+    that the bundle was made from came from the same shop. Anything else is kept, whenever it happened.
+    """
+    left = Counter(base)
+    added = []
+    for item_id, timestamp in newer:
+        if timestamp <= made_at and left[item_id] > 0:
+            left[item_id] -= 1
+        else:
+            added.append(item_id)
+    return [*base, *added]

@@ -88,6 +88,7 @@ class Recommender:
         user = arm.find_user(request.user_id) if request.user_id is not None else None
         given = names.history(request.history)
         history = await self._histories.resolve(arm, request.user_id, user, given, context)
+        user = history.user
         if request.exclude_seen:
             exclude = tuple(dict.fromkeys((*exclude, *history.items)))
         width = request.beam_width or DEFAULT_BEAM_WIDTH
@@ -109,6 +110,7 @@ class Recommender:
         user = arm.find_user(request.user_id) if request.user_id is not None else None
         own = names.history(request.history)
         history = await self._histories.resolve(arm, request.user_id, user, own, context)
+        user = history.user
         found_by: FoundBy = "popularity"
         at_once = RankRequest(user, history.items, request.n_items, include=given)
         ranking = NOTHING if given == () else arm.ranker.at_once(at_once)  # (): no candidate is known
@@ -126,10 +128,11 @@ class Recommender:
             item = ItemNames(arm, strict=True).one(request.item_id, "item_id")
             user = arm.find_user(request.user_id)
             history = await self._histories.resolve(arm, request.user_id, user, None, context)
+            user = history.user
             explanation, preference, attributes = await asyncio.gather(
-                self._text(arm, TextRequest(Task.EXPLANATION, user, item), context),
-                self._text(arm, TextRequest(Task.USER_PREFERENCE, user), context),
-                self._text(arm, TextRequest(Task.ITEM_ATTRIBUTES, None, item), context),
+                self._text(arm, TextRequest(Task.EXPLANATION, user, item), request.user_id, context),
+                self._text(arm, TextRequest(Task.USER_PREFERENCE, user), request.user_id, context),
+                self._text(arm, TextRequest(Task.ITEM_ATTRIBUTES, None, item), None, context),
             )
             evidence = [
                 Evidence(
@@ -165,8 +168,11 @@ class Recommender:
             context.spend("engine", outcome.engine_s)
         return outcome.value
 
-    async def _text(self, arm: Arm, asked: TextRequest, context: RequestContext) -> str | None:
-        """A profile of the bundle, a cached text, or a new one; None where the model has nothing to say."""
+    async def _text(self, arm: Arm, asked: TextRequest, user_id: str | None, context: RequestContext) -> str | None:
+        """A profile of the bundle, a cached text, or a new one; None where the model has nothing to say.
+
+        user_id: for whom it is written, so that it goes when the user is forgotten.
+        """
         needs_user = asked.task is not Task.ITEM_ATTRIBUTES
         if asked.task not in arm.bundle.manifest.text_tasks or (needs_user and asked.user_index is None):
             return None
@@ -176,14 +182,15 @@ class Recommender:
         shared_key = f"{arm.version}:{arm.score_mode}:{work.task.name}:{work.user_index}:{work.item_index}:{work.fast}"
 
         async def compute() -> str:
-            if self._shared_cache is not None and (known := await self._shared_cache.get(shared_key)) is not None:
+            known = None if self._shared_cache is None else await self._shared_cache.get(shared_key, user_id)
+            if known is not None:
                 return known
             outcome = await arm.submit(Kind.TEXT, 1, work, context.deadline)
             context.spend("queue", outcome.queue_s)
             context.spend("engine", outcome.engine_s)
             self._metrics.words.labels(arm.name).inc(len(outcome.value.split()))
             if self._shared_cache is not None:
-                await self._shared_cache.put(shared_key, outcome.value, self._settings.shared_cache_ttl_s)
+                await self._shared_cache.put(shared_key, outcome.value, self._settings.shared_cache_ttl_s, user_id)
             return str(outcome.value)
 
         text, context.cache = await self._cache.get((arm.version, arm.name, work), context.deadline, compute)

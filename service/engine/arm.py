@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
+from datetime import datetime
 from functools import cached_property, lru_cache, partial
 from typing import Any
 
@@ -53,6 +54,8 @@ class Arm:
         self.users = bundle.users
         self.profiles = Profiles.of_bundle(bundle)
         self.version = bundle.manifest.model_version
+        self.made_at = _seconds_of(bundle.manifest.created_at)
+        """Seconds since 1970."""
         self.leases = 0
         """Requests that are being answered by this arm; a replaced arm ends with the last of them."""
         self.find_item: Callable[[str], int | None] = lru_cache(maxsize=200_000)(self.catalog.item_ids.find)
@@ -164,3 +167,11 @@ class Arm:
             return await self.batcher.submit(kind, 1, work, self._clock() + WARM_UP_S)
         except RDRecError as error:
             raise BundleError(f"{self.bundle.path}: the warm-up failed ({kind}): {error}") from error
+
+
+def _seconds_of(moment: str) -> float:
+    """Seconds since 1970 of an ISO 8601 time; 0 for what is none, so that nothing is taken for known before."""
+    try:
+        return datetime.fromisoformat(moment).timestamp()
+    except ValueError:
+        return 0.0

@@ -46,6 +46,12 @@ _REFUSED = {
 }
 
 
+def user_tag(prefix: str, user_id: str) -> str:
+    """Beginning of a user's keys: the user in a hash tag, which ends at the first brace and must not be empty."""
+    tag = user_id.replace("%", "%25").replace("{", "%7B").replace("}", "%7D") or "%"
+    return f"{prefix}:{{{tag}}}"
+
+
 class RedisUnavailableError(RDRecError):
     """Redis did not do it, or nobody knows whether it did. The text is fit for a caller: it names no host."""
 

@@ -69,6 +69,7 @@ def create_app(
                     raise
                 on_failed_start(error)
 
+        parts.histories.start()
         starting = asyncio.create_task(start())
         if on_failed_start is None:
             await starting

@@ -95,7 +95,7 @@ class Edge:
 
     def _report(self, scope: Scope, context: RequestContext, status: int, headers: Headers) -> None:
         seconds = self._clock() - context.started_at
-        context.endpoint = getattr(scope.get("route"), "path", "unmatched")
+        context.endpoint = getattr(scope.get("route"), "path_format", "unmatched")
         self._metrics.observe_request(context, status, seconds)
         if self._tracer is not None:
             self._tracer.record(context, status, seconds, headers.get("traceparent"))

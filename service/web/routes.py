@@ -32,6 +32,8 @@ from service.wire.schemas import (
     HistoryItem,
     InteractionAnswer,
     InteractionRequest,
+    InteractionsAnswer,
+    InteractionsRequest,
     ItemsAnswer,
     ModelAnswer,
     RankingAnswer,
@@ -43,6 +45,12 @@ from service.wire.schemas import (
 MAX_TIMEOUT_MS = 60_000
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 UserPath = Annotated[str, Path(min_length=1, max_length=128)]
+UserQuery = Annotated[str, Query(min_length=1, max_length=128)]
+Limit = Annotated[int, Query(ge=1, le=1000)]
+Key = Annotated[
+    Annotated[str, StringConstraints(min_length=1, max_length=128)] | None,
+    Header(alias="Idempotency-Key", description="Repeat it with the repeated request: what it adds is added once."),
+]
 Few = Annotated[int, Query(ge=1, le=100)]
 Prefix = Annotated[str, Query(max_length=128)]
 
@@ -187,8 +195,7 @@ async def explain(request: Request, body: Annotated[ExplainRequest, Body()]) -> 
 async def recommend_batch(request: Request, body: Annotated[BatchRequest, Body()]) -> Response:
     """Up to 256 requests at once, each with its own answer or problem; `kind` is `sequential`, `topn` or `explain`."""
     parts = parts_of(request)
-    if len(body.requests) > 1:
-        await guard_of(request).admit(request, "recommend", cost=len(body.requests) - 1)
+    await guard_of(request).charge(request, len(body.requests) - 1)
     at_once = 2 * parts.settings.batch_size
     return _json(await answer_batch(parts.recommender, body, context_of(request), at_once=at_once))
 
@@ -199,10 +206,7 @@ async def recommend_batch(request: Request, body: Annotated[BatchRequest, Body()
 async def add_interaction(
     request: Request,
     body: Annotated[InteractionRequest, Body()],
-    idempotency_key: Annotated[
-        Annotated[str, StringConstraints(min_length=1, max_length=128)] | None,
-        Header(description="Repeat it with the repeated request: the interaction is added once."),
-    ] = None,
+    idempotency_key: Key = None,
 ) -> Response:
     """Add an interaction to the user's history. 201: it is kept, and every later answer knows it."""
     parts = parts_of(request)
@@ -210,30 +214,61 @@ async def add_interaction(
     return _json(await parts.histories.append(body, idempotency_key, context_of(request)), 201)
 
 
-@read.get("/users/{user_id}/history", response_model=HistoryAnswer, responses=problems())
-async def get_history(
-    request: Request, user_id: UserPath, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+@write.post("/interactions/batch", response_model=InteractionsAnswer, responses=problems(body=True, history=True))
+async def add_interactions(
+    request: Request,
+    body: Annotated[InteractionsRequest, Body()],
+    idempotency_key: Key = None,
 ) -> Response:
+    """Add up to 1000 interactions; each has its own result, and those of one user are kept together or not at all.
+
+    They are put in the order of their timestamps, before what is known already where they are older.
+    """
+    parts = parts_of(request)
+    await guard_of(request).charge(request, len(body.interactions) - 1)
+    results = await parts.histories.append_all(body.interactions, idempotency_key, context_of(request))
+    return _json(InteractionsAnswer(history_source=parts.stores.history.name, results=results))
+
+
+@read.get("/users/{user_id:path}/history", response_model=HistoryAnswer, responses=problems())
+async def get_history(request: Request, user_id: UserPath, limit: Limit = 100) -> Response:
     """What the service knows of the user, oldest first; empty for a user of whom it knows nothing."""
     parts = parts_of(request)
     _name_user(request, user_id)
     return _json(await parts.histories.read(user_id, limit, context_of(request)))
 
 
-@write.delete("/users/{user_id}/history", status_code=204, responses=problems(history=True))
+@read.get("/history", response_model=HistoryAnswer, responses=problems())
+async def get_history_by_query(request: Request, user_id: UserQuery, limit: Limit = 100) -> Response:
+    """The same for any id: clients and proxies rewrite paths that hold `/`, `.` or `..`, and no query."""
+    return await get_history(request, user_id, limit)
+
+
+@write.delete("/users/{user_id:path}/history", status_code=204, responses=problems(history=True))
 async def forget_user(request: Request, user_id: UserPath) -> Response:
-    """Forget the user's history, the bundle's part of it included."""
+    """Forget the user: the history, the bundle's part of it, and every text that was written from them.
+
+    204: from now on no replica uses or shows them, also after a restart. On a 503 nothing is promised; repeat it.
+    """
     parts = parts_of(request)
     _name_user(request, user_id)
     await parts.histories.forget(user_id, context_of(request))
     return Response(status_code=204)
 
 
-@look.get("/users", response_model=UsersAnswer, responses=problems())
+@write.delete("/history", status_code=204, responses=problems(history=True))
+async def forget_user_by_query(request: Request, user_id: UserQuery) -> Response:
+    """The same for any id, see `GET /history`."""
+    return await forget_user(request, user_id)
+
+
+@look.get("/users", response_model=UsersAnswer, responses=problems(history=True))
 async def find_users(request: Request, query: Prefix = "", limit: Few = 20) -> Response:
-    """Users of the bundle whose id begins with `query`."""
-    users = parts_of(request).host.primary.users.user_ids
-    return _json(UsersAnswer(user_ids=[users[index] for index in users.starting_with(query, limit)]))
+    """Users of the bundle whose id begins with `query`, but those who were forgotten."""
+    parts = parts_of(request)
+    users = parts.host.primary.users.user_ids
+    found = [users[index] for index in users.starting_with(query, limit)]
+    return _json(UsersAnswer(user_ids=await parts.histories.not_forgotten(found)))
 
 
 @look.get("/items", response_model=ItemsAnswer, responses=problems())

@@ -28,6 +28,10 @@ DOCS_POLICY = _PAGE.format(inline=" 'unsafe-inline'") + _END
 """Swagger's page starts itself by an inline script."""
 
 
+_CHARGED = "rdrec.charged"
+"""Where in the scope of a request that was let in its bucket and limit are."""
+
+
 class Keyring:
     """The accepted API keys."""
 
@@ -61,8 +65,8 @@ class Guard:
         """Whether any keys are listed."""
         return len(self._keyring) > 0
 
-    async def admit(self, request: Request, scope: Scope, *, cost: int = 1) -> None:
-        """Check key, scope and rate. Raises ProblemError: 401, 403 or 429."""
+    async def admit(self, request: Request, scope: Scope) -> None:
+        """Check key, scope and rate, of which it takes one. Raises ProblemError: 401, 403 or 429."""
         context = context_of(request)
         if self.needs_keys:
             key = self._keyring.find(_presented(request.headers))
@@ -81,7 +85,17 @@ class Guard:
             if scope not in ANONYMOUS_SCOPES:
                 raise ProblemError(FORBIDDEN, "administration needs an API key, and none is configured")
             limit, bucket = self._anonymous, f"address:{request.client.host if request.client else ''}"
-        await self._take(bucket, limit, cost)
+        request.scope[_CHARGED] = (bucket, limit)
+        await self._take(bucket, limit, 1)
+
+    async def charge(self, request: Request, more: int) -> None:
+        """Take what a batch costs beyond the one of `admit`, which saw no body yet. Raises ProblemError: 429.
+
+        Both together are the burst at most, so that the largest batch passes on a full bucket.
+        """
+        bucket, limit = request.scope[_CHARGED]
+        if limit is not None and (cost := min(more, limit.burst - 1)) > 0:
+            await self._take(bucket, limit, cost)
 
     async def _take(self, bucket: str, limit: RateLimit | None, cost: int) -> None:
         if limit is None:

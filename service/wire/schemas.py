@@ -22,6 +22,7 @@ from rdrec_core.types import ScoreMode, Strategy
 MAX_HISTORY_SENT = 1000
 MAX_CANDIDATES = 1000
 MAX_BATCH = 256
+MAX_INTERACTIONS = 1000
 LATEST_S = 1e11
 
 
@@ -181,6 +182,18 @@ class InteractionRequest(RequestBody):
         default=None,
         description="Seconds since 1970; now unless given. The same user, item and timestamp is one write.",
     )
+
+
+class InteractionsRequest(RequestBody):
+    """Several at once, of any users: an import, or what piled up while something was away."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"interactions": [{"user_id": "u0007", "item_id": "i0042", "timestamp": 1.7e9}]}]
+        }
+    )
+
+    interactions: Annotated[list[InteractionRequest], Field(min_length=1, max_length=MAX_INTERACTIONS)]
 
 
 class BundleRequest(RequestBody):
@@ -367,6 +380,22 @@ class ProblemAnswer(Answer):
     request_id: str
     field: str | None = None
     errors: list[FieldError] | None = None
+
+
+class InteractionResult(Answer):
+    """Status 201 with `recorded` and `known_to_model`, or another status with `problem`."""
+
+    status: int
+    recorded: bool | None = None
+    known_to_model: bool | None = None
+    problem: ProblemAnswer | None = None
+
+
+class InteractionsAnswer(Answer):
+    """In the order of the interactions."""
+
+    history_source: HistorySource
+    results: list[InteractionResult]
 
 
 class BatchResult(Answer):

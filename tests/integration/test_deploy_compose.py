@@ -21,6 +21,7 @@ from service.stores.redis_rate_limit import RedisRateLimiter
 from tests.deploy_tools import run, tool
 from tests.dockerfile import stages
 from tests.fake_service import user_id, write_bundle
+from tests.histories import add, recent
 from tests.redis_process import running_redis
 from tests.replica import ROOT, running_replica
 
@@ -109,9 +110,11 @@ async def test_composes_redis_allows_all_that_the_service_asks_and_no_more(secre
         url = settings["redis_url"].replace("@redis:6379", f"@127.0.0.1:{server.port}")
         gateway = RedisGateway.open(url, timeout_s=5.0, max_connections=4)
         store = RedisHistoryStore(gateway)
-        assert await store.append("u", "i", 1.0, base=["b"])
-        assert await store.recent("u", 5) == ["b", "i"]
-        await store.forget("u")
+        assert await add(store, "u", "i", 1.0)
+        assert await recent(store, "u", 5) == ["i"]
+        await store.forget("u", in_bundle=True)
+        await store.sync()
+        assert await store.forgotten(["u", "v"]) == {"u"}
         limiter = RedisRateLimiter(gateway, MemoryRateLimiter(lambda: 0.0))
         assert [await limiter.take("k", RateLimit(0.001, 1)) == 0.0 for _ in range(2)] == [True, False]
         assert await gateway.command("EXISTS", "rdrec:rate:k") == 1, "the limit was counted in Redis"
@@ -122,7 +125,7 @@ async def test_composes_redis_allows_all_that_the_service_asks_and_no_more(secre
         stranger = RedisGateway.open(server.url, timeout_s=5.0, max_connections=1)
         assert await stranger.command("PING"), "compose's health check has no password"
         with pytest.raises(RedisUnavailableError, match="does not allow"):
-            await stranger.command("GET", "rdrec:{u}:history")
+            await stranger.command("GET", "rdrec:{u}:purchases")
         await stranger.close()
 
 

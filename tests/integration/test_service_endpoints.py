@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from rdrec_core.profiles import Profiles
 from service.parts import Stores
-from service.stores.history.base import HistoryUnavailableError
+from service.stores.history.base import HistoryUnavailableError, Kept
 from service.stores.history.memory import MemoryHistoryStore
 from service.stores.rate_limit import MemoryRateLimiter
 from service.web.app import create_app
@@ -222,11 +222,11 @@ def test_the_model_and_the_lookups(client: TestClient) -> None:
 class KeptTexts(dict[str, str]):
     """A SharedCache."""
 
-    async def get(self, key: str) -> str | None:  # type: ignore[override]
-        return super().get(key)
+    async def get(self, key: str, user_id: str | None) -> str | None:  # type: ignore[override]
+        return super().get(f"{user_id} {key}")
 
-    async def put(self, key: str, text: str, ttl_s: int) -> None:
-        self[key] = text
+    async def put(self, key: str, text: str, ttl_s: int, user_id: str | None) -> None:
+        self[f"{user_id} {key}"] = text
 
 
 def test_a_request_chooses_its_arm_and_no_cache_mixes_them(bundle: Path) -> None:
@@ -350,13 +350,16 @@ def test_docs_and_console_come_without_a_network(client: TestClient) -> None:
 
 
 class BrokenStore(MemoryHistoryStore):
-    async def recent(self, user_id: str, limit: int) -> list[str]:
+    async def recent(self, user_id: str, limit: int) -> Kept:
         raise HistoryUnavailableError("the store is away", retry_after_s=2.2)
 
-    async def append(self, *args: Any, **kwargs: Any) -> bool:
+    async def append(self, *args: Any, **kwargs: Any) -> list[bool]:
         raise HistoryUnavailableError("the store is away", retry_after_s=2.2)
 
-    async def forget(self, user_id: str) -> None:
+    async def forgotten(self, user_ids: Any) -> set[str]:
+        raise HistoryUnavailableError("the store is away", retry_after_s=2.2)
+
+    async def forget(self, user_id: str, *, in_bundle: bool) -> None:
         raise HistoryUnavailableError("the store is away", retry_after_s=2.2)
 
 

@@ -15,6 +15,7 @@ import pytest
 from rdrec_client import (
     AsyncRDRecClient,
     Explain,
+    Interaction,
     ProblemError,
     RDRecClient,
     RetryPolicy,
@@ -193,11 +194,30 @@ async def test_answers_of_something_else_in_between(ask: Ask) -> None:
         await ask(Server(httpx.Response(413, text="too big")), "sequential", "u")
 
 
-async def test_user_ids_are_escaped_in_paths_and_forget_has_no_body(ask: Ask) -> None:
+@pytest.mark.parametrize("user", ["a/b?c d", "..", ".", "50%off"])
+async def test_any_user_id_is_sent_as_it_is_and_forget_has_no_body(ask: Ask, user: str) -> None:
     server = Server(httpx.Response(204))
-    assert await ask(server, "forget", "a/b?c d") is None
-    assert server.seen[0].method == "DELETE"
-    assert server.seen[0].url.raw_path == b"/users/a%2Fb%3Fc%20d/history"
+    assert await ask(server, "forget", user) is None
+    assert (server.seen[0].method, server.seen[0].url.path) == ("DELETE", "/history")
+    assert dict(server.seen[0].url.params) == {"user_id": user}
+
+
+async def test_many_interactions_are_one_write_with_a_result_each(ask: Ask) -> None:
+    refused = json.loads(problem(503, "history-unavailable").content)
+    results = [{"status": 201, "recorded": True, "known_to_model": False}, {"status": 503, "problem": refused}]
+    server = Server(problem(503), httpx.Response(200, json={"history_source": "redis", "results": results}))
+    got = await ask(
+        server,
+        "record_all",
+        [Interaction(user_id="u", item_id="i", timestamp=5.0), Interaction(user_id="v", item_id="j")],
+    )
+    assert sent(server)["interactions"] == [
+        {"user_id": "u", "item_id": "i", "timestamp": 5.0},
+        {"user_id": "v", "item_id": "j"},
+    ]
+    assert len({request.headers["idempotency-key"] for request in server.seen}) == 1
+    assert [(result.status, result.recorded) for result in got] == [(201, True), (503, None)]
+    assert got[1].problem.status == 503
 
 
 async def test_looking_up_users_and_items(ask: Ask) -> None:

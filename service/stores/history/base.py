@@ -1,13 +1,14 @@
 """What a history store promises. Stands beside its consumer, the recommender; knows external ids only.
 
-A store holds the histories that changed since the bundle was made. The first write of a user copies the user's base
-history out of the bundle, so that afterwards the store alone knows the whole (capped) history.
+A store holds what is newer than the bundle and nothing of what the bundle has: purchases since, and who was forgotten.
 The contract suite `tests/contract/test_history_contract.py` runs over every implementation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from rdrec_core.errors import RDRecError
@@ -23,10 +24,39 @@ class HistoryUnavailableError(RDRecError):
         self.retry_after_s = retry_after_s
 
 
-class HistoryStore(Protocol):
-    """Capped histories by external user id, oldest first. Safe for concurrent use on one event loop.
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One purchase to be kept. timestamp: seconds since 1970."""
 
-    Every method raises HistoryUnavailableError when the store cannot do what it promises.
+    item_id: str
+    timestamp: float
+    idempotency_key: str | None = None
+
+    @property
+    def token(self) -> bytes:
+        """What makes two writes of one user the same: the caller's key, else the timestamp; the item in both cases.
+
+        The item is part of it so that a key used twice by mistake never swallows another item's interaction. 96 bits:
+        two of a user's last writes meet by chance once in 10^24.
+        """
+        key = self.idempotency_key
+        said = f"key:{key}:{self.item_id}" if key is not None else f"at:{self.timestamp!r}:{self.item_id}"
+        return hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=12).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a store has of a user: (item id, timestamp) in the order of the timestamps."""
+
+    purchases: Sequence[tuple[str, float]] = field(default=())
+    is_forgotten: bool = False
+    """What a bundle knows of the user must not be used."""
+
+
+class HistoryStore(Protocol):
+    """Capped histories by external user id. Safe for concurrent use on one event loop.
+
+    Every coroutine raises HistoryUnavailableError when the store cannot do what it promises.
     """
 
     @property
@@ -39,31 +69,34 @@ class HistoryStore(Protocol):
         """Whether the next call is expected to succeed; costs no round trip."""
         ...
 
-    async def recent(self, user_id: str, limit: int) -> Sequence[str] | None:
-        """The user's last `limit` item ids, oldest first. None: never written, so the base history holds.
+    async def recent(self, user_id: str, limit: int) -> Kept:
+        """The user's last `limit` purchases."""
+        ...
 
-        An empty sequence: the user was forgotten and the base history must not come back.
+    async def append(self, user_id: str, writes: Sequence[Write]) -> list[bool]:
+        """Put each write where its timestamp belongs, behind what has the same one; False for one kept before.
+
+        All or none. When this returns, `recent` shows them to every replica.
         """
         ...
 
-    async def append(
-        self,
-        user_id: str,
-        item_id: str,
-        timestamp: float,
-        *,
-        base: Sequence[str] = (),
-        idempotency_key: str | None = None,
-    ) -> bool:
-        """Add one interaction behind the others; False when it was recorded before (see `write_token`).
+    async def forget(self, user_id: str, *, in_bundle: bool) -> None:
+        """Drop the history, the texts written for the user, and what is known of earlier writes.
 
-        timestamp: seconds since 1970. base: the bundle's history, put in front on the user's first write, in the same
-        atomic step. When this returns, `recent` shows the item to every replica.
+        Whoever is in a bundle or had a history is remembered as forgotten, for good; of anybody else no trace is left.
         """
         ...
 
-    async def forget(self, user_id: str) -> None:
-        """Drop the history and what is known of earlier writes; from now on `recent` is empty, without the base."""
+    async def forgotten(self, user_ids: Sequence[str]) -> set[str]:
+        """Those of the users who were forgotten."""
+        ...
+
+    async def sync(self) -> None:
+        """Learn who was forgotten elsewhere, for the time in which the store may be out of reach."""
+        ...
+
+    def may_use_bundle(self, user_id: str) -> bool:
+        """Whether, by the last `sync`, the user was not forgotten; False where nothing is known. No round trip."""
         ...
 
     async def close(self) -> None:
@@ -71,9 +104,11 @@ class HistoryStore(Protocol):
         ...
 
 
-def write_token(item_id: str, timestamp: float, idempotency_key: str | None) -> str:
-    """What makes two writes of one user the same: the caller's key, else the timestamp; the item in both cases.
+def mark_of(user_id: str) -> str:
+    """What stands for a forgotten user in lists of them: 16 bytes in hex, from which the id cannot be read."""
+    return hashlib.blake2b(user_id.encode("utf-8", "surrogatepass"), digest_size=16, person=b"rdrec-forget").hexdigest()
 
-    The item is part of it so that a key used twice by mistake never swallows another item's interaction.
-    """
-    return f"key:{idempotency_key}:{item_id}" if idempotency_key is not None else f"at:{timestamp!r}:{item_id}"
+
+def marked(user_ids: Iterable[str], marks: set[str]) -> set[str]:
+    """Users whose mark is among the marks."""
+    return {user_id for user_id in user_ids if mark_of(user_id) in marks}

@@ -1,72 +1,123 @@
-"""Histories in this process: the default store. Needs no server, is not shared and does not outlive the process."""
+"""Histories in this process: the default store. Needs no server, is not shared and does not outlive the process.
+
+Who was forgotten does outlive it: that is written to a file before it is acknowledged.
+"""
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+import asyncio
+import os
+from bisect import insort_right
+from collections import OrderedDict
 from collections.abc import Sequence
+from pathlib import Path
 
-from service.stores.history.base import StoreName, write_token
+from service.stores.history.base import HistoryUnavailableError, Kept, StoreName, Write, mark_of, marked
+
+_Entry = tuple[float, str, bytes]
+"""Timestamp, item id, token."""
+USER_BYTES, ENTRY_BYTES = 700, 330
+"""What Python takes for a user without entries, and for an entry, beside the characters of their ids."""
 
 
 class _UserHistory:
-    """One user's items and the tokens of the latest writes, both capped."""
+    """One user's purchases, capped; an entry is remembered against repetition as long as it is kept."""
 
-    def __init__(self, items: Sequence[str], cap: int) -> None:
-        self.items = deque(items, maxlen=cap)
-        self._order: deque[str] = deque()
-        self._tokens: set[str] = set()
-        self._cap = cap
+    def __init__(self, user_id: str) -> None:
+        self.entries: list[_Entry] = []
+        self.size_bytes = USER_BYTES + len(user_id)
+        self._tokens: set[bytes] = set()
 
-    def append(self, item_id: str, token: str) -> bool:
+    def add(self, write: Write, cap: int) -> bool:
+        token = write.token
         if token in self._tokens:
             return False
-        if len(self._order) == self._cap:
-            self._tokens.discard(self._order.popleft())
-        self._order.append(token)
+        insort_right(self.entries, (write.timestamp, write.item_id, token), key=lambda entry: entry[0])
         self._tokens.add(token)
-        self.items.append(item_id)
+        self.size_bytes += ENTRY_BYTES + len(write.item_id)
+        if len(self.entries) > cap:
+            _, item_id, oldest = self.entries.pop(0)
+            self._tokens.discard(oldest)
+            self.size_bytes -= ENTRY_BYTES + len(item_id)
         return True
 
 
 class MemoryHistoryStore:
-    """See HistoryStore. Keeps `cap` items a user; past `max_users` the one written to longest ago is dropped."""
+    """See HistoryStore. Keeps `cap` purchases a user; past `max_bytes` the user written to longest ago is dropped."""
 
     name: StoreName = "memory"
     is_available = True
 
-    def __init__(self, *, cap: int = 200, max_users: int = 1_000_000) -> None:
+    def __init__(self, *, cap: int = 200, max_bytes: int = 1 << 29, marks: Path | None = None) -> None:
+        """marks: the file that remembers who was forgotten; without one this process alone does."""
         self._cap = cap
-        self._max_users = max_users
+        self._max_bytes = max_bytes
+        self._size_bytes = 0
         self._users: OrderedDict[str, _UserHistory] = OrderedDict()
+        self._file = marks
+        self._marks: set[str] = set(marks.read_text().split()) if marks is not None and marks.is_file() else set()
 
-    async def recent(self, user_id: str, limit: int) -> Sequence[str] | None:
+    @property
+    def size_bytes(self) -> int:
+        """Estimate of what the histories take."""
+        return self._size_bytes
+
+    async def recent(self, user_id: str, limit: int) -> Kept:
         """See HistoryStore."""
         history = self._users.get(user_id)
-        return None if history is None else list(history.items)[max(0, len(history.items) - limit) :]
+        entries = [] if history is None else history.entries[max(0, len(history.entries) - limit) :]
+        return Kept([(item_id, timestamp) for timestamp, item_id, _ in entries], mark_of(user_id) in self._marks)
 
-    async def append(
-        self,
-        user_id: str,
-        item_id: str,
-        timestamp: float,
-        *,
-        base: Sequence[str] = (),
-        idempotency_key: str | None = None,
-    ) -> bool:
+    async def append(self, user_id: str, writes: Sequence[Write]) -> list[bool]:
         """See HistoryStore."""
-        history = self._users.get(user_id) or self._put(user_id, base)
+        history = self._users.get(user_id)
+        if history is None:
+            history = self._users[user_id] = _UserHistory(user_id)
+        else:
+            self._size_bytes -= history.size_bytes
         self._users.move_to_end(user_id)
-        return history.append(item_id, write_token(item_id, timestamp, idempotency_key))
+        recorded = [history.add(write, self._cap) for write in writes]
+        self._size_bytes += history.size_bytes
+        while self._size_bytes > self._max_bytes and len(self._users) > 1:
+            self._size_bytes -= self._users.popitem(last=False)[1].size_bytes
+        return recorded
 
-    async def forget(self, user_id: str) -> None:
+    async def forget(self, user_id: str, *, in_bundle: bool) -> None:
         """See HistoryStore."""
-        self._put(user_id, ())
+        mark = mark_of(user_id)
+        if (in_bundle or user_id in self._users) and mark not in self._marks:
+            if self._file is not None:
+                await asyncio.to_thread(_append_line, self._file, mark)
+            self._marks.add(mark)
+        history = self._users.pop(user_id, None)
+        if history is not None:
+            self._size_bytes -= history.size_bytes
+
+    async def forgotten(self, user_ids: Sequence[str]) -> set[str]:
+        """See HistoryStore."""
+        return marked(user_ids, self._marks)
+
+    async def sync(self) -> None:
+        """Nothing to learn: nobody else forgets."""
+
+    def may_use_bundle(self, user_id: str) -> bool:
+        """See HistoryStore."""
+        return mark_of(user_id) not in self._marks
 
     async def close(self) -> None:
         """Nothing to release."""
 
-    def _put(self, user_id: str, items: Sequence[str]) -> _UserHistory:
-        self._users[user_id] = history = _UserHistory(items, self._cap)
-        if len(self._users) > self._max_users:
-            self._users.popitem(last=False)
-        return history
+
+def _append_line(file: Path, line: str) -> None:
+    """Written and on the disk, or HistoryUnavailableError."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a", encoding="ascii") as out:
+            out.write(line + "\n")
+            out.flush()
+            os.fsync(out.fileno())
+    except OSError as error:
+        raise HistoryUnavailableError(
+            f"{file} cannot be written ({error.strerror}), so that a restart would forget the forgetting: "
+            "set RDREC_STATE_DIR to a folder that lasts, or RDREC_REDIS_URL"
+        ) from error

@@ -2,29 +2,35 @@
 
 Keys of a user, in one Cluster slot by their hash tag:
 
-    <prefix>:{<user>}:history     LIST, capped, oldest first, expires `ttl_s` after the last write. An entry is
-                                  `<digest of the write>:<item id>`, so that finding the entry again is knowing that the
-                                  write is a repetition; items of the base history have an empty digest.
-    <prefix>:{<user>}:forgotten   Unix time of a `forget`. Never expires: as long as it is there, a base history that
-                                  some bundle still holds does not come back. Delete it once no bundle knows the user.
+    <prefix>:{<user>}:purchases   LIST, capped, in the order of the timestamps, expires `ttl_s` after the last write. An
+                                  entry is `<digest of the write>:<timestamp>:<item id>`; an entry with the digest says
+                                  that the write is a repetition.
+    <prefix>:{<user>}:forgotten   Unix time of a `forget`. Never expires: as long as it is there, what some bundle still
+                                  holds of the user is not used. Delete it once no bundle knows the user.
+    <prefix>:{<user>}:texts       HASH of texts written for the user (redis_text_cache.py), dropped by a `forget`.
 
-Every operation is one script and so one atomic step and one round trip.
+and one key of all: <prefix>:forgotten, a ZSET of the marks of forgotten users by the time of it, from which replicas
+learn whom to leave out while Redis is away, and which users not to list.
+
+Every operation on a user is one script and so one atomic step and one round trip.
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from rdrec_core.errors import InputError
-from service.stores.history.base import HistoryUnavailableError, StoreName, write_token
-from service.stores.redis_gateway import LuaScript, RedisGateway, RedisUnavailableError
+from service.stores.history.base import HistoryUnavailableError, Kept, StoreName, Write, mark_of, marked
+from service.stores.redis_gateway import LuaScript, RedisGateway, RedisUnavailableError, user_tag
 
 _APPEND = LuaScript("history_append")
 _RECENT = LuaScript("history_recent")
 _FORGET = LuaScript("history_forget")
+OVERLAP_S = 300.0
+"""By how much a sync goes back behind the last one: the clocks of replicas differ, and a write takes its time."""
 
 
 class RedisHistoryStore:
@@ -35,68 +41,88 @@ class RedisHistoryStore:
     def __init__(
         self, gateway: RedisGateway, *, prefix: str = "rdrec", cap: int = 200, ttl_s: int = 180 * 86_400
     ) -> None:
-        """cap: items kept a user, and writes remembered against repetition. Raises InputError for a bad prefix."""
+        """cap: purchases kept a user, and writes remembered against repetition. Raises InputError for a bad prefix."""
         if not prefix or set(prefix) & set("{}"):
             raise InputError("the key prefix must be non-empty and hold no braces", field="redis_prefix")
         self._gateway = gateway
         self._prefix = prefix
         self._cap = cap
         self._ttl_s = ttl_s
+        self._marks: set[str] = set()
+        self._synced_at: float | None = None
 
     @property
     def is_available(self) -> bool:
-        """See HistoryStore."""
-        return self._gateway.breaker.state != "open"
+        """See HistoryStore. A breaker that is half-open has yet to see an answer."""
+        return self._gateway.breaker.state == "closed"
 
-    async def recent(self, user_id: str, limit: int) -> Sequence[str] | None:
+    async def recent(self, user_id: str, limit: int) -> Kept:
         """See HistoryStore."""
-        entries = await self._run(_RECENT, user_id, (max(limit, 1),), is_read=True)
-        if entries is None:
-            return None
-        return [entry.partition(":")[2] for entry in entries] if limit > 0 else []
+        entries, is_forgotten = await self._run(_RECENT, user_id, (max(limit, 1),), is_read=True)
+        parts = [entry.split(":", 2) for entry in entries] if limit > 0 else []
+        return Kept([(item_id, float(timestamp)) for _, timestamp, item_id in parts], bool(int(is_forgotten)))
 
-    async def append(
-        self,
-        user_id: str,
-        item_id: str,
-        timestamp: float,
-        *,
-        base: Sequence[str] = (),
-        idempotency_key: str | None = None,
-    ) -> bool:
+    async def append(self, user_id: str, writes: Sequence[Write]) -> list[bool]:
         """See HistoryStore."""
-        entry = f"{_digest(write_token(item_id, timestamp, idempotency_key))}:{item_id}"
-        seed = [f":{item}" for item in base[-self._cap :]]
-        return bool(await self._run(_APPEND, user_id, (entry, self._cap, self._ttl_s, *seed)))
+        arguments = [
+            word
+            for write in writes
+            for word in (base64.urlsafe_b64encode(write.token).decode(), repr(float(write.timestamp)), write.item_id)
+        ]
+        recorded = await self._run(_APPEND, user_id, (self._cap, self._ttl_s, *arguments))
+        return [bool(int(one)) for one in recorded]
 
-    async def forget(self, user_id: str) -> None:
+    async def forget(self, user_id: str, *, in_bundle: bool) -> None:
         """See HistoryStore."""
-        await self._run(_FORGET, user_id, ())
+        if not int(await self._run(_FORGET, user_id, (int(in_bundle),))):
+            return
+        mark = mark_of(user_id)
+        await self._command("ZADD", self._all_marks, time.time(), mark)
+        self._marks.add(mark)
+
+    async def forgotten(self, user_ids: Sequence[str]) -> set[str]:
+        """See HistoryStore."""
+        if not user_ids:
+            return set()
+        marks = [mark_of(user_id) for user_id in user_ids]
+        times = await self._command("ZMSCORE", self._all_marks, *marks, is_read=True)
+        return marked(user_ids, {mark for mark, at in zip(marks, times, strict=True) if at is not None})
+
+    async def sync(self) -> None:
+        """See HistoryStore."""
+        now = time.time()
+        since = "-inf" if self._synced_at is None else self._synced_at - OVERLAP_S
+        self._marks.update(await self._command("ZRANGE", self._all_marks, since, "+inf", "BYSCORE", is_read=True))
+        self._synced_at = now
+
+    def may_use_bundle(self, user_id: str) -> bool:
+        """See HistoryStore."""
+        return self._synced_at is not None and mark_of(user_id) not in self._marks
 
     async def close(self) -> None:
         """See HistoryStore."""
         await self._gateway.close()
 
-    async def _run(
-        self, script: LuaScript, user_id: str, arguments: Sequence[str | int], *, is_read: bool = False
-    ) -> Any:
-        tag = f"{self._prefix}:{{{_tag(user_id)}}}"
+    @property
+    def _all_marks(self) -> str:
+        return f"{self._prefix}:forgotten"
+
+    async def _command(self, *words: str | int | float, is_read: bool = False) -> Any:
         try:
-            return await self._gateway.script(
-                script, (f"{tag}:history", f"{tag}:forgotten"), arguments, is_read=is_read
-            )
+            return await self._gateway.command(*words, is_read=is_read)
         except RedisUnavailableError as error:
-            raise HistoryUnavailableError(
-                f"the history store is unavailable: {error}", retry_after_s=error.retry_after_s
-            ) from error
+            raise _unavailable(error) from error
+
+    async def _run(
+        self, script: LuaScript, user_id: str, arguments: Sequence[str | int | float], *, is_read: bool = False
+    ) -> Any:
+        tag = user_tag(self._prefix, user_id)
+        keys = (f"{tag}:purchases", f"{tag}:forgotten", f"{tag}:texts")
+        try:
+            return await self._gateway.script(script, keys, arguments, is_read=is_read)
+        except RedisUnavailableError as error:
+            raise _unavailable(error) from error
 
 
-def _tag(user_id: str) -> str:
-    """The user inside a hash tag, which ends at the first brace and must not be empty."""
-    return user_id.replace("%", "%25").replace("{", "%7B").replace("}", "%7D") or "%"
-
-
-def _digest(token: str) -> str:
-    """96 bits in 16 characters, none of them a colon: two of a user's last writes meet by chance once in 10^24."""
-    raw = hashlib.blake2b(token.encode("utf-8", "surrogatepass"), digest_size=12).digest()
-    return base64.urlsafe_b64encode(raw).decode()
+def _unavailable(error: RedisUnavailableError) -> HistoryUnavailableError:
+    return HistoryUnavailableError(f"the history store is unavailable: {error}", retry_after_s=error.retry_after_s)

@@ -1,5 +1,9 @@
--- Drop a user's history and remember that it must not come back from a bundle.
--- KEYS: history, forgotten. The mark is set first: a full Redis refuses it, and then nothing has been deleted.
-redis.call('SET', KEYS[2], redis.call('TIME')[1])
-redis.call('DEL', KEYS[1])
-return 1
+-- Drop what is kept of a user; '1' if what a bundle has of the user must not come back, '0' if there is nothing to remember.
+-- KEYS: purchases, forgotten, texts. ARGV: 1 if a bundle knows the user.
+-- The mark is set first: a full Redis refuses it, and then nothing has been deleted.
+local known = ARGV[1] == '1' or redis.call('EXISTS', KEYS[1], KEYS[2]) > 0
+if known then
+  redis.call('SET', KEYS[2], redis.call('TIME')[1])
+end
+redis.call('DEL', KEYS[1], KEYS[3])
+return known and '1' or '0'

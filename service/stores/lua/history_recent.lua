@@ -1,7 +1,3 @@
--- The last entries, oldest first; nil for a user of whom nothing is known, empty for a forgotten one.
--- KEYS: history, forgotten. ARGV: how many, at least 1.
-local entries = redis.call('LRANGE', KEYS[1], -tonumber(ARGV[1]), -1)
-if #entries == 0 and redis.call('EXISTS', KEYS[2]) == 0 then
-  return false
-end
-return entries
+-- The last entries in the order of their timestamps, and '1' for a user who was forgotten.
+-- KEYS: purchases, forgotten, texts. ARGV: how many, at least 1.
+return {redis.call('LRANGE', KEYS[1], -tonumber(ARGV[1]), -1), tostring(redis.call('EXISTS', KEYS[2]))}
