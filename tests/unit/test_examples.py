@@ -20,6 +20,7 @@ from training.learning.examples import (
     text_pools,
     validation_examples,
 )
+from training.learning.targets import TargetRule
 from training.learning.vocabulary import train_vocabulary, training_texts
 
 
@@ -31,7 +32,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def epochs_of(dataset: Dataset, config: TrainConfig) -> Epochs:
     tokenizer = train_vocabulary(training_texts(dataset), size=300)
     pools = text_pools(
-        dataset, "train", config.task_set, lambda texts: encode_words(tokenizer, texts), config.max_target_tokens
+        dataset, "train", config.task_set, lambda texts: encode_words(tokenizer, texts), TargetRule.of(config)
     )
     return Epochs(config, TrainingHistories.of(dataset), pools)
 

@@ -29,6 +29,7 @@ from training.data.dataset import Dataset, Split
 from training.learning.backbone import CatalogTokens
 from training.learning.checkpoint import Checkpoint
 from training.learning.examples import text_pools
+from training.learning.targets import TargetRule
 
 Say = Callable[[str], None]
 
@@ -123,8 +124,9 @@ def export_bundle(
 
 def written_tokens(checkpoint: Checkpoint, dataset: Dataset) -> list[int]:
     """Every token of a training target: a text may be written with these, not with item words, say."""
-    limit = checkpoint.info.config.max_target_tokens
+    info = checkpoint.info
     pools = text_pools(
-        dataset, "train", checkpoint.info.text_tasks, lambda texts: encode_words(checkpoint.tokenizer, texts), limit
-    )
+        dataset, "train", info.text_tasks, lambda texts: encode_words(checkpoint.tokenizer, texts),
+        TargetRule.of(info.config),
+    )  # fmt: skip
     return np.unique(np.concatenate([pool.texts.tokens for pool in pools.values()])).tolist()

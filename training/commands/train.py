@@ -41,6 +41,10 @@ def train(
     ratio: Annotated[str | None, typer.Option(help="Task ratio EG:RG:SR:TR, such as 1:1:1:3.")] = None,
     tasks: Annotated[str | None, typer.Option(help="Comma-separated tasks to train; all by default.")] = None,
     time_budget: Annotated[float | None, typer.Option(help="Minutes of training; plans the schedule.")] = None,
+    min_explained_rating: Annotated[
+        float | None,
+        typer.Option(help="Reviews with fewer stars (of 5) give no sentence to learn; 4, or 0 with --recipe paper."),
+    ] = None,
     tokenizer: Annotated[
         Path | None, typer.Option(help="Folder with tokenizer.json, instead of a new vocabulary.")
     ] = None,
@@ -65,6 +69,7 @@ def train(
         for name, value in {
             "backbone": backbone, "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate,
             "seed": seed, "ratio": ratio, "tasks": tasks, "time_budget_min": time_budget,
+            "min_explained_rating": min_explained_rating,
         }.items()
         if value is not None
     }  # fmt: skip

@@ -87,6 +87,11 @@ class TrainConfig(BaseModel):
     """Draw the training source texts from all discrete templates; False uses the bare form alone."""
     max_target_tokens: int = Field(20, ge=1)
     """Text targets are cut here, before EOS."""
+    cut_targets: Literal["tokens", "sentence"] = "tokens"
+    """Where a longer text is cut: at the last token that fits, as published, or at the last sentence or clause that
+    fits (a text without one is left out)."""
+    min_explained_rating: float = Field(0.0, ge=0)
+    """Sentences of reviews with fewer stars (of 5) are no target of the explanation task; the paper takes them all."""
     negatives: int = Field(99, ge=1)
     """Other candidates in a top-N source."""
     subsequence: Literal["random", "prefix"] = "random"

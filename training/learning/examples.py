@@ -6,7 +6,7 @@ draws the same. Texts are token ids from the start. Knows the dataset and the pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from rdrec_core.encoding import RaggedTokens
 from rdrec_core.prompts import MAX_HISTORY, Template, bare_template
 from rdrec_core.types import Task
 from training.data.dataset import Dataset, Split
+from training.learning.targets import TargetRule, Tokenise
 
 TEXT_TASKS = frozenset({Task.EXPLANATION, Task.USER_PREFERENCE, Task.ITEM_ATTRIBUTES})
 Ints = npt.NDArray[np.int64]
@@ -59,13 +60,17 @@ class TextPool:
 
 
 def text_pools(
-    dataset: Dataset, split: Split, tasks: Iterable[Task], tokenise: Callable[[Iterable[str]], RaggedTokens], limit: int
+    dataset: Dataset, split: Split, tasks: Iterable[Task], tokenise: Tokenise, rule: TargetRule
 ) -> dict[Task, TextPool]:
-    """The text tasks' rows of one split, tokenised once and cut at `limit` tokens; tasks without rows are left out."""
+    """The text tasks' rows of one split, tokenised once and cut by the rule; tasks without rows are left out."""
     if not dataset.has_reviews:
         return {}
-    reviews = dataset.reviews().filter(pl.col("split") == split).select("user_index", "item_index", "explanation")
-    frames = {Task.EXPLANATION: reviews.rename({"explanation": "text"})}
+    reviews = dataset.reviews().filter(pl.col("split") == split)
+    frames = {
+        Task.EXPLANATION: reviews.filter(rule.explained()).select(
+            "user_index", "item_index", pl.col("explanation").alias("text")
+        )
+    }
     if dataset.rationales_path.is_file():
         kept = pl.scan_parquet(dataset.rationales_path).filter(pl.col("use"))
         own = kept.join(reviews, on=["user_index", "item_index"], how="semi")
@@ -78,21 +83,17 @@ def text_pools(
         rows = frames[task].filter(pl.col("text").str.len_bytes() > 0).sort("user_index", "item_index").collect()
         if rows.is_empty():
             continue
-        user, item = rows["user_index"].to_numpy(), rows["item_index"].to_numpy()
-        none = np.full(len(rows), -1, dtype=np.int32)
+        kept, texts = rule.targets(rows["text"], tokenise)
+        if not len(kept):
+            continue
+        user, item = rows["user_index"].to_numpy()[kept], rows["item_index"].to_numpy()[kept]
+        none = np.full(len(kept), -1, dtype=np.int32)
         pools[task] = TextPool(
             user if task is not Task.ITEM_ATTRIBUTES else none,
             item if task is not Task.USER_PREFERENCE else none,
-            _cut(tokenise(rows["text"]), limit),
+            texts,
         )
     return pools
-
-
-def _cut(texts: RaggedTokens, limit: int) -> RaggedTokens:
-    lengths = np.minimum(np.diff(texts.indptr), limit)
-    indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    within = np.arange(int(indptr[-1])) - np.repeat(indptr[:-1], lengths)
-    return RaggedTokens(indptr, texts.tokens[np.repeat(texts.indptr[:-1], lengths) + within])
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ from training.learning.graph_embedding import initialise_from_graph
 from training.learning.label_trie import LabelTrie
 from training.learning.parallel import Processes, processes
 from training.learning.progress import LiveProgress, Silent, draw_curves
+from training.learning.targets import TargetRule
 from training.learning.trainer import StopReason, Trainer
 from training.learning.validation_ranking import ndcg_at_10
 
@@ -74,8 +75,9 @@ def materials(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) -> Ma
         return encode_words(tokenizer, texts)
 
     wanted = [task for task in config.task_set if task in TEXT_TASKS]
-    train = text_pools(dataset, "train", wanted, tokenise, config.max_target_tokens)
-    held_out = text_pools(dataset, "val", train, tokenise, config.max_target_tokens)
+    rule = TargetRule.of(config)
+    train = text_pools(dataset, "train", wanted, tokenise, rule)
+    held_out = text_pools(dataset, "val", train, tokenise, rule)
     epochs = Epochs(config, histories, train)
     if not epochs.tasks:
         raise DatasetError(f"{dataset.path} has nothing to train the tasks {', '.join(config.tasks)} on")

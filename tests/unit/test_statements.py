@@ -1,0 +1,157 @@
+"""Phrases out of reviews, counted into statements: hand-written reviews, numbers counted by hand."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from rdrec_core.statements import Kind, Statements
+from tests.rationale_dataset import write_dataset
+from training.data.dataset import REVIEWS, Dataset
+from training.signals import statements as building
+from training.signals.languages import BLANKLESS, ENGLISH, FRENCH, GERMAN, SPANISH, Language, language_of
+from training.signals.phrases import Lexicon, PhraseFinder
+from training.signals.statements import StatementOptions, build_statements
+
+
+def dataset(
+    path: Path, reviews: list[tuple[int, int, str, float | None, str]], titles: tuple[str | None, ...]
+) -> Dataset:
+    """(user, item, text, rating, split)"""
+    write_dataset(path, [(text, split) for *_, text, _, split in reviews], titles)
+    rows = [(user, item, text, rating, None, split) for user, item, text, rating, split in reviews]
+    pl.DataFrame(rows, schema=REVIEWS, orient="row").write_parquet(path / "reviews.parquet")
+    return Dataset(path)
+
+
+def read(statements: Statements, item: int) -> dict[str, tuple[int, int, int]]:
+    return {s.text: (s.polarity, s.count, s.total) for s in statements.of_item(item)}
+
+
+TITLES = ("Pocket Pirates: Second Deck", "Luna Owl Plush")
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Dataset:
+    return dataset(
+        tmp_path / "shop",
+        [
+            (0, 0, "I love it. The lid is sturdy. My son says the lid is sturdy.", 5.0, "train"),
+            (1, 0, "A sturdy lid! Very easy to use.", 4.0, "train"),
+            (2, 0, "It came with a clear window, but I missed the soft handle.", 2.0, "train"),
+            (3, 0, "The lid is not sturdy.", 1.0, "train"),
+            (4, 0, "Pocket Pirates won me over with the sturdy lid of Pocket Pirates.", 5.0, "test"),
+            (0, 1, "I look for toys that survive rough hands, and it works well.", 5.0, "train"),
+            (1, 1, "Works great. Luna Owl is sturdy.", None, "train"),
+        ],
+        TITLES,
+    )
+
+
+def test_alike_phrases_are_one_statement_counted_by_reviews(shop: Dataset) -> None:
+    statements = build_statements(shop)
+    about = read(statements, 0)
+    assert about["sturdy lid"] in ((1, 2, 4), (-1, 1, 4))
+    rows = [(s.text, s.polarity, s.count) for s in statements.of_item(0) if s.text == "sturdy lid"]
+    assert ("sturdy lid", 1, 2) in rows  # twice in a review counts once; the test review is never read
+    assert ("sturdy lid", -1, 1) in rows
+    assert about["easy to use"] == (1, 1, 4)
+    assert about["soft handle"] == (-1, 1, 4)
+    # «works well» and «works great» are about the same
+    works = [s for s in statements.of_item(1) if s.kind is Kind.DOES]
+    assert [(s.count, s.total, s.polarity) for s in works] == [(2, 2, 1)]
+
+
+def test_a_user_keeps_what_they_praise_miss_and_look_for_and_where(shop: Dataset) -> None:
+    statements = build_statements(shop)
+    mine = {s.text: s for s in statements.of_user(0)}
+    assert mine["toys that survive rough hands"].kind is Kind.WANT
+    assert mine["sturdy lid"].item == 0
+    assert mine["sturdy lid"].rating == 5.0
+    [missed] = [s for s in statements.of_user(2) if s.text == "soft handle"]
+    assert missed.polarity == 1  # what somebody misses is what they want
+    assert statements.of_user(None) == statements.of_user(99) == []
+
+
+def test_no_statement_has_a_first_person_or_the_name_of_an_item(shop: Dataset) -> None:
+    statements = build_statements(shop)
+    texts = [statements.texts[n] for n in range(len(statements.texts))]
+    assert texts
+    for text in texts:
+        assert not {"i", "me", "my", "we", "son"} & set(text.split())
+        assert "pocket" not in text
+        assert "luna" not in text
+    assert statements.named("won by Pocket Pirates")
+    assert not statements.named("the sturdy lid")
+
+
+def test_arrays_bring_everything_back(shop: Dataset) -> None:
+    built = build_statements(shop, StatementOptions(quotes=True))
+    again = Statements.from_arrays(built.arrays())
+    assert again.of_item(0) == built.of_item(0)
+    assert again.of_user(0) == built.of_user(0)
+    assert any(s.quote for s in again.of_item(0))
+    assert not any(s.quote for s in build_statements(shop).of_item(0))  # nobody's words unless asked for
+    assert Statements.from_arrays({}).of_item(0) == []
+
+
+def test_parts_and_blocks_count_as_one(shop: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = build_statements(shop)
+    monkeypatch.setattr(building, "_PART_ROWS", 2)
+    monkeypatch.setattr(building, "_BLOCK", 2)
+    parted = build_statements(shop)
+    assert [parted.of_item(n) for n in (0, 1)] == [whole.of_item(n) for n in (0, 1)]
+    assert [parted.of_user(n) for n in range(4)] == [whole.of_user(n) for n in range(4)]
+
+
+def test_rows_of_an_owner_are_bounded(shop: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(building, "MAX_ITEM_ROWS", 1)
+    assert [(s.text, s.count) for s in build_statements(shop).of_item(0)] == [("sturdy lid", 2)]
+
+
+FINDER = PhraseFinder(
+    Lexicon(frozenset({"great", "sturdy", "clear", "easy", "bad", "small"}), frozenset({"tone", "lid", "bag"}))
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "phrases"),
+    [
+        ("The clear tone of it.", [("clear tone", 0)]),
+        ("Great tone!", [("tone", 1)]),
+        ("The tone is bad.", [("bad tone", -1)]),
+        ("It is very easy to clean.", [("easy to clean", 0)]),
+        ("This is too small.", [("too small", -1)]),
+        ("It is not sturdy", [("not sturdy", -1)]),
+        ("It would be sturdy if I had glued it.", []),
+        ("It sounds great, and it doesn't work well.", [("sounds great", 1), ("does not work well", -1)]),
+        ("Thanks to the light bag for all parts, it came along.", [("light bag for all parts", 1)]),
+        ("What I loved most were the short rules and the red lid.", [("short rules", 1), ("red lid", 1)]),
+        ("I like my mother.", []),
+    ],
+)  # fmt: skip
+def test_english_phrases(text: str, phrases: list[tuple[str, int]]) -> None:
+    assert sorted((p.text, p.polarity) for p in FINDER.phrases(text)) == sorted(phrases)
+
+
+@pytest.mark.parametrize(
+    ("texts", "language", "phrase"),
+    [
+        (["Sehr gute Qualität, ich bin froh.", "Das hat eine gute Qualität.", "Wirklich gute Qualität, nicht teuer."],
+         GERMAN, "gute qualität"),
+        (["Une très bonne qualité pour moi.", "La bonne qualité de ce jouet.", "C'est une bonne qualité."], FRENCH,
+         "bonne qualité"),
+        (["La buena calidad del juguete.", "Es de buena calidad para mi.", "Muy buena calidad y no es caro."], SPANISH,
+         "buena calidad"),
+        (["音質が良い。私は好きです。", "とても音質が良いです。", "音質が良い、安い。"], BLANKLESS, "音質が良い"),
+    ],
+)  # fmt: skip
+def test_other_languages_say_what_recurs(tmp_path: Path, texts: list[str], language: Language, phrase: str) -> None:
+    assert language_of(texts) is language
+    made = dataset(tmp_path / "d", [(n, 0, text, 5.0, "train") for n, text in enumerate(texts)], (None,))
+    [first, *_] = build_statements(made).of_item(0)
+    assert (first.text, first.kind, first.count, first.total) == (phrase, Kind.MENTION, 3, 3)
+
+
+def test_english_is_known_by_its_function_words() -> None:
+    assert language_of(["This is the best of all the things that we have had."]) is ENGLISH
