@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,14 +23,15 @@ from rdrec_core.types import Task
 from tests.small_dataset import write_small_dataset
 from training.cli import main
 from training.data.dataset import Dataset
+from training.evaluation.fusion_run import store_fusion
 from training.evaluation.measure import rank_sequential
 from training.evaluation.metrics import summary
 from training.evaluation.protocol import questions
-from training.evaluation.systems import load_system
+from training.evaluation.systems import load_system, read_fusion
 from training.learning.backbone import CatalogTokens, build
 from training.learning.checkpoint import CheckpointWriter, load_checkpoint, read_state
 from training.learning.config import TrainConfig, load_config
-from training.learning.run import train
+from training.learning.run import pieces_notice, train
 from training.learning.trainer import StopReason
 from training.learning.vocabulary import train_vocabulary, training_texts
 
@@ -174,6 +176,36 @@ def test_fields_that_are_gone_are_read_at_their_old_defaults_alone(dataset: Data
         small(future_targets=1)
 
 
+def test_resuming_on_other_labels_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    config = small(epochs=1, tasks="sequential")
+    train(config, dataset, tmp_path / "out")
+    shutil.copytree(dataset.path, tmp_path / "other")
+    other = Dataset(tmp_path / "other")
+    turned = other.items["label"].reverse()  # the same labels, of other items
+    other.items.with_columns(turned).write_parquet(tmp_path / "other/items.parquet")
+    with pytest.raises(CheckpointError, match="other items or labels"):
+        train(small(epochs=2, tasks="sequential"), Dataset(tmp_path / "other"), tmp_path / "out", resume=True)
+
+
+def test_fusion_weights_belong_to_the_weights_that_they_were_fitted_to(dataset: Dataset, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    config = small(epochs=1, tasks="explanation")  # whose loss falls from epoch to epoch
+    train(config, dataset, out)
+    store_fusion(out, {"sequential.graph": 0.5}, "somewhere")
+    assert read_fusion(out) == {"sequential.graph": 0.5}
+    train(config, dataset, out, force=True)
+    assert not (out / "fusion.json").exists()
+    assert not (out / "text_encoder.json").exists()
+    store_fusion(out, {"sequential.graph": 0.5})
+    train(small(epochs=2, tasks="explanation"), dataset, out, resume=True)
+    assert load_checkpoint(out).info.epoch > 1  # a better epoch took the place of the first
+    with pytest.raises(CheckpointError, match="run `rdrec fuse` again"):
+        load_system(out, dataset)
+    assert load_system(out, dataset, with_fusion=False).fusion is None
+    (out / "fusion.json").write_text(json.dumps({"sequential.graph": 0.5}))  # as earlier versions wrote it
+    assert load_system(out, dataset).fusion == {"sequential.graph": 0.5}
+
+
 def test_resuming_with_another_setting_names_it(dataset: Dataset, tmp_path: Path) -> None:
     train(small(epochs=1, tasks="sequential"), dataset, tmp_path / "out")
     with pytest.raises(CheckpointError, match="batch_size=16, not 8"):
@@ -306,10 +338,17 @@ def test_a_dataset_without_reviews_says_what_is_left_out(tmp_path: Path, capsys:
     assert load_checkpoint(tmp_path / "out").info.tasks == [Task.SEQUENTIAL, Task.TOPN]
 
 
-def test_item_words_of_large_catalogues_are_read_in_pieces(dataset: Dataset) -> None:
+def test_large_catalogues_are_read_in_pieces_and_the_run_says_so(dataset: Dataset) -> None:
     labels = dataset.items["label"].to_list()
     widths = {}
     for limit in (39, 40):
-        _, tokenizer = build(small("scratch", whole_items_up_to=limit), dataset, None)
-        widths[limit] = {len(CatalogTokens.of(tokenizer, labels).item_words[item]) for item in range(40)}
+        config = small("scratch", whole_items_up_to=limit)
+        model, tokenizer = build(config, dataset, None)
+        catalog = CatalogTokens.of(tokenizer, labels)
+        widths[limit] = {len(catalog.item_words[item]) for item in range(40)}
+        assert model.config.starts_from_source == (limit == 40)  # not from the last digits of a label
+        notice = pieces_notice(config, catalog)
+        assert (notice is None) == (limit == 40)
     assert widths == {39: {3}, 40: {1}}
+    notice = pieces_notice(small("scratch", whole_items_up_to=39), CatalogTokens.of(tokenizer, labels))
+    assert notice is None  # a vocabulary that has the words is used as it is

@@ -31,7 +31,7 @@ def fuse(
 
     console = Console()
     data = Dataset(dataset)
-    loaded = load_system(system, data)
+    loaded = load_system(system, data, with_fusion=not tune_graph)  # what is fitted anew may be stale
     if text_encoder is not None and loaded.channels is not None:
         raise InputError(
             "a bundle holds its channels already; give --text-encoder with the checkpoint, then export it",

@@ -16,8 +16,8 @@ from rdrec_core.errors import DatasetError, InputError
 from training.data.cold_items import hide_items
 from training.data.dataset import Dataset
 from training.evaluation.fusion_run import fit_system, store_fusion
-from training.evaluation.systems import FUSION_FILE, load_system, open_encoder, read_text_encoder
-from training.learning.checkpoint import STATE_FILE, load_checkpoint
+from training.evaluation.systems import load_system, open_encoder, read_text_encoder
+from training.learning.checkpoint import FUSION_FILE, STATE_FILE, load_checkpoint
 from training.learning.run import train
 from training.learning.trainer import StopReason
 

@@ -25,8 +25,9 @@ from training.evaluation.fusion import fit, look_up, quality, start_of
 from training.evaluation.measure import rank_by_scorer
 from training.evaluation.metrics import summary
 from training.evaluation.protocol import Questions, candidate_lists, questions
-from training.evaluation.systems import ENCODER_FILE, FUSION_FILE, System
+from training.evaluation.systems import WEIGHTS_KEY, System
 from training.evaluation.tables import progress_bar
+from training.learning.checkpoint import ENCODER_FILE, FUSION_FILE, weights_sha256
 from training.signals.graph import GraphConfig, Sequences, graph_of, with_decays
 from training.signals.remembered import TextEncoder
 from training.signals.text import TextChannel, build_graph, only_channels, text_channels, text_fields, with_channels
@@ -153,8 +154,8 @@ def store_fusion(path: Path, flat: dict[str, float], text_encoder: str | None = 
 
     text_encoder: which sentence encoder the channels were made with; kept beside `fusion.json`.
 
-    A bundle's model version changes with its weights, and a signature over the old manifest no longer holds, so it is
-    removed: sign the bundle again.
+    A checkpoint's are bound to the weights that it holds now. A bundle's model version changes with its weights, and a
+    signature over the old manifest no longer holds, so it is removed: sign the bundle again.
     """
     if (path / MANIFEST_FILE).is_file():
         bundle = Bundle.open(path)
@@ -170,7 +171,7 @@ def store_fusion(path: Path, flat: dict[str, float], text_encoder: str | None = 
     if text_encoder is not None:
         with replacing_file(path / ENCODER_FILE) as temporary:
             temporary.write_text(json.dumps({"text_encoder": text_encoder}, indent=2) + "\n", encoding="utf-8")
-    text = json.dumps(flat, indent=2) + "\n"
+    text = json.dumps({WEIGHTS_KEY: weights_sha256(path), **flat}, indent=2) + "\n"
     with replacing_file(path / FUSION_FILE) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path / FUSION_FILE

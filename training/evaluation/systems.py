@@ -24,13 +24,13 @@ from rdrec_core.ranking import FusionWeights, Ranker
 from rdrec_core.text_encoder import GRAPH_FILE, SETTINGS_FILE, TOKENIZER_FILE, OnnxTextEncoder
 from rdrec_core.types import ScoreMode, Strategy, Task
 from training.data.dataset import Dataset, Split
-from training.learning.checkpoint import load_checkpoint
+from training.learning.checkpoint import ENCODER_FILE, FUSION_FILE, load_checkpoint, weights_sha256
 from training.signals.graph import GraphConfig
 from training.signals.remembered import RememberedVectors, TextEncoder
 from training.signals.text import build_graph
 
-FUSION_FILE = "fusion.json"
-ENCODER_FILE = "text_encoder.json"
+WEIGHTS_KEY = "weights_sha256"
+"""In `fusion.json`, beside the numbers: which weights they were fitted to."""
 VECTORS_FOLDER = "text-vectors"
 """In a dataset folder: dense vectors of its texts, which may be deleted at any time."""
 
@@ -62,15 +62,18 @@ class System:
 
 
 def load_system(
-    path: Path, dataset: Dataset, *, mode: ScoreMode | None = None, strategy: Strategy | None = None
-) -> System:
+    path: Path, dataset: Dataset, *, mode: ScoreMode | None = None, strategy: Strategy | None = None,
+    with_fusion: bool = True,
+) -> System:  # fmt: skip
     """A bundle runs as it is served (ONNX Runtime), a checkpoint in torch; None takes the path's own defaults.
+
+    with_fusion False leaves a checkpoint's own fusion weights unread, which may be those of an earlier model.
 
     Raises CheckpointError or DatasetError where the path is neither or belongs to another catalogue.
     """
     if (path / MANIFEST_FILE).is_file():
         return _bundle(path, dataset, mode, strategy)
-    return _checkpoint(path, dataset, mode, strategy)
+    return _checkpoint(path, dataset, mode, strategy, with_fusion=with_fusion)
 
 
 def fused_graph(
@@ -123,7 +126,9 @@ def _encoder_of(bundle: Bundle, dataset: Dataset) -> TextEncoder | None:
     return RememberedVectors(OnnxTextEncoder(*files), dataset.path / VECTORS_FOLDER)
 
 
-def _checkpoint(path: Path, dataset: Dataset, mode: ScoreMode | None, strategy: Strategy | None) -> System:
+def _checkpoint(
+    path: Path, dataset: Dataset, mode: ScoreMode | None, strategy: Strategy | None, *, with_fusion: bool
+) -> System:
     import torch
 
     from rdrec_core.eager.torch_text import TorchTextGenerator
@@ -151,8 +156,9 @@ def _checkpoint(path: Path, dataset: Dataset, mode: ScoreMode | None, strategy: 
         "label_scheme": info.label_scheme, "score_mode": engine.score_mode.value, "strategy": engine.strategy.value,
         "recipe": info.config.model_dump(mode="json"), "dataset_sha256": info.dataset_sha256,
     }  # fmt: skip
+    fusion = read_fusion(path) if with_fusion else None
     return System(
-        path, engine, read_fusion(path), info.topn_task, info.config.negatives + 1, info.text_tasks,
+        path, engine, fusion, info.topn_task, info.config.negatives + 1, info.text_tasks,
         open_encoder(read_text_encoder(path), dataset), facts=facts,
     )  # fmt: skip
 
@@ -169,11 +175,19 @@ def read_text_encoder(checkpoint: Path) -> str | None:
 
 
 def read_fusion(checkpoint: Path) -> dict[str, float] | None:
-    """The weights that `rdrec fuse` stored in a checkpoint folder, or None."""
+    """The weights that `rdrec fuse` stored in a checkpoint folder, or None.
+
+    Raises CheckpointError where the model has changed since they were fitted, or the file is not what fuse writes.
+    """
     file = checkpoint / FUSION_FILE
     if not file.is_file():
         return None
     try:
-        return {str(name): float(value) for name, value in json.loads(file.read_text(encoding="utf-8")).items()}
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        fitted_to = stored.pop(WEIGHTS_KEY, None)  # versions before this one did not store it
+        flat = {str(name): float(value) for name, value in stored.items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{file} should map names to numbers; make it again with `rdrec fuse`") from error
+    if fitted_to is not None and fitted_to != weights_sha256(checkpoint):
+        raise CheckpointError(f"{file} was fitted to other weights than {checkpoint} holds now; run `rdrec fuse` again")
+    return flat

@@ -84,16 +84,17 @@ def build(config: TrainConfig, dataset: Dataset, tokenizer_folder: Path | None) 
     if config.dropout is not None:
         shape["dropout_rate"] = config.dropout
     t5 = T5Config(vocab_size=tokenizer.get_vocab_size(), causal_encoder=config.causal_encoder, **shape)
-    model = RDRecModel(_model_config(config, t5))
+    whole_items = len(encode_item_words(tokenizer, dataset.items["label"].to_list()).tokens) == dataset.info.n_items
+    model = RDRecModel(_model_config(config, t5, starts_from_source=config.starts_from_source and whole_items))
     model.initialise(generator)
     return model, tokenizer
 
 
-def _model_config(config: TrainConfig, t5: T5Config) -> ModelConfig:
+def _model_config(config: TrainConfig, t5: T5Config, *, starts_from_source: bool) -> ModelConfig:
     # the longest source names a user and the candidates; each of these words has a row, and plain words share one
     rows = max(config.whole_word_rows, config.negatives + 3)
     return ModelConfig(
-        t5=t5, prompt_length=config.prompt_length, whole_word_rows=rows, starts_from_source=config.starts_from_source
+        t5=t5, prompt_length=config.prompt_length, whole_word_rows=rows, starts_from_source=starts_from_source
     )
 
 
@@ -131,7 +132,7 @@ def _pretrained(
     if tied:
         state.pop("lm_head.weight", None)
     t5 = T5Config(**shape, is_gated_act=theirs.feed_forward_proj == "gated-gelu", tie_word_embeddings=tied)
-    model = RDRecModel(_model_config(config, t5))
+    model = RDRecModel(_model_config(config, t5, starts_from_source=config.starts_from_source))
     model.initialise(generator, backbone=False)
     model.t5.load_state_dict(state)
     return model, tokenizer

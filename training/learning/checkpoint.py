@@ -5,6 +5,7 @@
     checkpoint.json                  CheckpointInfo, written last: without it the folder is no checkpoint yet
     trainer.safetensors              latest weights, optimizer and position: `--resume` goes on from here
     metrics.jsonl curves.png         one line an epoch, and their picture
+    fusion.json text_encoder.json    what `rdrec fuse` fitted to these weights; a new training removes them
 
 Every file is replaced whole by a rename. No pickle. Knows files, not how training works.
 """
@@ -36,6 +37,8 @@ STATE_FILE = "trainer.safetensors"
 METRICS_FILE = "metrics.jsonl"
 CURVES_FILE = "curves.png"
 TOKENIZER_FILE = "tokenizer/tokenizer.json"
+FUSION_FILE = "fusion.json"
+ENCODER_FILE = "text_encoder.json"
 _STATE_KEY = "state"
 
 
@@ -110,6 +113,12 @@ def labels_sha256(dataset: Dataset) -> str:
     for pair in pairs:
         digest.update(pair.encode())
     return digest.hexdigest()
+
+
+def weights_sha256(folder: Path) -> str:
+    """Identifies the weights that a checkpoint folder holds now."""
+    with (folder / WEIGHTS_FILE).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:

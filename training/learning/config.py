@@ -121,7 +121,8 @@ class TrainConfig(BaseModel):
     whole_items_up_to: int = Field(100_000, ge=0)
     """Larger catalogues are read in digit pieces in any case: one row an item would outgrow the model."""
     starts_from_source: bool = False
-    """The decoder starts from the history's last token, the item bought last, instead of the pad token (ADR 2)."""
+    """The decoder starts from the history's last token, the item bought last, instead of the pad token (ADR 2). From
+    scratch only where an item is one token: the last digits of a label say little of an item."""
     graph_initialisation: bool = False
     """Start item words and digit pieces from a spectral embedding of the training co-purchase graph (from scratch)."""
 

@@ -28,6 +28,8 @@ from training.learning.backbone import CatalogTokens, build
 from training.learning.batching import Batcher
 from training.learning.checkpoint import (
     CURVES_FILE,
+    ENCODER_FILE,
+    FUSION_FILE,
     INFO_FILE,
     STATE_FILE,
     TOKENIZER_FILE,
@@ -126,6 +128,18 @@ def missing_tasks_notice(config: TrainConfig, dataset: Dataset, epochs: Epochs) 
     return f"{reason}: training {trained} alone, without {', '.join(missing)}"
 
 
+def pieces_notice(config: TrainConfig, catalog: CatalogTokens) -> str | None:
+    """A sentence about a recipe that reads items whole, where this catalogue is too large for it, or None."""
+    n_items = len(catalog.item_words)
+    if config.item_words == "pieces" or len(catalog.item_words.tokens) == n_items:
+        return None
+    return (
+        f"{n_items:,} items are more than whole_items_up_to ({config.whole_items_up_to:,}): they are read and written"
+        " in digit pieces, not as one token each, and the decoder starts from the pad token; --set"
+        f" whole_items_up_to={n_items} gives every item a row of its own"
+    )
+
+
 class _StopOnInterrupt(AbstractContextManager["_StopOnInterrupt"]):
     """The first SIGINT or SIGTERM asks for a stop after the running step; a second one kills as usual."""
 
@@ -179,9 +193,9 @@ def _train(
         tokenizer = Tokenizer.from_file(str(out / TOKENIZER_FILE))
         model = RDRecModel(ModelConfig.model_validate(saved[1]["model_config"]))
     parts = materials(config, dataset, tokenizer)
-    notice = missing_tasks_notice(config, dataset, parts.epochs)
-    if notice:
-        console.print(f"note: {notice}", style="yellow", highlight=False)
+    for notice in (missing_tasks_notice(config, dataset, parts.epochs), pieces_notice(config, parts.catalog)):
+        if notice:
+            console.print(f"note: {notice}", style="yellow", highlight=False)
     if saved is None and config.graph_initialisation:
         initialise_from_graph(model, parts.catalog, parts.histories, torch.Generator().manual_seed(config.seed))
 
@@ -196,7 +210,7 @@ def _train(
         )  # fmt: skip
 
     if saved is None and group.is_first:
-        for stale in (INFO_FILE, STATE_FILE):
+        for stale in (INFO_FILE, STATE_FILE, FUSION_FILE, ENCODER_FILE):
             (out / stale).unlink(missing_ok=True)
     group.wait()
     writer = CheckpointWriter(out)
@@ -213,7 +227,7 @@ def _train(
         trainer = Trainer(
             config, model, parts.epochs, parts.batcher, parts.validation,
             writer=writer, describe=describe, monitor=live or Silent(), clock=clock,
-            stop_requested=lambda: interrupt.requested, group=group, ndcg=parts.ndcg,
+            stop_requested=lambda: interrupt.requested, group=group, ndcg=parts.ndcg, labels_sha256=labels,
         )  # fmt: skip
         if saved is not None:
             trainer.resume(*saved)

@@ -110,14 +110,18 @@ class Trainer:
         stop_requested: Callable[[], bool],
         group: Processes,
         ndcg: Callable[[RDRecModel, Processes], float] | None = None,
+        labels_sha256: str = "",
     ) -> None:
         """describe: (epoch, validation loss by task) -> what checkpoint.json says of the weights.
+
+        labels_sha256 identifies the items' labels, which a resumed run must share with the saved one.
 
         ndcg measures the model, and the epoch that ranks best is kept; without it the one with the lowest mean loss.
         """
         self._config, self._epochs, self._batcher, self._validation = config, epochs, batcher, validation
         self._writer, self._describe, self._monitor = writer, describe, monitor
         self._clock, self._stop_requested, self._group, self._ndcg = clock, stop_requested, group, ndcg
+        self._labels_sha256 = labels_sha256
         self._model = model.to(group.device)
         self._loss: nn.Module = _WeightedLoss(self._model, config, group)
         if group.count > 1:
@@ -132,7 +136,12 @@ class Trainer:
     # -- state -----------------------------------------------------------------------------------------------------
 
     def resume(self, tensors: Mapping[str, Tensor], saved: Mapping[str, Any]) -> None:
-        """Go on from a saved state. Raises CheckpointError naming a field of the configuration that differs."""
+        """Go on from a saved state. Raises CheckpointError naming what differs: labels, or a configuration field."""
+        if saved.get("labels_sha256", self._labels_sha256) != self._labels_sha256:
+            raise CheckpointError(
+                "the run to resume learned other items or labels than this dataset has; pass its own, or start anew"
+                " with --force"
+            )
         try:
             ours, theirs = self._config.model_dump(mode="json"), current_fields(saved["config"])
         except ValueError as error:
@@ -168,6 +177,7 @@ class Trainer:
             "config": self._config.model_dump(mode="json"),
             "model_config": self._model.config.model_dump(mode="json"),
             "position": asdict(self.position),
+            "labels_sha256": self._labels_sha256,
         }
         self._writer.state({name: tensor.contiguous() for name, tensor in tensors.items()}, saved)
 
