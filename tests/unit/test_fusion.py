@@ -14,7 +14,7 @@ from rdrec_core.ranking import FusionWeights, Ranker, TaskWeights
 from rdrec_core.types import ScoreMode, Task
 from tests.ranking_dataset import chained_histories, write_dataset
 from tests.unit.test_ranking import TableEngine
-from training.evaluation.fusion import START, fit, look_up, quality
+from training.evaluation.fusion import START, fit, look_up, quality, starts_of
 from training.evaluation.fusion_run import store_fusion
 from training.evaluation.measure import rank_candidates, rank_sequential
 from training.evaluation.protocol import candidate_lists, questions
@@ -128,3 +128,8 @@ def test_text_that_tells_what_comes_next_gets_weight_and_text_that_does_not_stay
     table = look_up(None, wider, asked, Task.SEQUENTIAL, None, progress=lambda _: None)
     fitted = fit(table, wider, model=0.0).weights.mix.channels
     assert fitted["text.catalogue.sparse"] > 5 * fitted["text.reviews.sparse"]
+    single = [fit(table, wider, model=0.0, start=each) for each in starts_of(wider)]
+    assert len(single) == 3
+    best = max(quality(table.ranks(each.weights, model=0.0)) for each in single)
+    assert quality(table.ranks(fit(table, wider, model=0.0).weights, model=0.0)) == best
+    assert len(starts_of(graph)) == 1
