@@ -3,7 +3,7 @@
     arrays/text/<field>.*              vocabulary, idf, postings; dense.npy (N, D); <kind>.row for rows of the graph
     text/encoder.onnx tokenizer encoder.json    only where a sentence encoder made dense vectors
 
-Serves words that a user types (`affinity`) and items that the training never saw (`graph_rows`, `project`). Knows
+Serves words that a user types (`affinity`) and items that the training never saw (`graph_rows`). Knows
 neither requests nor how the graph weighs its channels; written by `training/bundling/`.
 """
 
@@ -18,13 +18,13 @@ import numpy.typing as npt
 from rdrec_core.bundle import Bundle
 from rdrec_core.catalog import Arrays
 from rdrec_core.text_encoder import GRAPH_FILE, SETTINGS_FILE, TOKENIZER_FILE, OnnxTextEncoder
-from rdrec_core.text_vectors import Projection, SparseVectors, TextIndex
+from rdrec_core.text_vectors import SparseVectors, TextIndex
 from rdrec_core.types import IntArray
 
 GROUP = "text"
 FOLDER = "text"
 CATALOGUE = "catalogue"
-"""The field that a new item has, and the one whose vectors are projected."""
+"""The field that a new item has."""
 Floats = npt.NDArray[np.float32]
 
 
@@ -80,12 +80,10 @@ class ItemTexts:
     """The fields of N items. Immutable; any thread may ask."""
 
     def __init__(
-        self, fields: Mapping[str, FieldTexts], n_items: int, *, encoder: OnnxTextEncoder | None = None,
-        projection: Projection | None = None,
-    ) -> None:  # fmt: skip
-        """encoder: must be there where a field has dense vectors. projection: of the catalogue's sparse vectors."""
-        self.fields, self.n_items = dict(fields), n_items
-        self._encoder, self._projection = encoder, projection
+        self, fields: Mapping[str, FieldTexts], n_items: int, *, encoder: OnnxTextEncoder | None = None
+    ) -> None:
+        """encoder: must be there where a field has dense vectors."""
+        self.fields, self.n_items, self._encoder = dict(fields), n_items, encoder
 
     @classmethod
     def of_bundle(cls, bundle: Bundle) -> ItemTexts | None:
@@ -100,19 +98,13 @@ class ItemTexts:
             encoder = OnnxTextEncoder(
                 *(bundle.file(f"{FOLDER}/{name}") for name in (GRAPH_FILE, TOKENIZER_FILE, SETTINGS_FILE))
             )
-        components = arrays.get("projection")
-        return cls(
-            {name: FieldTexts.from_arrays(arrays, name, n_items) for name in names}, n_items, encoder=encoder,
-            projection=None if components is None else Projection(components),  # type: ignore[arg-type]
-        )  # fmt: skip
+        return cls({name: FieldTexts.from_arrays(arrays, name, n_items) for name in names}, n_items, encoder=encoder)
 
     def arrays(self) -> Arrays:
         """Everything but the encoder's files, for `BundleWriter.add_arrays(GROUP, ...)`."""
         out: Arrays = {}
         for name, each in self.fields.items():
             out |= each.arrays(name)
-        if self._projection is not None:
-            out["projection"] = self._projection.components
         return out
 
     def cosines(self, text: str) -> dict[str, tuple[IntArray, npt.NDArray[np.float64]]]:
@@ -154,10 +146,3 @@ class ItemTexts:
             if rule is not None:
                 rows[name] = rule.row(cosine, items)
         return rows
-
-    def project(self, text: str) -> Floats | None:
-        """The text as D dense numbers, (D,); None where the bundle holds no projection."""
-        if self._projection is None:
-            return None
-        row: Floats = self._projection.project(self.fields[CATALOGUE].vectors.transform([text]))[0]
-        return row

@@ -27,7 +27,7 @@ from tests import ranking_world as world
 from tests.fake_service import N_ITEMS, base_history, item_id, user_id, write_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
-NOT_FOR_SERVING = ("torch", "transformers", "onnx", "polars", "pyarrow", "scipy", "sklearn", "sparse_dot_topn")
+NOT_FOR_SERVING = ("torch", "transformers", "onnx", "polars", "pyarrow", "scipy")
 LABELS = world.random_labels(np.random.default_rng(11), N_ITEMS, longest=3)
 
 

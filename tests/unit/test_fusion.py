@@ -9,16 +9,15 @@ import pytest
 
 from rdrec_core.bundle import Bundle, BundleWriter, Description
 from rdrec_core.errors import BundleError
-from rdrec_core.item_graph import Channel, ItemGraph, Mix
+from rdrec_core.item_graph import Mix
 from rdrec_core.ranking import FusionWeights, Ranker, TaskWeights
 from rdrec_core.types import ScoreMode, Task
 from tests.ranking_dataset import chained_histories, write_dataset
 from tests.unit.test_ranking import TableEngine
-from training.evaluation.fusion import START, fit, look_up, quality, starts_of
+from training.evaluation.fusion import START, fit, look_up, quality
 from training.evaluation.fusion_run import store_fusion
 from training.evaluation.measure import rank_candidates, rank_sequential
 from training.evaluation.protocol import candidate_lists, questions
-from training.evaluation.ranking_run import without_model
 from training.signals.graph import GraphConfig, Sequences, graph_of
 
 N = 24
@@ -98,38 +97,3 @@ def test_weights_go_into_a_bundle_whose_files_still_verify(tmp_path: Path) -> No
     (folder / "model.json").write_text("{ }")
     with pytest.raises(BundleError, match=r"model\.json"):
         store_fusion(folder, flat)
-
-
-def test_signals_beside_the_model_have_rows_of_their_own_where_text_has_weight() -> None:
-    purchases = Mix(0.1, {"next": 0.5, "reach": 0.0})
-    assert without_model(purchases) == {"graph alone": purchases}
-    idle = Mix(0.1, {"next": 0.5, "text.catalogue.sparse": 0.0})
-    assert without_model(idle) == {"graph alone": idle}
-    both = Mix(0.1, {"next": 0.5, "text.catalogue.sparse": 0.2, "text.reviews.sparse": 0.0})
-    rows = without_model(both)
-    assert list(rows) == ["graph and text", "graph alone", "text alone"]
-    assert rows["graph and text"] == both
-    assert rows["graph alone"].channels.get("text.catalogue.sparse", 0.0) == 0.0
-    assert rows["graph alone"].popularity == 0.1
-    assert rows["text alone"] == Mix(0.0, {"text.catalogue.sparse": 0.2})
-
-
-def test_text_that_tells_what_comes_next_gets_weight_and_text_that_does_not_stays_idle(world) -> None:
-    data, graph = world
-    asked = questions(data, "val")
-    n = len(graph)
-    succession = Channel(
-        np.arange(n + 1), ((np.arange(n) + 1) % n).astype(np.int32), np.ones(n, dtype=np.float32), 0.3, 20
-    )  # fmt: skip
-    rng = np.random.default_rng(5)
-    noise = Channel(np.arange(n + 1), rng.permutation(n).astype(np.int32), np.ones(n, dtype=np.float32), 0.3, 20)
-    channels = {"text.catalogue.sparse": succession, "text.reviews.sparse": noise}
-    wider = ItemGraph(graph.popularity, {**graph.channels, **channels})
-    table = look_up(None, wider, asked, Task.SEQUENTIAL, None, progress=lambda _: None)
-    fitted = fit(table, wider, model=0.0).weights.mix.channels
-    assert fitted["text.catalogue.sparse"] > 5 * fitted["text.reviews.sparse"]
-    single = [fit(table, wider, model=0.0, start=each) for each in starts_of(wider)]
-    assert len(single) == 3
-    best = max(quality(table.ranks(each.weights, model=0.0)) for each in single)
-    assert quality(table.ranks(fit(table, wider, model=0.0).weights, model=0.0)) == best
-    assert len(starts_of(graph)) == 1

@@ -9,7 +9,7 @@ import pytest
 
 from rdrec_core.bundle import Bundle, BundleWriter, Description
 from rdrec_core.item_texts import GROUP, FieldTexts, ItemTexts, RowRule
-from rdrec_core.text_vectors import Projection, SparseVectors, TextIndex
+from rdrec_core.text_vectors import SparseVectors, TextIndex
 from rdrec_core.types import ScoreMode
 
 CATALOGUE = ["red soap", "blue soap", "red brush for hair", "sun cream", "", "sun cream for kids"] * 2
@@ -34,9 +34,8 @@ def finished(writer: BundleWriter) -> Bundle:
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
     fields = {"catalogue": field_of(CATALOGUE), "reviews": field_of(REVIEWS)}
-    components = np.random.default_rng(0).normal(size=(len(fields["catalogue"].vectors), 4)).astype(np.float32)
     writer = BundleWriter(tmp_path)
-    writer.add_arrays(GROUP, ItemTexts(fields, len(CATALOGUE), projection=Projection(components)).arrays())
+    writer.add_arrays(GROUP, ItemTexts(fields, len(CATALOGUE)).arrays())
     return finished(writer)
 
 
@@ -78,14 +77,6 @@ def test_rows_follow_the_rule(bundle: Bundle) -> None:
     lookup = dict(zip(every.tolist(), cosine.tolist(), strict=True))
     assert weights.tolist() == pytest.approx([lookup[i] ** 2 / 0.5 for i in items.tolist()])
     assert lookup[0] == pytest.approx(1.0)
-
-
-def test_the_projection_is_of_the_catalogues_vectors(bundle: Bundle) -> None:
-    texts = opened(bundle)
-    terms, weights = texts.fields["catalogue"].vectors.transform(["red soap"]).row(0)
-    components = bundle.arrays(GROUP)["projection"]
-    assert texts.project("red soap") == pytest.approx(weights @ components[terms], abs=1e-6)
-    assert not texts.project("zebra").any()
 
 
 def test_arrays_stay_on_disk_until_they_are_asked_for(bundle: Bundle) -> None:

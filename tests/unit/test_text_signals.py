@@ -63,7 +63,7 @@ def test_profiles_hold_what_is_known_by_a_split_and_nothing_later(
 ) -> None:
     data = telling_dataset(tmp_path / "d", protocol=protocol, splits_of_texts=splits_of_texts)
     profiles = item_profiles(data, upto)
-    assert tuple(profiles) == FIELDS
+    assert tuple(profiles) == FIELDS[1:], "the title is all that this catalogue says"
     rows = data.interactions
     last = ("train", "val", "test").index(upto)
     for item in range(data.info.n_items):
@@ -228,3 +228,20 @@ def test_a_projection_as_wide_as_the_vocabulary_keeps_cosines_and_a_narrow_one_t
     assert narrow.shape == (200, 5)
     assert (narrow**2).sum() < (dense**2).sum()
     assert fit_projection(*(SparseVectors.from_texts([""])[1], 0), 8).width == 0
+
+
+def test_the_title_is_a_field_of_its_own_where_the_catalogue_says_more(tmp_path: Path) -> None:
+    data = telling_dataset(tmp_path / "d", protocol="clean", splits_of_texts=None)
+    n = data.info.n_items
+    items = pl.read_parquet(data.path / "items.parquet")
+    more = {
+        "brand": pl.Series(["Acme"] * n),
+        "categories": pl.Series([["Toys"]] * n),
+        "description": pl.Series([None] * n, dtype=pl.String),
+        "features": pl.Series([None] * n, dtype=pl.List(pl.String)),
+    }
+    items.with_columns(**more).write_parquet(data.path / "items.parquet")
+    profiles = item_profiles(Dataset(data.path), "train")
+    title = items["title"][0]
+    assert profiles["title"][0] == f"{title}\nAcme"
+    assert profiles["catalogue"][0] == f"{title}\nAcme\nToys"

@@ -22,6 +22,7 @@ from rdrec_core.exported.search_export import export_search_graphs
 from rdrec_core.exported.text_export import export_text_graphs
 from rdrec_core.profiles import GROUP as PROFILES
 from rdrec_core.replacing import replacing_folder
+from rdrec_core.text_rows import GROUP as TEXT_ROWS
 from rdrec_core.types import ScoreMode, Strategy
 from training.bundling.profiles import profiles_of_checkpoint
 from training.bundling.signals import add_signals
@@ -96,6 +97,8 @@ def export_bundle(
             writer.add_arrays(PROFILES, profiles.arrays())
         say("item graph and text")
         fusion = add_signals(writer, checkpoint, dataset, upto)
+        if checkpoint.text_rows is not None:  # by which an item that comes later gets a row
+            writer.add_arrays(TEXT_ROWS, checkpoint.text_rows.arrays())
         say(f"ranking graphs for {', '.join(modes)}, each compared with torch")
         graphs = folder / "onnx"
         graphs.mkdir()

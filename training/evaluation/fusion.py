@@ -146,18 +146,6 @@ def quality(ranks: Floats) -> float:
     return float(gains(ranks, 10).mean() + 0.05 * hits(ranks, 10).mean())
 
 
-def starts_of(graph: ItemGraph) -> list[TaskWeights]:
-    """`start_of`, then with all the text's weight on one of its channels: alike channels hide each other's worth."""
-    even = start_of(graph)
-    text = [name for name in graph.channels if name.startswith(TEXT_PREFIX)]
-    out = [even]
-    if len(text) > 1:
-        for chosen in text:
-            channels = dict(even.mix.channels) | {name: START_TEXT * (name == chosen) for name in text}
-            out.append(replace(even, mix=replace(even.mix, channels=channels)))
-    return out
-
-
 @dataclass(frozen=True)
 class Fit:
     """Weights and the quality of each step that led to them."""
@@ -169,14 +157,9 @@ class Fit:
 def fit(table: Table, graph: ItemGraph, *, model: float = 1.0, start: TaskWeights | None = None) -> Fit:
     """Coordinate search: one weight at a time, multiplied by each factor, until a round changes nothing.
 
-    Deterministic. model 0 fits what is beside the model. start None: searched from `starts_of`, and the best is taken.
+    Deterministic. model 0 fits the graph alone.
     """
-    starts = starts_of(graph) if start is None else [known(start, graph)]
-    found = [_search(table, graph, model, each) for each in starts]
-    return max(found, key=lambda fitted: fitted.steps[-1][1])
-
-
-def _search(table: Table, graph: ItemGraph, model: float, current: TaskWeights) -> Fit:
+    current = start_of(graph) if start is None else known(start, graph)
     best = quality(table.ranks(current, model=model))
     steps = [("start", best)]
     names = ["popularity", *sorted(graph.channels)] if model == 0 else ["graph", "popularity", *sorted(graph.channels)]

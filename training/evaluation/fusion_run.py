@@ -49,7 +49,7 @@ _TOLD_APART = 1e-4
 
 @dataclass(frozen=True)
 class Fitted:
-    """Flat weights, and for each task the validation metrics of the model alone, of what is beside it, and fused."""
+    """Flat weights, and for each task the validation metrics of model alone, graph alone and fused."""
 
     flat: dict[str, float]
     quality: dict[str, dict[str, dict[str, float]]]
@@ -62,15 +62,13 @@ def fit_system(
     """Choose graph settings and weights on validation users."""
     asked = questions(dataset, "val", limit=limit_users, seed=seed)
     sequences = Sequences.of(dataset, "train")
-    tune = tune_graph and system.channels is None
-    # a bundle holds its channels already, built as its manifest says
-    config = GraphConfig() if tune else GraphConfig.from_fusion(system.fusion or {})
     with console.status("text: vectors and nearest items"):
-        fields = text_fields(dataset, "train", system.encoder, only=system.channels)
-        text = text_channels(fields, config, only=system.channels)
-    if tune:
+        text = text_channels(text_fields(dataset, "train", system.encoder), GraphConfig())
+    if tune_graph and system.channels is None:
         tuning = questions(dataset, "val", limit=TUNING_USERS, seed=seed)
         config = tuned_graph(sequences, tuning, console, text)
+    else:  # a bundle holds its graph already, built as its manifest says
+        config = GraphConfig.from_fusion(system.fusion or {})
     graph = with_decays(with_channels(graph_of(sequences, config), text), config)
     if system.channels is not None:
         graph = only_channels(graph, system.channels)
@@ -88,8 +86,7 @@ def fit_system(
         weights[name] = found.weights
         no_graph = table.ranks(replace(found.weights, graph=0.0))
         metrics[name] = {
-            "model alone": summary(no_graph),
-            "graph and text" if text else "graph alone": summary(table.ranks(alone.weights, model=0.0)),
+            "model alone": summary(no_graph), "graph alone": summary(table.ranks(alone.weights, model=0.0)),
             "fused": summary(table.ranks(found.weights)),
         }  # fmt: skip
     flat = FusionWeights(weights["sequential"], weights["topn"]).to_manifest() | config.to_fusion()

@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from rdrec_core.errors import InputError
-from rdrec_core.item_graph import TEXT_PREFIX, ItemGraph, Mix
+from rdrec_core.item_graph import ItemGraph, Mix
 from rdrec_core.ranking import FusionWeights
 from training.data.cold_items import purchases_by_item
 from training.data.dataset import Dataset, Split
@@ -103,8 +103,7 @@ def evaluate_ranking(
                 outcomes["model alone"] = step("model alone", by_ranker(False, candidates))
                 weights = FusionWeights.from_manifest(system.fusion)
                 mix = (weights.topn if options.task == "topn" else weights.sequential).mix
-                for name, part in without_model(mix).items():
-                    outcomes[name] = step(name, _by_scorer(baselines.graph_alone(graph, part), asked, candidates))
+                outcomes[GRAPH] = step(GRAPH, _by_scorer(baselines.graph_alone(graph, mix), asked, candidates))
             outcomes |= _measure_baselines(dataset, options, asked, candidates, step, console)
     measured = Measured(asked, outcomes, main, graph.popularity.astype(np.float64))
     record = {"fusion": system.fusion, "path": str(system.path), **system.facts}
@@ -122,26 +121,10 @@ def evaluate_baselines(
     asked = questions(dataset, options.split, limit=options.limit_users, seed=options.seed)
     candidates = candidate_lists(dataset, asked, seed=options.seed) if options.task == "topn" else None
     with _steps(console, asked) as step:
-        outcomes = {
-            name: step(name, _by_scorer(baselines.graph_alone(graph, part), asked, candidates))
-            for name, part in without_model(mix).items()
-        }
-        main = next(iter(outcomes))
+        outcomes = {GRAPH: step(GRAPH, _by_scorer(baselines.graph_alone(graph, mix), asked, candidates))}
         outcomes |= _measure_baselines(dataset, options, asked, candidates, step, console)
-    measured = Measured(asked, outcomes, main, graph.popularity.astype(np.float64))
-    return measured, {"system": main} | _record(measured, dataset, options)
-
-
-def without_model(mix: Mix) -> dict[str, Mix]:
-    """Row of a table -> what of the mix it ranks by: graph and text together first, then each, where both have weight.
-
-    The parts keep the weights of the whole; they are not fitted anew.
-    """
-    text = {name: weight for name, weight in mix.channels.items() if name.startswith(TEXT_PREFIX) and weight > 0}
-    if not text:
-        return {GRAPH: mix}
-    bought = {name: weight for name, weight in mix.channels.items() if name not in text}
-    return {"graph and text": mix, GRAPH: Mix(mix.popularity, bought), "text alone": Mix(0.0, text)}
+    measured = Measured(asked, outcomes, GRAPH, graph.popularity.astype(np.float64))
+    return measured, {"system": GRAPH} | _record(measured, dataset, options)
 
 
 def _measure_baselines(

@@ -66,10 +66,14 @@ class Batcher:
 
     def __init__(
         self, encoder: SourceEncoder, labels: RaggedTokens, *, trie: LabelTrie | None,
-        text_rows: int | None = None, pad_token_id: int = 0, eos_token_id: int = 1,
+        text_rows: int | None = None, rivals: npt.NDArray[np.bool_] | None = None,
+        pad_token_id: int = 0, eos_token_id: int = 1,
     ) -> None:  # fmt: skip
-        """trie and text_rows restrict what ranking and text targets are normalised over; None: the whole vocabulary."""
-        self._encoder, self._trie, self._text_rows = encoder, trie, text_rows
+        """trie and text_rows restrict what ranking and text targets are normalised over; None: the whole vocabulary.
+
+        rivals (R,): the trie's columns that a target is told apart from; None: all of them.
+        """
+        self._encoder, self._trie, self._text_rows, self._rivals = encoder, trie, text_rows, rivals
         self._pad, self._eos = pad_token_id, eos_token_id
         lengths = np.diff(labels.indptr)
         self._labels = np.full((len(labels), int(lengths.max()) + 1), pad_token_id, dtype=np.int64)
@@ -107,7 +111,7 @@ class Batcher:
             weights[:] = 0.0
         choices = None
         if self._trie is not None and mine[0].text is None:
-            length, choices = _choices(self._trie, items, sample)
+            length, choices = _choices(self._trie, items, sample, self._rivals)
             targets = targets[..., :length]
         last_words = self._last_words(mine, items.shape[1])
         text_rows = None if mine[0].text is None else self._text_rows
@@ -133,7 +137,9 @@ class Batcher:
         return last
 
 
-def _choices(trie: LabelTrie, items: npt.NDArray[np.int64], sample: SampledSoftmax | None) -> tuple[int, Choices]:
+def _choices(
+    trie: LabelTrie, items: npt.NDArray[np.int64], sample: SampledSoftmax | None, rivals: npt.NDArray[np.bool_] | None
+) -> tuple[int, Choices]:
     """Target items (B, G) -> how many tokens must be decoded, and the choices among them."""
     nodes = np.where(items[..., None] >= 0, trie.nodes[items], -1)
     # tokens after the last choice, such as EOS after labels of one length, are forced and not decoded at all
@@ -144,8 +150,12 @@ def _choices(trie: LabelTrie, items: npt.NDArray[np.int64], sample: SampledSoftm
     columns = trie.columns[items[source, target], depth].astype(np.int64)
     chosen, row = np.unique(nodes[source, target, depth], return_inverse=True)
     children = trie.allowed(chosen)
+    if rivals is not None:
+        children &= rivals
     if sample is None or len(trie.rows) <= sample.count:
-        return length, Choices(slots, children[row], trie.rows, columns, owner)
+        allowed = children[row]
+        allowed[np.arange(len(slots)), columns] = True
+        return length, Choices(slots, allowed, trie.rows, columns, owner)
     for node_children in children:
         wide = np.flatnonzero(node_children)
         if len(wide) > sample.count:

@@ -4,6 +4,7 @@
     tokenizer/tokenizer.json
     checkpoint.json                  CheckpointInfo, written last: without it the folder is no checkpoint yet
     trainer.safetensors              latest weights, optimizer and position: `--resume` goes on from here
+    text_rows.safetensors            how the best model places items by their words, where it was trained to
     metrics.jsonl curves.png         one line an epoch, and their picture
     fusion.json text_encoder.json    what `rdrec fuse` fitted to these weights; a new training removes them
 
@@ -19,8 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from safetensors import safe_open
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -28,14 +32,17 @@ from torch import Tensor
 from rdrec_core.errors import CheckpointError
 from rdrec_core.model import CONFIG_FILE, WEIGHTS_FILE, RDRecModel
 from rdrec_core.replacing import replacing_file
+from rdrec_core.text_rows import TextPlaces, TextRows
 from rdrec_core.types import Task
 from training.data.dataset import Dataset
 from training.learning.config import TrainConfig, current_fields
+from training.learning.item_rows import finished_state, map_of
 
 INFO_FILE = "checkpoint.json"
 STATE_FILE = "trainer.safetensors"
 METRICS_FILE = "metrics.jsonl"
 CURVES_FILE = "curves.png"
+TEXT_ROWS_FILE = "text_rows.safetensors"
 TOKENIZER_FILE = "tokenizer/tokenizer.json"
 FUSION_FILE = "fusion.json"
 ENCODER_FILE = "text_encoder.json"
@@ -88,6 +95,7 @@ class Checkpoint:
     model: RDRecModel
     tokenizer: Tokenizer
     info: CheckpointInfo
+    text_rows: TextRows | None = None
 
     @property
     def dataset_path(self) -> Path:
@@ -138,7 +146,9 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     for name in (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE):
         if not (path / name).is_file():
             raise CheckpointError(f"{path / name} is missing")
-    return Checkpoint(path, RDRecModel.load(path), Tokenizer.from_file(str(path / TOKENIZER_FILE)), info)
+    rows = path / TEXT_ROWS_FILE
+    text_rows = TextRows.from_arrays(load_arrays(rows)) if info.config.text_rows and rows.is_file() else None
+    return Checkpoint(path, RDRecModel.load(path), Tokenizer.from_file(str(path / TOKENIZER_FILE)), info, text_rows)
 
 
 def _replace(path: Path, write: Callable[[Path], None]) -> None:
@@ -150,8 +160,9 @@ def _replace(path: Path, write: Callable[[Path], None]) -> None:
 class CheckpointWriter:
     """Writes one checkpoint folder, one file at a time."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, places: TextPlaces | None = None) -> None:
+        """places: where words place items, where the model's rows are made of them."""
+        self.folder, self._places = folder, places
         folder.mkdir(parents=True, exist_ok=True)
 
     def tokenizer(self, tokenizer: Tokenizer) -> None:
@@ -161,10 +172,15 @@ class CheckpointWriter:
 
     def best(self, model: RDRecModel, info: CheckpointInfo) -> None:
         """Replace the model; checkpoint.json comes last."""
-        tensors = {name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()}
+        tensors = {name: value.detach().contiguous().cpu() for name, value in finished_state(model).items()}
         config = model.config.model_dump_json(indent=2)
         _replace(self.folder / CONFIG_FILE, lambda path: path.write_text(config, encoding="utf-8") and None)
         _replace(self.folder / WEIGHTS_FILE, lambda path: save_file(tensors, path))
+        if self._places is not None and (learned := map_of(model)) is not None:
+            arrays = {
+                name: np.ascontiguousarray(each) for name, each in TextRows(self._places, learned).arrays().items()
+            }
+            _replace(self.folder / TEXT_ROWS_FILE, lambda path: save_arrays(arrays, path))
         text = info.model_dump_json(indent=2)
         _replace(self.folder / INFO_FILE, lambda path: path.write_text(text, encoding="utf-8") and None)
 

@@ -126,6 +126,12 @@ class TrainConfig(BaseModel):
     graph_initialisation: bool = False
     """Start item words and digit pieces from a spectral embedding of the training co-purchase graph (from scratch)."""
 
+    text_rows: bool = False
+    """Where an item is one token, its row is a free part plus a trained map of its words, so that an item without
+    purchases has one too. A dataset without words trains without."""
+    free_part_dropout: float = Field(0.0, ge=0, lt=1)
+    """Share of steps in which an item does without the free part of its row."""
+
     passes: int = Field(1, ge=1)
     """Passes over the largest task's rows that make an epoch (one part of the ratio)."""
     epochs: int = Field(100, ge=1)

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from rich.console import Console
 from tokenizers import Tokenizer
@@ -42,12 +44,14 @@ from training.learning.config import TrainConfig
 from training.learning.epochs import Epochs
 from training.learning.examples import TEXT_TASKS, TrainingHistories, text_pools, validation_examples
 from training.learning.graph_embedding import initialise_from_graph
+from training.learning.item_rows import RowsFromText, attach
 from training.learning.label_trie import LabelTrie
 from training.learning.parallel import Processes, processes
 from training.learning.progress import LiveProgress, Silent, draw_curves
 from training.learning.targets import TargetRule
 from training.learning.trainer import StopReason, Trainer
 from training.learning.validation_ranking import ndcg_at_10
+from training.signals.text import text_places
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,8 @@ class Materials:
     validation: dict[Task, list[Any]]
     ndcg: Callable[[RDRecModel, Processes], float] | None
     """By which the best epoch is chosen; None: by the loss."""
+    bought: npt.NDArray[np.bool_]
+    """(N,): whether an item has training purchases."""
 
 
 def materials(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) -> Materials:
@@ -95,15 +101,20 @@ def materials(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) -> Ma
             validation[task] = examples
     trie = ItemTrie.build(catalog.labels)
     label_trie = LabelTrie.of(trie) if config.loss == "trie" else None
+    bought = np.bincount(histories.items, minlength=len(labels)) > 0
+    rivals = None
+    if label_trie is not None and config.text_rows and len(catalog.labels.tokens) == len(labels):
+        # what nobody has bought yet must not learn that nobody buys it
+        rivals = np.isin(label_trie.rows, catalog.labels.tokens[bought])
     batcher = Batcher(
-        encoder, catalog.labels, trie=label_trie,
+        encoder, catalog.labels, trie=label_trie, rivals=rivals,
         text_rows=_text_rows(tokenizer, catalog) if config.loss == "trie" else None,
     )  # fmt: skip
     ndcg = None
     if config.select == "ndcg" and Task.SEQUENTIAL in validation:
         mode = ScoreMode.FULL if config.loss == "full" else ScoreMode.TRIE
         ndcg = ndcg_at_10(encoder, trie, mode, validation[Task.SEQUENTIAL], histories)
-    return Materials(tokenizer, labels, catalog, encoder, histories, epochs, batcher, validation, ndcg)
+    return Materials(tokenizer, labels, catalog, encoder, histories, epochs, batcher, validation, ndcg, bought)
 
 
 def _text_rows(tokenizer: Tokenizer, catalog: CatalogTokens) -> int | None:
@@ -199,6 +210,16 @@ def _train(
     if saved is None and config.graph_initialisation:
         initialise_from_graph(model, parts.catalog, parts.histories, torch.Generator().manual_seed(config.seed))
 
+    words = None
+    if config.text_rows and len(parts.catalog.labels.tokens) == len(parts.labels):
+        width = model.config.t5.d_model
+        words = text_places(dataset, width, config.seed)
+        if words is None:
+            console.print("note: the items have no words, so that none can be placed by them", style="yellow")
+        else:
+            first = int(parts.catalog.labels.tokens.min())
+            generator = torch.Generator().manual_seed(config.seed)
+            attach(model, RowsFromText(first, words[1], parts.bought, width, config.free_part_dropout, generator))
     labels = labels_sha256(dataset)
 
     def describe(epoch: int, validation: dict[str, float]) -> CheckpointInfo:
@@ -213,7 +234,7 @@ def _train(
         for stale in (INFO_FILE, STATE_FILE, FUSION_FILE, ENCODER_FILE):
             (out / stale).unlink(missing_ok=True)
     group.wait()
-    writer = CheckpointWriter(out)
+    writer = CheckpointWriter(out, None if words is None else words[0])
     if saved is None and group.is_first:
         writer.tokenizer(tokenizer)
     n_parameters = sum(parameter.numel() for parameter in model.parameters())

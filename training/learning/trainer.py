@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from rdrec_core.errors import CheckpointError
 from rdrec_core.model import RDRecModel
@@ -86,7 +87,7 @@ class _WeightedLoss(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Sum of weighted losses over the weight of the whole batch."""
         device = self._group.device
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self._bf16):
+        with parametrize.cached(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=self._bf16):
             smoothing = self._smoothing if self.training else 0.0
             nll = target_nll(self.model, batch, device, smoothing=smoothing)
         return (nll * torch.from_numpy(batch.weights).to(device)).sum() / batch.total_weight
@@ -258,7 +259,8 @@ class Trainer:
         position.epoch += 1
         position.batch = 0
         validation = self.validate()
-        ndcg = None if self._ndcg is None else self._ndcg(self._model, self._group)
+        with parametrize.cached():
+            ndcg = None if self._ndcg is None else self._ndcg(self._model, self._group)
         position.elapsed_s = self._clock() - self._started
         sums = self._group.total(self._sums)
         line = {

@@ -1,1 +1,1 @@
-"""What is known of items beside the T5: who bought what after what, and what is written about them."""
+"""What is known of items beside the T5: who bought what after what."""

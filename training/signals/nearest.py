@@ -24,7 +24,7 @@ GROUP = 500
 """Vectors in a group of a larger catalogue, on average."""
 NEAR_GROUPS = 24
 """Groups whose members an item is compared with."""
-_CELLS_AT_ONCE = 16_000_000
+_CELLS_AT_ONCE = 60_000_000
 _SAMPLE = 100_000
 
 Floats = npt.NDArray[np.float32]

@@ -1,6 +1,7 @@
 """One text an item and field: what its catalogue entry, its reviews and the rationales distilled from them say.
 
-    catalogue     the catalogue's words
+    title         its title and brand, which say what a thing is without what its whole shelf shares
+    catalogue     all of the catalogue's words
     reviews       the reviews of the item
     attributes    what rationales say of the item
     preferences   what rationales say that those who took it want
@@ -16,7 +17,7 @@ import polars as pl
 from training.data.catalogue import catalogue_text
 from training.data.dataset import SPLITS, Dataset, Split
 
-FIELDS = ("catalogue", "reviews", "attributes", "preferences")
+FIELDS = ("title", "catalogue", "reviews", "attributes", "preferences")
 MAX_CHARACTERS = 20_000
 """Of what is joined for one item; a bestseller's ten thousandth review says what the hundredth said."""
 _ITEMS_AT_ONCE = 100_000
@@ -24,7 +25,7 @@ _ITEMS_AT_ONCE = 100_000
 
 def item_profiles(dataset: Dataset, upto: Split) -> dict[str, list[str]]:
     """Field -> the text of each item, "" where there is none. A field without any text is left out."""
-    found = {"catalogue": _catalogue(dataset)}
+    found = _catalogue(dataset)
     seen = _seen_pairs(dataset, upto)
     if dataset.has_reviews:
         # by the split of the text, and by that of the purchase: under protocol `paper` the two differ
@@ -38,11 +39,15 @@ def item_profiles(dataset: Dataset, upto: Split) -> dict[str, list[str]]:
     return {field: texts for field, texts in found.items() if any(texts)}
 
 
-def _catalogue(dataset: Dataset) -> list[str]:
-    table, texts = dataset.catalogue(), list[str]()
+def _catalogue(dataset: Dataset) -> dict[str, list[str]]:
+    """`title` and `catalogue`; the first is left out where the catalogue has nothing more to say."""
+    table, titles, texts = dataset.catalogue(), list[str](), list[str]()
     for start in range(0, dataset.info.n_items, _ITEMS_AT_ONCE):
-        texts += (text[:MAX_CHARACTERS] for text in catalogue_text(table.slice(start, _ITEMS_AT_ONCE).collect()))
-    return texts
+        items = table.slice(start, _ITEMS_AT_ONCE).collect()
+        short = items.select(pl.concat_str("title", "brand", separator="\n", ignore_nulls=True)).to_series()
+        titles += short.str.strip_chars("\n").str.slice(0, MAX_CHARACTERS).to_list()
+        texts += (text[:MAX_CHARACTERS] for text in catalogue_text(items))
+    return {"catalogue": texts} if titles == texts else {"title": titles, "catalogue": texts}
 
 
 def _seen_pairs(dataset: Dataset, upto: Split) -> pl.LazyFrame:

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from rdrec_core.item_graph import TEXT_PREFIX, Channel, ItemGraph
-from rdrec_core.item_texts import FieldTexts, ItemTexts, RowRule
+from rdrec_core.item_texts import CATALOGUE, FieldTexts, ItemTexts, RowRule
+from rdrec_core.text_rows import TextPlaces
 from rdrec_core.text_vectors import Projection, Rows, SparseVectors, TextIndex
 from training.data.dataset import Dataset, Split
 from training.signals.graph import GraphConfig, Sequences, channel, channel_decay, graph_of, mean_row_sum
@@ -114,16 +115,14 @@ def with_channels(graph: ItemGraph, channels: Mapping[str, TextChannel]) -> Item
     return ItemGraph(graph.popularity, {**graph.channels, **more}, order=graph.order)
 
 
-def item_texts(
-    fields: list[TextField], channels: Mapping[str, TextChannel], n_items: int, projection: Projection | None = None
-) -> ItemTexts:
+def item_texts(fields: list[TextField], channels: Mapping[str, TextChannel], n_items: int) -> ItemTexts:
     """What a bundle holds of these fields, so that a service can read new words."""
     out = {}
     for field in fields:
         rules = {kind: channels[name].rule for kind in KINDS if (name := channel_name(field.name, kind)) in channels}
         index = TextIndex.of(field.rows, len(field.vectors))
         out[field.name] = FieldTexts(field.vectors, index, field.dense, rules)
-    return ItemTexts(out, n_items, projection=projection)
+    return ItemTexts(out, n_items)
 
 
 def fit_projection(rows: Rows, n_terms: int, width: int, *, seed: int = 0) -> Projection:
@@ -139,3 +138,17 @@ def fit_projection(rows: Rows, n_terms: int, width: int, *, seed: int = 0) -> Pr
     matrix = csr_array((rows.weights, rows.terms, rows.indptr), shape=(len(rows), n_terms))
     fitted = TruncatedSVD(width, random_state=seed).fit(matrix)
     return Projection(np.ascontiguousarray(fitted.components_.T, dtype=np.float32))
+
+
+def text_places(dataset: Dataset, width: int, seed: int) -> tuple[TextPlaces, npt.NDArray[np.float32]] | None:
+    """Where words place the items, and the places (N, P), P up to `width`; None where the items have no words.
+
+    By the catalogue, or by training reviews where it has no words.
+    """
+    profiles = item_profiles(dataset, "train")
+    texts = profiles.get(CATALOGUE) or profiles.get("reviews")
+    if texts is None:
+        return None
+    vectors, rows = SparseVectors.from_texts(texts)
+    places = TextPlaces(vectors, fit_projection(rows, len(vectors), width, seed=seed))
+    return (places, places.of_rows(rows)) if places.projection.width else None
