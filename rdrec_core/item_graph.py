@@ -215,6 +215,8 @@ class ItemGraph:
         rows = np.asarray(history, dtype=np.int64)
         out = np.zeros(len(rows))
         for name, weight in mix.channels.items():
+            if weight == 0:  # of such a channel the graph may know nothing at all
+                continue
             items, values, sources = self.channels[name].gather(rows)
             np.add.at(out, sources[items == item], weight * values[items == item])
         return out

@@ -122,7 +122,8 @@ class Ranker:
         self._graph_candidates = graph_candidates
         if graph is not None and weights is not None:
             for task in (weights.sequential, weights.topn):
-                if unknown := set(task.mix.channels) - set(graph.channels):
+                weighted = {name for name, weight in task.mix.channels.items() if weight > 0}
+                if unknown := weighted - set(graph.channels):
                     raise BundleError(f"fusion weights name channels that the graph lacks: {sorted(unknown)}")
 
     @classmethod

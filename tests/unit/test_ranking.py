@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -227,3 +229,17 @@ def test_weights_round_trip_through_the_manifest_and_wrong_ones_are_named() -> N
             World(0).graph,
             FusionWeights(WEIGHTS.sequential, TaskWeights(1.0, Mix(0.1, {"unheard": 1.0}))),
         )
+
+
+def test_a_channel_without_weight_need_not_be_in_the_graph() -> None:
+    world = World(1)
+
+    def with_silent(weights: TaskWeights) -> TaskWeights:
+        return replace(weights, mix=replace(weights.mix, channels={**weights.mix.channels, "unheard": 0.0}))
+
+    silent = FusionWeights(with_silent(WEIGHTS.sequential), with_silent(WEIGHTS.topn))
+    plain = ranker(world, TableEngine(25, 1))
+    other = Ranker(TableEngine(25, 1), world.graph, silent)
+    assert other.evidence([1, 2, 3], 7) == plain.evidence([1, 2, 3], 7)
+    request = ScoreRequest(0, tuple(range(10)), history=(1, 2, 3))
+    assert other.topn([request])[0].item_indices.tolist() == plain.topn([request])[0].item_indices.tolist()
