@@ -112,7 +112,7 @@ def resident_bytes(root_pid: int) -> int:
 def run(paths: list[Path], out: Path, workers: int) -> dict[str, float | int | str]:
     """Prepare a dataset from `paths`; seconds, peak memory, and the counts of the dataset."""
     command = [sys.executable, "-m", "training.cli", "prepare", "--out", str(out), "--workers", str(workers)]
-    command += ["--reviews", *map(str, paths)]
+    command += ["--core", "5", "--reviews", *map(str, paths)]
     began = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     peak = 0

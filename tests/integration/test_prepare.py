@@ -15,7 +15,7 @@ from rdrec_core.errors import DatasetError, InputError
 from tests.data import ROOT, real_data
 from tests.purchases import amazon_lines, prepared, write_lines, write_p5
 from training.cli import main
-from training.data import ingest
+from training.data import ingest, source_jobs
 from training.data.dataset import CATALOGUE, INTERACTIONS, ITEMS, RATIONALES, REVIEWS, USERS, Dataset
 from training.data.prepare import PrepareConfig, prepare
 
@@ -115,10 +115,10 @@ def test_every_format_gives_the_same_dataset(tmp_path, kind):
 def test_csv_texts_may_hold_line_breaks_and_bad_rows_are_named_by_line(tmp_path):
     path = tmp_path / "r.csv"
     path.write_text('user,item,text,timestamp\nu,i,"two\nlines, and a comma",5\nu,j\nu,k,fine,soon\nu,l,fine,6\n')
-    made = prepare(PrepareConfig(out=tmp_path / "out", reviews=(path,), min_interactions=1))
+    made = prepare(PrepareConfig(out=tmp_path / "out", reviews=(path,)))
     assert made.bad == (
-        f"  {path}:4: wrong number of fields",
-        f"  {path}:5: timestamp is neither a number nor an ISO date",
+        f"  {path}:4: wrong number of fields (2, not 4)",
+        f"  {path}:5: timestamp is neither a number nor a date: soon (--time-format names its form)",
     )
     assert tables(tmp_path / "out")["reviews"]["text"].to_list() == ["two lines, and a comma", "fine"]
 
@@ -126,7 +126,7 @@ def test_csv_texts_may_hold_line_breaks_and_bad_rows_are_named_by_line(tmp_path)
 def test_blocks_and_worker_processes_do_not_show_in_the_result(tmp_path, monkeypatch):
     one = prepared(tmp_path)
     monkeypatch.setattr(ingest, "SMALL_INPUT_BYTES", 0)
-    monkeypatch.setattr(ingest, "BLOCK_BYTES", 4096)
+    monkeypatch.setattr(source_jobs, "BLOCK_BYTES", 4096)
     lines = amazon_lines()
     files = tuple(write_lines(tmp_path / f"r{n}.json.gz", lines[n * 107 : (n + 1) * 107]) for n in range(3))
     made = prepare(PrepareConfig(out=tmp_path / "many", reviews=files, workers=2))
@@ -137,11 +137,11 @@ def test_blocks_and_worker_processes_do_not_show_in_the_result(tmp_path, monkeyp
 
 def test_bad_lines_are_counted_and_shown_by_line_number(tmp_path, capsys):
     lines = amazon_lines()
-    reviews = write_lines(tmp_path / "r.json", [*lines[:5], "{oops", *lines[5:], {"reviewerID": "x"}])
+    reviews = write_lines(tmp_path / "r.json", [*lines[:5], "{oops", *lines[5:], {"asin": "x"}])
     assert main(["prepare", "--reviews", str(reviews), "--out", str(tmp_path / "out")]) == 0
     screen = capsys.readouterr().out
     assert f"{reviews}:6: neither JSON" in screen
-    assert f"{reviews}:322: no asin" in screen
+    assert "dropped: no reviewerID (line 322)" in " ".join(screen.split())
 
 
 @pytest.mark.parametrize(("allowed", "status"), [(12, 0), (11, 2)])
@@ -165,7 +165,8 @@ def test_too_many_bad_lines_stop_the_run_with_nothing_written(tmp_path, capsys, 
     [
         (gzip.compress(b"x" * 10**6)[:-20], "cannot be read"),
         (b"", "no review could be read"),
-        (b'{"sku": 1}\n', "no known review format"),
+        (b"PK\x03\x04....", "zip archive or a spreadsheet"),
+        (b"one word\n".replace(b" ", b"_"), "neither JSON, nor Parquet, nor a table"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(tmp_path, content, message):
@@ -254,7 +255,7 @@ def test_clean_labels_and_features_do_not_depend_on_held_out_interactions(tmp_pa
     labels = []
     for name, version in (("a", lines), ("b", changed)):
         reviews = write_lines(tmp_path / f"{name}.json", version)
-        made = prepare(PrepareConfig(out=tmp_path / name, reviews=(reviews,), min_interactions=1))
+        made = prepare(PrepareConfig(out=tmp_path / name, reviews=(reviews,)))
         assert "gadget" not in made.reviews.features
         labels.append(tables(tmp_path / name)["items"].select("item_id", "label"))
     assert labels[0].equals(labels[1])
@@ -334,7 +335,7 @@ def test_a_p5_folder_under_clean_trains_on_nothing_held_out(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("sequential.txt", "1 2 x\n", r"sequential\.txt:1: expected whole numbers"),
+        ("sequential.txt", "1 2 x\n", r"sequential\.txt: item x is neither a whole number nor an id"),
         ("sequential.txt", "1 2 3\n1 3\n", r"sequential\.txt:2: user 1 has a line already"),
         ("sequential.txt", "1 2 99\n", "item 99 is not in datamaps"),
         ("datamaps.json", "{}", "id2user"),
@@ -362,11 +363,11 @@ def test_the_published_folders_give_the_published_counts(tmp_path, name, counts)
 
 def test_gift_cards_by_an_independent_reading(tmp_path):
     folder = real_data("gift-cards")
-    made = prepare(PrepareConfig(out=tmp_path / "gc", reviews=(folder / "Gift_Cards_5.json.gz",), min_interactions=1))
+    made = prepare(PrepareConfig(out=tmp_path / "gc", reviews=(folder / "Gift_Cards_5.json.gz",)))
     with gzip.open(folder / "Gift_Cards_5.json.gz", "rt") as file:
         lines = [json.loads(line) for line in file]
     pairs = {(line["reviewerID"], line["asin"]) for line in lines}
     assert made.n_rows == len(lines) == 2972
     assert made.info.n_interactions == len(pairs)
-    assert made.n_duplicates == len(lines) - len(pairs)
+    assert made.n_repeats == len(lines) - len(pairs)
     assert (made.info.n_users, made.info.n_items) == (458, 148)

@@ -80,7 +80,7 @@ def sparse(tmp_path):
         for step, item in enumerate(rng.choice(3000, size=3, replace=False))
     ]
     pl.DataFrame(rows).write_parquet(tmp_path / "r.parquet")
-    prepare(PrepareConfig(out=tmp_path / "sparse", reviews=(tmp_path / "r.parquet",), min_interactions=1))
+    prepare(PrepareConfig(out=tmp_path / "sparse", reviews=(tmp_path / "r.parquet",)))
     return tmp_path / "sparse"
 
 

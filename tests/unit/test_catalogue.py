@@ -8,17 +8,18 @@ import pytest
 from rdrec_core.errors import InputError
 from tests.purchases import amazon_lines, prepared, write_lines, write_p5
 from tests.small_dataset import write_small_dataset
-from training.commands.prepare import catalogue_rows
 from training.data import catalogue as cat
 from training.data.dataset import Dataset
 from training.data.metadata import METADATA, MetadataNames, metadata_row
 from training.data.prepare import PrepareConfig, prepare
 from training.data.sample import METADATA_FILE, REVIEWS_FILE, write_sample
+from training.data.summary import catalogue_rows
+from training.data.values import Missing, Notes
 from training.data.words import clean, clean_name
 
 
 def record(columns=None, **row):
-    values = metadata_row(row, MetadataNames.of(columns or {}), lambda value, name: str(value))
+    values = metadata_row(row, MetadataNames.of(columns or {}), Notes())
     made = dict(zip(METADATA.names, values, strict=True))
     made["attributes"] = {entry["name"]: entry["values"] for entry in made["attributes"] or []}
     return {name: value for name, value in made.items() if value}
@@ -118,7 +119,7 @@ def test_lists_that_a_table_kept_as_text_are_lists_again():
 
 
 def test_a_record_without_an_item_is_refused():
-    with pytest.raises(ValueError, match="no parent_asin"):
+    with pytest.raises(Missing, match="no item id"):
         record(title="Loom")
 
 
@@ -211,7 +212,7 @@ def test_every_format_of_metadata_says_the_same_beside_p5_too(tmp_path, suffix):
 def test_a_metadata_table_without_an_item_is_refused(tmp_path):
     reviews = write_lines(tmp_path / "r.json", amazon_lines())
     (tmp_path / "m.csv").write_text("label,colour\na,b\n")
-    with pytest.raises(InputError, match=r"no column for the item.*--columns item="):
+    with pytest.raises(InputError, match=r"no column for the item.*--metadata-columns item="):
         prepare(PrepareConfig(out=tmp_path / "out", reviews=(reviews,), metadata=(tmp_path / "m.csv",)))
 
 

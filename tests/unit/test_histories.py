@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -56,12 +57,12 @@ def test_histories_are_what_the_specification_says(purchases, minimum, numbering
     log = make_log(purchases)
     expected, n_duplicates = slowly(purchases, minimum)
     if not expected:
-        with pytest.raises(DatasetError, match=f"--min-interactions {minimum}"):
-            h.build(log, min_interactions=minimum, numbering=numbering)
+        with pytest.raises(DatasetError, match=f"--core {minimum}"):
+            h.build(log, core=minimum, numbering=numbering)
         return
-    made = h.build(log, min_interactions=minimum, numbering=numbering)
+    made = h.build(log, core=minimum, numbering=numbering)
     assert as_dict(made) == {log.user_ids[u]: [log.item_ids[i] for i in items] for u, items in expected.items()}
-    assert made.n_duplicates == n_duplicates
+    assert made.n_repeats == n_duplicates
     assert set(made.item_index.tolist()) == set(range(made.n_items))
     buyers = log.user_ids.gather(log.user_code[made.source_row])
     assert buyers.to_list() == made.user_ids.gather(made.user_index).to_list()
@@ -78,9 +79,36 @@ def test_k_core_iterates_to_the_fixed_point():
 
 def test_duplicates_keep_the_earliest_and_ties_keep_the_input_order():
     log = make_log([(0, 5, 9), (0, 3, 4), (0, 2, 4), (0, 5, 1), (0, 5, 1)])
-    assert h.first_of_pairs(log).tolist() == [1, 2, 3]
-    made = h.build(log, min_interactions=1, numbering="appearance")
+    assert h.one_of_pairs(log).tolist() == [1, 2, 3]
+    made = h.build(log, core=1, numbering="appearance")
     assert made.source_row.tolist() == [3, 1, 2]
+
+
+def test_repeats_may_keep_the_latest_or_all():
+    log = make_log([(0, 5, 9), (0, 3, 4), (0, 5, 1), (0, 5, 9)])
+    last = h.build(log, repeats="last", numbering="appearance")
+    assert (last.source_row.tolist(), last.n_repeats) == ([1, 0], 2)
+    kept = h.build(log, repeats="keep", numbering="appearance")
+    assert (kept.source_row.tolist(), kept.n_repeats) == ([2, 1, 0, 3], 2)
+    assert kept.split.tolist() == [0, 0, 1, 2]
+
+
+def test_the_heaviest_event_of_a_pair_stands_for_it():
+    log = replace(make_log([(0, 5, 1), (0, 5, 7), (0, 5, 9), (0, 3, 4)]), weight=np.array([1, 5, 5, 1], np.float32))
+    assert h.build(log, numbering="appearance").source_row.tolist() == [3, 1]
+    assert h.build(log, repeats="last", numbering="appearance").source_row.tolist() == [3, 2]
+
+
+def test_a_file_in_order_is_taken_in_its_order():
+    log = make_log([(0, 5, 9), (0, 3, 4), (0, 5, 1), (0, 2, 0)])
+    assert h.build(log, in_order=True, numbering="appearance").source_row.tolist() == [0, 1, 3]
+
+
+def test_what_the_core_leaves_out_is_counted():
+    users = [0, 0, 1, 1, 2]
+    log = make_log(list(zip(users, [0, 1, 0, 1, 7], range(5), strict=True)))
+    assert h.build(log, core=2, numbering="appearance").n_outside_core == (1, 1, 1)
+    assert h.build(log, numbering="appearance").n_outside_core == (0, 0, 0)
 
 
 @pytest.mark.parametrize(("length", "splits"), [(1, [0]), (2, [0, 0]), (3, [0, 1, 2]), (5, [0, 0, 0, 1, 2])])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,10 +13,8 @@ import typer
 from rdrec_core.errors import InputError
 
 if TYPE_CHECKING:
-    from training.data.catalogue import CatalogueCounts
     from training.data.prepare import PrepareConfig, Prepared
 
-SHOWN_ATTRIBUTES = 12
 MANY_VALUES = ("--reviews", "--metadata")
 
 
@@ -23,25 +22,55 @@ def prepare(
     out: Annotated[Path, typer.Option(help="Dataset folder to write.")],
     reviews: Annotated[
         list[Path] | None,
-        typer.Option(help="Review file: JSON lines, CSV or Parquet, gzipped or not. Several may follow."),
+        typer.Option(help="Review or event file: JSON, CSV or Parquet, compressed or not. Several may follow."),
     ] = None,
     metadata: Annotated[
         list[Path] | None, typer.Option(help="File on the items: titles, brands, categories, ... Several may follow.")
     ] = None,
-    p5: Annotated[Path | None, typer.Option(help="Folder as published by P5, POD or RDRec, taken as it is.")] = None,
+    p5: Annotated[
+        Path | None, typer.Option(help="Folder as published by P5, OpenP5, POD or RDRec, taken as it is.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The dataset's name; by default the folder's.")] = None,
     format_: Annotated[
         str | None,
-        typer.Option("--format", help="amazon2014, amazon2018, amazon2023, csv or parquet; by default found out."),
+        typer.Option("--format", help="json, csv, parquet (amazon2014, ... are json); by default found out."),
     ] = None,
     columns: Annotated[
         str | None,
         typer.Option(
-            help="Columns of CSV or Parquet: user=..,item=..,text=..,rating=..,timestamp=..,title=..; of metadata in "
-            "any format: item=..,title=..,brand=..,categories=..,description=..,features=.."
+            help="Fields in any format: user=..,item=..,text=..,rating=..,timestamp=..,title=..,event=..; numbers "
+            "from 1 where the file has no header."
         ),
     ] = None,
-    min_interactions: Annotated[int, typer.Option(min=1, help="k of the k-core (not applied to --p5).")] = 5,
+    metadata_format: Annotated[str | None, typer.Option(help="As --format, for --metadata.")] = None,
+    metadata_columns: Annotated[
+        str | None,
+        typer.Option(help="item=..,title=..,brand=..,categories=..,description=..,features=..; by default --columns."),
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Of text files, such as latin-1; by default UTF-8 or 16.")
+    ] = None,
+    separator: Annotated[str | None, typer.Option(help="Of columns, such as '::'; by default found out.")] = None,
+    quoting: Annotated[str, typer.Option(help="minimal, or none: a quotation mark is a plain character.")] = "minimal",
+    order: Annotated[str, typer.Option(help="time, or file: lines are in order, a time is not needed.")] = "time",
+    time_format: Annotated[
+        str | None, typer.Option(help="How times are written, such as %d/%m/%Y; by default found out.")
+    ] = None,
+    min_rating: Annotated[float | None, typer.Option(help="Drop what is rated lower.")] = None,
+    event_column: Annotated[str | None, typer.Option(help="Column of the kind of event.")] = None,
+    events: Annotated[
+        str | None,
+        typer.Option(
+            help="Kinds to keep: transaction,addtocart; or with weights, view=1,transaction=5: of a user's "
+            "events with an item the heaviest stays."
+        ),
+    ] = None,
+    repeats: Annotated[
+        str, typer.Option(help="Of a user's interactions with one item: first, last, or keep all.")
+    ] = "first",
+    core: Annotated[
+        int, typer.Option("--core", "--min-interactions", min=1, help="Keep the k-core only (not applied to --p5).")
+    ] = 1,
     max_bad_lines: Annotated[int, typer.Option(min=0, help="More bad lines than this stop the run.")] = 100,
     protocol: Annotated[
         str,
@@ -65,11 +94,12 @@ def prepare(
     force: Annotated[bool, typer.Option("--force", help="Replace an existing dataset.")] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one a CPU core.")] = None,
 ) -> None:
-    """Turn reviews into a dataset folder: duplicates out, k-core, leave-one-out splits, labels, explanations.
+    """Turn reviews or events into a dataset folder: repeats settled, leave-one-out splits, labels, explanations.
 
-    Duplicate (user, item) pairs keep the earliest, ties in time are broken by input order, users with fewer than 3
-    interactions are all training. The explanation of a review is its sentence with the most feature words (the nouns
-    that the catalogue's training reviews name most), else its first sentence.
+    Of a user's interactions with one item the earliest stays, ties in time are broken by input order, users with fewer
+    than 3 interactions are all training. The explanation of a review is its sentence with the most feature words (the
+    nouns that the catalogue's training reviews name most), else its first sentence. Nothing is filtered unless asked
+    for; every line of the source is in the summary. docs/data.md shows every accepted form.
     """
     from pydantic import ValidationError
 
@@ -86,7 +116,18 @@ def prepare(
             name=name,
             format=format_,
             columns=parse_columns(columns),
-            min_interactions=min_interactions,
+            metadata_format=metadata_format,
+            metadata_columns=parse_columns(metadata_columns, "--metadata-columns"),
+            encoding=encoding,
+            separator={"tab": "\t", "\\t": "\t", "space": " ", "blank": " "}.get(separator or "", separator),
+            quoting=quoting,
+            order=order,
+            time_format=time_format,
+            min_rating=min_rating,
+            event_column=event_column,
+            events=parse_events(events),
+            repeats=repeats,
+            core=core,
             max_bad_lines=max_bad_lines,
             protocol=protocol,
             cut=cut,
@@ -105,7 +146,21 @@ def prepare(
     _print_summary(config, made)
 
 
-def parse_columns(text: str | None) -> dict[str, str]:
+def parse_events(text: str | None) -> dict[str, float] | None:
+    """`view=1,transaction=5`, or `transaction,addtocart` as weights of 1. InputError for a weight that is no number."""
+    if text is None:
+        return None
+    events: dict[str, float] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        kind, equals, weight = (word.strip() for word in part.partition("="))
+        try:
+            events[kind] = float(weight) if equals else 1.0
+        except ValueError:
+            raise InputError(f"--events {part}: {weight} is not a number, such as in view=1", field="events") from None
+    return events
+
+
+def parse_columns(text: str | None, option: str = "--columns") -> dict[str, str]:
     """`user=a,item=b` as a mapping. InputError where a part has no name on either side."""
     columns: dict[str, str] = {}
     for part in (text or "").split(","):
@@ -114,7 +169,7 @@ def parse_columns(text: str | None) -> dict[str, str]:
             continue
         if not (equals and role and column):
             raise InputError(
-                f"--columns {part.strip()}: expected role=column, such as user=customer_id", field="columns"
+                f"{option} {part.strip()}: expected role=column, such as user=customer_id", field="columns"
             )
         columns[role] = column
     return columns
@@ -159,63 +214,24 @@ class _Progress:
         self._bar.update(self._task, description=name)
 
 
-def catalogue_rows(counts: CatalogueCounts) -> list[tuple[str, str]]:
-    """The summary's lines on what is known of the items; numbers are items that have it."""
-    rows = [
-        ("  with title", f"{counts.n_titles:,}"),
-        ("  with brand", f"{counts.n_brands:,}"),
-        ("  with categories", f"{counts.n_categories:,}"),
-        ("  with description", f"{counts.n_descriptions:,}"),
-        ("  with features", f"{counts.n_features:,}"),
-    ]
-    for attribute in counts.attributes[:SHOWN_ATTRIBUTES]:
-        unreadable = f", {attribute.n_unreadable:,} not a {attribute.type}" if attribute.n_unreadable else ""
-        rows.append((f"  with {attribute.name}", f"{attribute.n_items:,} ({attribute.type}{unreadable})"))
-    more = counts.attributes[SHOWN_ATTRIBUTES:]
-    if more:
-        rows.append((f"  and {len(more)} more attributes", ", ".join(a.name for a in more[:3]) + ", ..."))
-    if counts.n_rare_attributes:
-        rows.append(("  rare attributes left out", f"{counts.n_rare_attributes:,}"))
-    return rows
-
-
 def _print_summary(config: PrepareConfig, made: Prepared) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from training.data.labels import digit_trie
-    from training.data.temporal import describe_cut
+    from training.data.summary import summary_rows, warnings
 
     info = made.info
     table = Table(title=f"{info.name}: {config.out}", show_header=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
-    sparsity = 1 - info.n_interactions / (info.n_users * info.n_items)
-    rows: list[tuple[str, str]] = [
-        ("users", f"{info.n_users:,}"),
-        ("items", f"{info.n_items:,}"),
-        *catalogue_rows(made.catalogue),
-        ("interactions", f"{info.n_interactions:,}"),
-        ("reviews with text", f"{info.n_reviews:,}"),
-        ("sparsity", f"{sparsity:.4%}"),
-        *((f"  {split}", f"{count:,}") for split, count in made.split_counts.items()),
-        ("records read", f"{made.n_rows:,}"),
-        ("bad lines", f"{made.n_bad:,}"),
-        ("duplicates dropped", f"{made.n_duplicates:,}"),
-        ("reviews set aside (a held-out review has the same text)", f"{made.reviews.n_set_aside:,}"),
-        ("users with negatives", f"{made.n_negatives:,}"),
-        ("protocol", info.protocol if info.cut is None else f"{info.protocol}: {describe_cut(info.cut)}"),
-        ("labels", f"{info.label_scheme}, {made.labels.min()} to {made.labels.max()}"),
-        ("label digits: prefixes of each length", digit_trie(made.labels)),
-    ]
-    if made.reviews.features:
-        rows.append(("feature words", f"{len(made.reviews.features)}: {', '.join(made.reviews.features[:8])}, ..."))
-    for row in rows:
+    for row in summary_rows(made):
         table.add_row(*row)
     console = Console()
     console.print(table)
     if made.bad:
         console.print("bad lines, the first ten:", *made.bad, sep="\n", markup=False, highlight=False, soft_wrap=True)
+    for warning in warnings(made, datetime.now(UTC)):
+        console.print(f"note: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     if info.protocol == "paper":
         console.print(
             "Protocol paper: labels, user numbers and review splits leak; figures compare with the paper's only.",

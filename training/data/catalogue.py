@@ -6,7 +6,7 @@ whatever the catalogue's size. Knows neither formats nor who bought what.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,6 +21,9 @@ MAX_ATTRIBUTES = 64
 """Of the further columns the most often filled; the names of the rest are counted in the summary."""
 NEARLY_ALL = 0.95
 """A column is numeric, or boolean, where at least this share of its values is."""
+
+ENOUGH_DESCRIBED = 0.5
+"""With less than this share of the items in the metadata, the ids of both are shown."""
 
 AttributeType = Literal["number", "boolean", "text", "list"]
 _TYPES: dict[AttributeType, pl.DataType] = {
@@ -58,6 +61,8 @@ class CatalogueCounts:
     attributes: tuple[Attribute, ...]
     n_rare_attributes: int
     """Further columns left out, being rarer than MAX_ATTRIBUTES others."""
+    warnings: tuple[str, ...] = ()
+    """Where the ids of items and metadata do not meet."""
 
 
 def catalogue_text(items: pl.DataFrame) -> list[str]:
@@ -106,7 +111,33 @@ def write_items(
         n_features=counts["features"],
         attributes=attributes,
         n_rare_attributes=n_rare,
+        warnings=tuple(_id_warnings(parts, items)) if parts else (),
     )
+
+
+def _id_warnings(parts: list[str], items: pl.DataFrame) -> Iterator[str]:
+    """Whether the metadata speaks of other ids than the interactions, with an example of each side."""
+    bare = pl.col("item_id").str.strip_chars_start("0").alias("bare")
+    described = pl.scan_parquet(parts).select("item_id").unique(maintain_order=True)
+    missing = items.lazy().select("item_id").join(described, on="item_id", how="anti", maintain_order="left")
+    unmet = missing.with_columns(bare).collect()
+    if not unmet.height:
+        return
+    zeros = unmet.join(
+        described.with_columns(bare, pl.col("item_id").alias("in_metadata")).collect(), on="bare", how="inner"
+    ).filter(pl.col("bare").str.len_bytes() > 0)
+    if zeros.height:
+        mine, theirs = zeros.row(0, named=True)["item_id"], zeros.row(0, named=True)["in_metadata"]
+        yield (
+            f"{zeros.height:,} items have lost, or won, leading zeros beside the metadata, so that nothing is known of "
+            f"them: {mine} in the interactions, {theirs} in the metadata (read the column as text where it was written)"
+        )
+    if unmet.height > (1 - ENOUGH_DESCRIBED) * items.height:
+        other = described.head(1).collect()["item_id"].item()
+        yield (
+            f"{items.height - unmet.height:,} of {items.height:,} items are in the metadata: {unmet['item_id'][0]} is "
+            f"not; the metadata's ids look like {other} (--metadata-columns item=...)"
+        )
 
 
 def _described(

@@ -57,7 +57,7 @@ def hide_items(dataset: Dataset, out: Path, *, share: float, seed: int) -> Datas
         )
         interactions.write_parquet(folder / "interactions.parquet")
         labels = pl.Series("label", fixed_width_labels(order)).cast(pl.String)
-        dataset.items.with_columns(labels).write_parquet(folder / "items.parquet")
+        dataset.catalogue().with_columns(labels).collect().write_parquet(folder / "items.parquet")
         for name in ("users", "negatives"):
             if (dataset.path / f"{name}.parquet").is_file():
                 shutil.copy(dataset.path / f"{name}.parquet", folder / f"{name}.parquet")

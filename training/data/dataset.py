@@ -87,6 +87,9 @@ class DatasetInfo(BaseModel):
     n_interactions: int
     n_reviews: int
     min_interactions: int
+    """k of the k-core; 1: none was taken."""
+    repeats: Literal["keep", "first", "last"] = "first"
+    """Which of a user's interactions with an item are there; with "keep" a user may be recommended what they have."""
     source_sha256: dict[str, str]
     """File name -> hash of every source file."""
     negatives: bool = False

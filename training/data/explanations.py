@@ -21,6 +21,8 @@ MIN_REVIEWS = 3
 """A feature word is named by at least this many reviews."""
 MIN_FINGERPRINT_WORDS = 5
 """Shorter texts («Five stars») are everybody's; that they recur tells nothing."""
+MIN_FINGERPRINT_LETTERS = 8
+"""The same for languages without blanks, whose words have one to three letters."""
 
 _NOUN = re.compile(
     r"\b(?:the|an?|this|these|those|my|its|their|your|our|her|his|some|no)\s+(?:[a-z'-]+\s+)?([a-z]{3,})"
@@ -37,8 +39,11 @@ when where out here there then than now again
 """
 _NOT_FEATURES = frozenset(_EMPTY_WORDS.split())
 _NOT_A_NOUN = ("ed", "ly")
-# A sentence ends at punctuation that space or the text's end follows: «3.5 stars» stays whole.
-_SENTENCE = r"(?:[^.!?]|[.!?][^\s.!?])+[.!?]*"
+# A sentence ends at punctuation that space or the text's end follows («3.5 stars» stays whole), or at that of languages
+# without blanks, which nothing need follow.
+_SENTENCE = r"(?:[^.!?。！？｡]|[.!?][^\s.!?。！？｡])+[.!?。！？｡]*"
+_UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
+"""Letters of languages that put no blanks between words."""
 
 
 def feature_words(texts: Iterable[str], limit: int = MAX_FEATURES) -> tuple[str, ...]:
@@ -84,8 +89,10 @@ def choose_sentences(texts: pl.Series, features: tuple[str, ...]) -> pl.Series:
 def fingerprint(text: pl.Expr) -> pl.Expr:
     """A hash of a text's words, UInt64, equal for texts that differ in case, space and punctuation only.
 
-    0 for texts of fewer than MIN_FINGERPRINT_WORDS words. Stable within one Polars version, so it is never stored.
+    0 for texts of fewer than MIN_FINGERPRINT_WORDS words, or MIN_FINGERPRINT_LETTERS letters where words have no
+    blanks. Stable within one Polars version, so it is never stored.
     """
     words = text.str.to_lowercase().str.replace_all(r"[^\p{L}\p{N}]+", " ").str.strip_chars()
-    long_enough = words.str.count_matches(" ", literal=True) >= MIN_FINGERPRINT_WORDS - 1
+    enough_letters = words.str.count_matches(_UNSPACED) >= MIN_FINGERPRINT_LETTERS
+    long_enough = (words.str.count_matches(" ", literal=True) >= MIN_FINGERPRINT_WORDS - 1) | enough_letters
     return pl.when(long_enough).then(words.hash(seed=0)).otherwise(0).cast(pl.UInt64)

@@ -1,4 +1,4 @@
-"""From a log of purchases in any order to numbered histories: duplicates out, k-core, order in time, splits.
+"""From a log of purchases in any order to numbered histories: repeats, k-core where asked for, order in time, splits.
 
 Vectorised and free of text, so that tens of millions of rows fit in memory. Knows codes, not files or ids' meaning.
 """
@@ -20,6 +20,7 @@ MIN_FOR_HOLDOUT = 3
 """Users with fewer interactions have nothing to hold out: all of theirs is training."""
 
 Numbering = Literal["neutral", "appearance"]
+Repeats = Literal["keep", "first", "last"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class PurchaseLog:
     """Unix seconds, -1 where unknown."""
     user_ids: pl.Series
     item_ids: pl.Series
+    weight: npt.NDArray[np.float32] | None = None
+    """Of the kind of event; of repeats the heaviest stays. None: all alike."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,10 @@ class Histories:
     item_ids: pl.Series
     item_codes: npt.NDArray[np.uint32]
     """The log's code by item_index."""
-    n_duplicates: int
-    """Rows of the log that repeated a (user, item) pair."""
+    n_repeats: int
+    """Rows of the log that repeat a (user, item) pair, dropped or, with repeats="keep", kept."""
+    n_outside_core: tuple[int, int, int]
+    """Users, items and interactions that the k-core left out."""
 
     @property
     def n_users(self) -> int:
@@ -62,27 +67,36 @@ class Histories:
         return len(self.item_ids)
 
 
-def build(log: PurchaseLog, *, min_interactions: int, numbering: Numbering) -> Histories:
-    """Drop repeated pairs, keep the k-core, number users and items, order and split.
+def build(
+    log: PurchaseLog,
+    *,
+    core: int = 1,
+    numbering: Numbering = "neutral",
+    repeats: Repeats = "first",
+    in_order: bool = False,
+) -> Histories:
+    """Settle repeated pairs, take the k-core, number users and items, order and split.
 
-    Of repeated (user, item) pairs the earliest stays, of equal times the first in the input. The k-core is iterated to
-    its fixed point: every user and every item left has at least `min_interactions` interactions. Ties in time are
-    broken by input order. numbering="neutral" numbers users and items by their external ids, which says nothing of who
-    bought what; "appearance" by code, that is by first appearance over the whole input, as the published data does.
+    Of repeated (user, item) pairs the heaviest event stays, of equal ones the earliest (repeats="last": the latest), of
+    equal times the first in the input; "keep" keeps all. The k-core is iterated to its fixed point: every user and
+    every item left has at least `core` interactions. Ties in time are broken by input order; in_order takes the
+    input's order whatever the times. numbering="neutral" numbers users and items by their external ids, which says
+    nothing of who bought what; "appearance" by code, that is by first appearance over the whole input, as the
+    published data does.
     Raises DatasetError where nothing is left.
     """
-    rows = first_of_pairs(log)
-    n_duplicates = len(log.user_code) - len(rows)
-    rows = rows[k_core(log.user_code[rows], log.item_code[rows], min_interactions)]
+    chosen = one_of_pairs(log, latest=repeats == "last", in_order=in_order)
+    n_repeats = len(log.user_code) - len(chosen)
+    everything = np.arange(len(log.user_code)) if repeats == "keep" else chosen
+    rows = everything[k_core(log.user_code[everything], log.item_code[everything], core)]
     if not len(rows):
         raise DatasetError(
-            f"no interaction is left of {len(log.user_code)}: "
-            f"no users and items have --min-interactions {min_interactions} among each other"
+            f"no interaction is left of {len(log.user_code)}: no users and items have --core {core} among each other"
         )
     user_number, user_codes = _number(log.user_code[rows], log.user_ids, numbering)
     item_number, item_codes = _number(log.item_code[rows], log.item_ids, numbering)
     user_index = user_number[log.user_code[rows]]
-    order = np.lexsort((rows, log.timestamp[rows], user_index))
+    order = np.lexsort((rows, user_index) if in_order else (rows, log.timestamp[rows], user_index))
     rows, user_index = rows[order], user_index[order]
     counts = np.bincount(user_index, minlength=len(user_codes))
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
@@ -97,14 +111,25 @@ def build(log: PurchaseLog, *, min_interactions: int, numbering: Numbering) -> H
         user_ids=log.user_ids.gather(user_codes),
         item_ids=log.item_ids.gather(item_codes),
         item_codes=item_codes,
-        n_duplicates=n_duplicates,
+        n_repeats=n_repeats,
+        n_outside_core=(
+            _n_distinct(log.user_code[everything]) - len(user_codes),
+            _n_distinct(log.item_code[everything]) - len(item_codes),
+            len(everything) - len(rows),
+        ),
     )
 
 
-def first_of_pairs(log: PurchaseLog) -> npt.NDArray[np.int64]:
-    """Rows that are the earliest of their (user, item) pair, ascending."""
+def _n_distinct(codes: npt.NDArray[np.uint32]) -> int:
+    return int(np.count_nonzero(np.bincount(codes)))
+
+
+def one_of_pairs(log: PurchaseLog, *, latest: bool = False, in_order: bool = False) -> npt.NDArray[np.int64]:
+    """Rows that stand for their (user, item) pair, ascending: the heaviest, of equal ones the earliest or latest."""
     pair = log.user_code.astype(np.int64) * max(len(log.item_ids), 1) + log.item_code
-    order = np.lexsort((log.timestamp, pair))  # stable: equal times stay in input order
+    time = np.arange(len(pair)) if in_order else log.timestamp
+    keys = (-time if latest else time, *(() if log.weight is None else (-log.weight,)), pair)
+    order = np.lexsort(keys)  # stable: equal times stay in input order
     pair = pair[order]
     first = np.ones(len(order), dtype=bool)
     first[1:] = pair[1:] != pair[:-1]

@@ -1,13 +1,12 @@
 """From source files to Parquet parts: several files at once, each cut into blocks that worker processes parse.
 
 Memory holds a few blocks, whatever the files' size. Parts keep the order of the input (file by file, block by block),
-so that a row's place in them is its place in the input. Knows bytes, blocks and workers; formats are in `reviews.py`.
+so that a row's place in them is its place in the input. Knows bytes, blocks and workers; what the bytes mean is in
+`source_jobs.py`. Every line of a file is accounted for: header, blank, joined, bad, dropped, or a record.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
 import io
 import itertools
@@ -16,52 +15,68 @@ import signal
 import threading
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from lzma import LZMAError
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rdrec_core.errors import DatasetError, InputError
-from training.data import reviews
+from rdrec_core.errors import DatasetError
 from training.data.explanations import fingerprint
-from training.data.metadata import METADATA, MetadataNames
-from training.data.reviews import Block, Format, Kind
+from training.data.metadata import METADATA
+from training.data.records import SHOWN_BAD_LINES, Block
+from training.data.reviews import RECORDS
+from training.data.source_jobs import Job, SourceFile, jobs
+from training.data.tables import Tally
+from training.data.values import Notes
 
-BLOCK_BYTES = 8 << 20
-ROWS_PER_BLOCK = 20_000
 SMALL_INPUT_BYTES = 24 << 20
 """Below this, starting worker processes costs more than they save."""
-
-Job = Callable[[], Block]
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """A file to read; `format` None means: find out. `columns` (role -> name) is for CSV and Parquet."""
-
-    path: Path
-    kind: Kind
-    format: Format | None = None
-    columns: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Ingested:
-    """What came of one file: parts in input order, rows in each, bad lines, the hash of the bytes read."""
+    """What came of one file: parts in input order, rows in each, and what became of every other line."""
 
     source: SourceFile
     parts: tuple[Path, ...]
     n_rows: tuple[int, ...]
+    tally: Tally
     n_bad: int
     bad: tuple[tuple[int, str], ...]
+    dropped: Notes
+    notes: Notes
     sha256: str
+
+    @property
+    def n_records(self) -> int:
+        """Rows in all parts."""
+        return sum(self.n_rows)
+
+    @property
+    def unaccounted(self) -> int:
+        """Lines that are neither header, blank, joined, bad, dropped nor a record: 0 unless a reader is wrong."""
+        seen = self.tally.n_header + self.tally.n_blank + self.tally.n_joined
+        return self.tally.n_lines - seen - self.n_bad - self.dropped.total - self.n_records
+
+
+@dataclass
+class _Outcome:
+    """What a worker tells of a block that it has written."""
+
+    n_rows: int
+    n_bad: int
+    n_blank: int
+    bad: list[tuple[int, str]] = field(default_factory=list)
+    dropped: Notes = field(default_factory=Notes)
+    notes: Notes = field(default_factory=Notes)
 
 
 class _BadLineBudget:
@@ -138,7 +153,7 @@ def ingest(
 def bad_lines(results: list[Ingested]) -> list[str]:
     """The first ten bad lines, `file:line: reason`."""
     shown = (f"  {r.source.path}:{line}: {reason}" for r in results for line, reason in r.bad)
-    return list(itertools.islice(shown, reviews.SHOWN_BAD_LINES))
+    return list(itertools.islice(shown, SHOWN_BAD_LINES))
 
 
 def _ingest_file(
@@ -153,25 +168,26 @@ def _ingest_file(
 ) -> Ingested:
     parts: list[Path] = []
     n_rows: list[int] = []
-    bad: list[tuple[int, str]] = []
-    n_bad = 0
-    pending: deque[tuple[Path, Future[tuple[int, int, list[tuple[int, str]]]]]] = deque()
+    tally, total = Tally(), _Outcome(0, 0, 0)
+    pending: deque[tuple[Path, Future[_Outcome]]] = deque()
 
     def collect() -> None:
-        nonlocal n_bad
         path, future = pending.popleft()
-        rows, block_bad, shown = future.result()
-        n_bad += block_bad
-        budget.take(block_bad)
-        bad.extend(shown[: reviews.SHOWN_BAD_LINES - len(bad)])
-        if rows:
+        outcome = future.result()
+        total.n_bad += outcome.n_bad
+        tally.n_blank += outcome.n_blank
+        budget.take(outcome.n_bad)
+        total.bad.extend(outcome.bad[: SHOWN_BAD_LINES - len(total.bad)])
+        total.dropped.merge(outcome.dropped)
+        total.notes.merge(outcome.notes)
+        if outcome.n_rows:
             parts.append(path)
-            n_rows.append(rows)
+            n_rows.append(outcome.n_rows)
 
     with source.path.open("rb", buffering=0) as raw:
         tap = _Tap(raw, on_bytes)
         try:
-            for place, job in enumerate(_jobs(source, tap)):
+            for place, job in enumerate(jobs(source, tap, tally, total.notes)):
                 if budget.spent.is_set():
                     break
                 path = folder / f"{source.kind}-{number:04d}-{place:06d}.parquet"
@@ -180,23 +196,37 @@ def _ingest_file(
                     collect()
             while pending:
                 collect()
-        except (OSError, EOFError, zlib.error, pa.ArrowInvalid, UnicodeError, csv.Error) as cause:
+        except (OSError, EOFError, zlib.error, LZMAError, pa.ArrowException, UnicodeError) as cause:
             raise DatasetError(f"{source.path}: cannot be read: {cause}") from cause
         tap.drain()
-    return Ingested(source, tuple(parts), tuple(n_rows), n_bad, tuple(bad), tap.sha256)
+    made = Ingested(
+        source,
+        tuple(parts),
+        tuple(n_rows),
+        tally,
+        total.n_bad,
+        tuple(total.bad),
+        total.dropped,
+        total.notes,
+        tap.sha256,
+    )
+    assert made.unaccounted == 0 or budget.spent.is_set(), (
+        f"{source.path}: {made.unaccounted} lines are unaccounted for"
+    )
+    return made
 
 
-def _write_part(job: Job, kind: Kind, path: Path) -> tuple[int, int, list[tuple[int, str]]]:
-    """Runs in a worker: parse a block and write its records; (rows, bad lines, the first of them)."""
-    block = job()
-    table = block.table(reviews.RECORDS if kind == "reviews" else METADATA)
+def _write_part(job: Job, kind: str, path: Path) -> _Outcome:
+    """Runs in a worker: parse a block and write its records."""
+    block: Block = job()
+    table = block.table(RECORDS if kind == "reviews" else METADATA)
     if table.num_rows:
         if kind == "reviews":
             texts = pl.DataFrame({"text": pl.Series(table["text"])})
             prints = texts.select(fingerprint(pl.col("text"))).to_series()
             table = table.append_column("fingerprint", prints.to_arrow())
         pq.write_table(table, path, compression="zstd", compression_level=1)
-    return table.num_rows, block.n_bad, block.bad
+    return _Outcome(table.num_rows, block.n_bad, block.n_blank, block.bad, block.dropped, block.notes)
 
 
 class _Tap(io.RawIOBase):
@@ -224,102 +254,3 @@ class _Tap(io.RawIOBase):
     @property
     def sha256(self) -> str:
         return self._hash.hexdigest()
-
-
-def _jobs(source: SourceFile, tap: _Tap) -> Iterator[Job]:
-    suffixes = [suffix.lower() for suffix in source.path.suffixes]
-    if source.format == "parquet" or (source.format is None and suffixes[-1:] == [".parquet"]):
-        return _parquet_jobs(source)
-    stream = _decompressed(tap)
-    if source.format == "csv" or (source.format is None and any(s in (".csv", ".tsv") for s in suffixes)):
-        return _csv_jobs(source, stream)
-    return _json_jobs(source, stream)
-
-
-def _decompressed(tap: _Tap) -> BinaryIO:
-    buffered = io.BufferedReader(tap, 1 << 20)
-    if buffered.peek(2)[:2] == b"\x1f\x8b":
-        return io.BufferedReader(gzip.GzipFile(fileobj=buffered), 1 << 20)  # type: ignore[arg-type, return-value]
-    return buffered  # type: ignore[return-value]
-
-
-def _json_jobs(source: SourceFile, stream: BinaryIO) -> Iterator[Job]:
-    line = 1
-    rest = b""
-    names: reviews.Fields | MetadataNames | None = None
-    while True:
-        chunk = stream.read(BLOCK_BYTES)
-        cut = chunk.rfind(b"\n") + 1
-        data = rest + (chunk[:cut] if chunk else b"")
-        if chunk and not cut:
-            rest += chunk
-            continue
-        rest = chunk[cut:]
-        if data:
-            if names is None:
-                names = _names(source, data)
-            yield partial(reviews.read_json_lines, data, line, names)
-            line += data.count(b"\n")
-        if not chunk:
-            return
-
-
-def _names(source: SourceFile, data: bytes) -> reviews.Fields | MetadataNames:
-    if source.kind == "metadata":
-        return MetadataNames.of(source.columns)
-    format_ = source.format or reviews.detect_json_format(
-        itertools.islice(data.split(b"\n", 1000), 1000), str(source.path)
-    )
-    return reviews.REVIEW_FIELDS[format_]
-
-
-def _csv_jobs(source: SourceFile, stream: BinaryIO) -> Iterator[Job]:
-    csv.field_size_limit(1 << 27)
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
-    first = text.readline()
-    delimiter = max(",;\t|", key=first.count)
-    header = next(csv.reader([first], delimiter=delimiter), [])
-    names, columns = _table_columns(source, header)
-    places = {name: header.index(column) for name, column in columns.items()}
-    rows = csv.reader(text, delimiter=delimiter)
-
-    def numbered() -> Iterator[tuple[int, dict[str, str] | None]]:
-        for row in rows:
-            if row:
-                # the header is line 1 and was not read by `rows`
-                whole = len(row) == len(header)
-                yield rows.line_num + 1, {name: row[i] for name, i in places.items()} if whole else None
-
-    for batch in _batched(numbered(), ROWS_PER_BLOCK):
-        yield partial(reviews.read_rows, batch, names)
-
-
-def _table_columns(source: SourceFile, header: list[str]) -> tuple[reviews.Fields | MetadataNames, dict[str, str]]:
-    """How rows are read, and under which name each column comes to them."""
-    if source.kind == "reviews":
-        return reviews.TABLE_FIELDS, reviews.match_columns(header, source.columns, str(source.path))
-    names = MetadataNames.of(source.columns)
-    if not any(names.by_name.get(column.lower(), ("", 0))[0] == "item" for column in header):
-        raise InputError(
-            f"{source.path} has no column for the item; name it by --columns item=... (it has {', '.join(header)})",
-            field="columns",
-        )
-    return names, {column: column for column in header}
-
-
-def _parquet_jobs(source: SourceFile) -> Iterator[Job]:
-    with pq.ParquetFile(source.path) as file:
-        names, columns = _table_columns(source, file.schema_arrow.names)
-        row = 1
-        for batch in file.iter_batches(ROWS_PER_BLOCK, columns=list(dict.fromkeys(columns.values()))):
-            values = [batch.column(column).to_pylist() for column in columns.values()]
-            rows = [
-                (row + i, dict(zip(columns, line, strict=True))) for i, line in enumerate(zip(*values, strict=True))
-            ]
-            yield partial(reviews.read_rows, rows, names)
-            row += batch.num_rows
-
-
-def _batched(rows: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    while batch := list(itertools.islice(rows, size)):
-        yield batch

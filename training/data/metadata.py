@@ -16,6 +16,8 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
+from training.data.reviews import plain_name
+from training.data.values import Missing, Notes, identifier
 from training.data.words import NOTHING, clean, clean_name, encodable
 
 METADATA = pa.schema(
@@ -33,65 +35,81 @@ METADATA = pa.schema(
 
 NAMES: Mapping[str, tuple[str, ...]] = {
     "item": (
-        *("parent_asin", "asin", "item_id", "itemid", "item", "product_id", "productid", "article_id", "sku"),
-        *("movieid", "isbn", "id"),
+        *("parentasin", "asin", "item", "itemid", "productid", "product", "articleid", "sku", "movieid", "bookid"),
+        *("isbn", "gameid", "trackid", "businessid", "id"),
     ),
-    "title": ("title", "item_title", "product_title", "product_name", "prod_name", "item_name", "name"),
-    "brand": ("brand", "brand_name", "manufacturer", "store"),
-    "categories": ("categories", "category", "category_path", "product_category", "genres", "genre", "product_type"),
-    "main_category": ("main_category", "main_cat"),
-    "description": ("description", "product_description", "detail_desc", "item_description"),
-    "features": ("features", "feature", "bullet_points"),
+    "title": ("title", "itemtitle", "producttitle", "productname", "prodname", "itemname", "booktitle", "name"),
+    "brand": ("brand", "brandname", "manufacturer", "store", "publisher"),
+    "categories": (
+        "categories",
+        "category",
+        "categorypath",
+        "productcategory",
+        "genres",
+        "genre",
+        "producttype",
+        "class",
+    ),
+    "maincategory": ("maincategory", "maincat"),
+    "description": ("description", "productdescription", "detaildesc", "itemdescription"),
+    "features": ("features", "feature", "bulletpoints"),
 }
-"""Field names (lower case) that are understood without `--columns`, the best first."""
-ROLES = tuple(role for role in NAMES if role != "main_category")
+"""What a field is called, in lower case without punctuation, the best first; understood without `--columns`."""
+ROLES = tuple(role for role in NAMES if role != "maincategory")
 """What `--columns` may name in metadata."""
 
 _BEHAVIOUR = """
-related also_buy also_bought also_view also_viewed bought_together buy_after_viewing salesrank sales_rank rank
-average_rating rating_number rating_count reviews_count review_count
+related alsobuy alsobought alsoview alsoviewed boughttogether buyafterviewing salesrank rank averagerating ratingnumber
+ratingcount reviewscount reviewcount
 """
-_PAGE = "imurl image images imageurl imageurlhighres imageurls videos video url tech1 tech2 similar_item fit"
+_PAGE = "imurl image images imageurl imageurlhighres imageurls videos video url tech1 tech2 similaritem fit"
 _NOT_KEPT = frozenset([*_BEHAVIOUR.split(), *_PAGE.split(), *NAMES["item"]])
 """Fields that are no attributes: what customers did, which leaks; the page's pictures and tables; further ids."""
 _NESTED = ("details", "detail", "attributes", "specifications")
 """Mappings whose entries are attributes of their own."""
+_RECBOLE = re.compile(r":(?:token|float)(?:_seq)?$")
 _PATH = re.compile(r"\s*(?:>|\||;|::)\s*")
 _BRAND_PAGE = re.compile(r"^(?:Visit Amazon's (.+?) (?:Page|Store)|Visit the (.+?) Store|by\s+(.+))$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class MetadataNames:
-    """Which field has which role: lower-case name -> (role, rank); the lowest rank with a value wins."""
+    """Which field has which role: plain name -> (role, rank); the lowest rank with a value wins."""
 
     by_name: Mapping[str, tuple[str, int]]
+    chosen: Mapping[str, tuple[str, int]]
+    """The same by exact name, for `--columns`."""
 
     @staticmethod
     def of(columns: Mapping[str, str]) -> MetadataNames:
         """The known names; a column chosen by `--columns` goes before them."""
         by_name = {name: (role, rank) for role, names in NAMES.items() for rank, name in enumerate(names)}
-        chosen = {column.lower(): (role, -1) for role, column in columns.items() if role in ROLES}
-        return MetadataNames(by_name | chosen)
+        return MetadataNames(by_name, {column: (role, -1) for role, column in columns.items() if role in ROLES})
+
+    def role(self, name: str) -> tuple[str, int]:
+        """The role and rank of a field; ("", 0) for one without."""
+        return self.chosen.get(name) or self.by_name.get(plain_name(name), ("", 0))
 
 
-def metadata_row(row: Mapping[str, Any], names: MetadataNames, identifier: Any) -> tuple[Any, ...]:
-    """A record in the order of METADATA. `identifier(value, name)` makes the item's id.
-
-    ValueError where there is no item.
-    """
+def metadata_row(row: Mapping[str, Any], names: MetadataNames, notes: Notes) -> tuple[Any, ...]:
+    """A record in the order of METADATA. Missing where there is no item, ValueError where its id is none."""
     found: dict[str, tuple[int, str, Any]] = {}
     rest: dict[str, Any] = {}
     for name, value in row.items():
         if value is None or value == "" or value == []:
             continue
-        role, rank = names.by_name.get(str(name).lower(), ("", 0))
+        role, rank = names.role(str(name))
         if not role:
             rest[name] = value
-        elif role not in found or rank < found[role][0]:
+        elif role not in found:
             found[role] = (rank, name, value)
+        else:  # two names of one role: the better stays, the other is an attribute like any
+            worse = max(found[role], (rank, name, value), key=lambda one: one[0])
+            found[role] = min(found[role], (rank, name, value), key=lambda one: one[0])
+            rest[worse[1]] = worse[2]
     if "item" not in found:
-        raise ValueError(f"no {NAMES['item'][0]}")
-    item = identifier(found["item"][2], found["item"][1])
+        raise Missing("no item id")
+    item = identifier(found["item"][2], found["item"][1], notes)
 
     def field(role: str) -> Any:
         return found[role][2] if role in found else None
@@ -101,8 +119,8 @@ def metadata_row(row: Mapping[str, Any], names: MetadataNames, identifier: Any) 
         (values[0] for name, values in attributes.items() if name.lower() in ("brand", "manufacturer")), ""
     )
     path = categories_of(field("categories"))
-    main = clean_name(field("main_category"))
-    if main and main not in path and (not path or "main_category" in row):
+    main = clean_name(field("maincategory"))
+    if main and main not in path and (not path or plain_name(found["maincategory"][1]) == "maincategory"):
         path = [main, *path]  # 2018's main_cat names another tree than its categories, 2023's main_category their root
     return (
         item,
@@ -157,19 +175,19 @@ def _attributes(rest: Mapping[str, Any], item: str) -> dict[str, list[str]]:
     plain: dict[str, Any] = {}
     nested: dict[str, Any] = {}
     for name, value in rest.items():
-        if str(name).lower() in _NOT_KEPT:
+        if plain_name(name) in _NOT_KEPT:
             continue
         value = _listed(value)
         if isinstance(value, dict):
-            if str(name).lower() in _NESTED:
+            if plain_name(name) in _NESTED:
                 nested |= value
         else:
             plain[name] = value
     attributes = {}
     for name, value in (nested | plain).items():
-        key = encodable(" ".join(str(name).split()).rstrip(":").strip())
+        key = encodable(" ".join(_RECBOLE.sub("", str(name)).split()).rstrip(":").strip())
         values = [text for text in map(_text, value if isinstance(value, list) else [value]) if text]
-        if key and key.lower() not in _NOT_KEPT and values and values != [item]:
+        if key and plain_name(key) not in _NOT_KEPT and values and values != [item]:
             attributes[key] = values
     return attributes
 

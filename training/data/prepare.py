@@ -1,7 +1,6 @@
 """`rdrec prepare` without its command line: source files in, a finished dataset folder out.
 
-The order of the work: read -> encode -> duplicates, k-core, order, splits -> labels -> tables -> `dataset.json` ->
-rename.
+The order of the work: read -> encode -> repeats, k-core, order, splits -> labels -> tables -> `dataset.json` -> rename.
 Nothing has the dataset's name before it is complete.
 """
 
@@ -19,9 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from rdrec_core.errors import DatasetError, InputError
 from rdrec_core.replacing import replacing_folder
 from training.data import histories as h
+from training.data import metadata, reviews
 from training.data.catalogue import CatalogueCounts, write_items
-from training.data.dataset import INTERACTIONS, RATIONALES, SPLITS, USERS, DatasetInfo, Protocol
-from training.data.ingest import SourceFile, bad_lines, ingest
+from training.data.dataset import INTERACTIONS, SPLITS, USERS, DatasetInfo, Protocol
+from training.data.ingest import Ingested, bad_lines, ingest
 from training.data.labels import (
     IntArray,
     LabelScheme,
@@ -29,11 +29,14 @@ from training.data.labels import (
     item_order,
     published_style_labels,
 )
-from training.data.metadata import ROLES
-from training.data.p5 import P5Folder, read_p5
+from training.data.opening import checked_encoding
+from training.data.p5 import read_p5
+from training.data.p5_tables import write_p5_tables
 from training.data.review_table import ReviewCounts, write_reviews
-from training.data.reviews import COLUMN_GUESSES, Format
+from training.data.reviews import Order
+from training.data.source_jobs import Format, SourceFile
 from training.data.sources import Source, from_p5, from_parts
+from training.data.tables import Quoting
 from training.data.temporal import DEFAULT_CUT, cut_moments, split_by_time
 
 DEFAULT_LABELS: dict[Protocol, LabelScheme] = {
@@ -41,7 +44,6 @@ DEFAULT_LABELS: dict[Protocol, LabelScheme] = {
     "paper": "original",
     "temporal": "collaborative",
 }
-P5_TEACHER = "p5"
 
 
 class PrepareConfig(BaseModel):
@@ -57,9 +59,26 @@ class PrepareConfig(BaseModel):
     """By default the folder's name."""
     format: Format | None = None
     columns: dict[str, str] = Field(default_factory=dict)
-    """Role (user, item, text, rating, timestamp, title, brand, categories, description, features) -> column."""
-    min_interactions: int = Field(default=5, ge=1)
-    """Not applied to P5 folders, which are taken as published."""
+    """Role (user, item, text, rating, timestamp, title, event) -> column, or place from 1 in files without header."""
+    metadata_format: Format | None = None
+    metadata_columns: dict[str, str] = Field(default_factory=dict)
+    """Role (item, title, brand, categories, description, features) -> column; `columns` by name hold here too."""
+    encoding: str | None = None
+    """By default found out by its mark, else UTF-8."""
+    separator: str | None = None
+    quoting: Quoting = "minimal"
+    order: Order = "time"
+    """"file": lines are in order of time; then no time is needed."""
+    time_format: str | None = None
+    """For `datetime.strptime`."""
+    min_rating: float | None = None
+    """Rows rated lower are dropped; rows without a rating stay."""
+    event_column: str | None = None
+    events: dict[str, float] | None = None
+    """Kind of event -> weight; kinds that are not named are dropped."""
+    repeats: h.Repeats = "first"
+    core: int = Field(default=1, ge=1)
+    """k of the k-core; not applied to P5 folders, which are taken as published."""
     max_bad_lines: int = Field(default=100, ge=0)
     protocol: Protocol = "clean"
     cut: str = DEFAULT_CUT
@@ -76,16 +95,29 @@ class Prepared:
     """What was written, for the summary."""
 
     info: DatasetInfo
+    source: Source
     n_rows: int
-    """Records read."""
-    n_bad: int
-    bad: tuple[str, ...]
-    n_duplicates: int
+    """Interactions of the source: records that are neither bad nor dropped."""
+    n_repeats: int
+    n_outside_core: tuple[int, int, int]
+    """Users, items, interactions."""
+    times: tuple[int, int] | None
+    """First and last unix second of the kept interactions; None where none has a time."""
     split_counts: dict[str, int]
     catalogue: CatalogueCounts
     n_negatives: int
     reviews: ReviewCounts
     labels: IntArray
+
+    @property
+    def n_bad(self) -> int:
+        """Bad lines of all files."""
+        return sum(file.n_bad for file in (*self.source.reviews, *self.source.metadata_files))
+
+    @property
+    def bad(self) -> tuple[str, ...]:
+        """The first ten of them, `file:line: reason`."""
+        return self.source.bad
 
 
 def prepare(
@@ -107,8 +139,10 @@ def prepare(
         neutral = config.protocol != "paper"
         made = h.build(
             source.log,
-            min_interactions=1 if source.p5 else config.min_interactions,
+            core=1 if source.p5 else config.core,
             numbering="neutral" if neutral else "appearance",
+            repeats=config.repeats,
+            in_order=config.order == "file",
         )
         cut = cut_moments(config.cut, made.timestamp) if config.protocol == "temporal" else None
         if cut is not None:
@@ -118,7 +152,7 @@ def prepare(
         on_stage("tables")
         catalogue = _write_catalogue(folder, made, source, labels)
         _write_interactions(folder, made)
-        n_negatives = _write_p5_extras(folder, made, source.p5, config.protocol) if source.p5 else 0
+        n_negatives = write_p5_tables(folder, made, source.p5, config.protocol) if source.p5 else 0
         on_stage("reviews")
         counts = write_reviews(
             folder / "reviews.parquet",
@@ -139,19 +173,22 @@ def prepare(
             n_items=made.n_items,
             n_interactions=len(made.user_index),
             n_reviews=counts.n_reviews,
-            min_interactions=1 if source.p5 else config.min_interactions,
+            min_interactions=1 if source.p5 else config.core,
+            repeats=config.repeats,
             source_sha256=source.sha256,
             negatives=n_negatives > 0,
             cut=cut,
         )
         (folder / "dataset.json").write_text(info.model_dump_json(indent=2) + "\n", encoding="utf-8")
     by_split = np.bincount(made.split, minlength=len(SPLITS))
+    known = made.timestamp[made.timestamp >= 0]
     return Prepared(
         info=info,
+        source=source,
         n_rows=len(source.log.user_code),
-        n_bad=source.n_bad,
-        bad=source.bad,
-        n_duplicates=made.n_duplicates,
+        n_repeats=made.n_repeats,
+        n_outside_core=made.n_outside_core,
+        times=(int(known.min()), int(known.max())) if len(known) else None,
         split_counts=dict(zip(SPLITS, map(int, by_split), strict=True)),
         catalogue=catalogue,
         n_negatives=n_negatives,
@@ -165,12 +202,20 @@ def _checked_scheme(config: PrepareConfig) -> LabelScheme:
         raise InputError("name either review files (--reviews) or a P5 folder (--p5)", field="reviews")
     if config.p5 is not None and (config.columns or config.format) and not config.metadata:
         raise InputError("--columns and --format belong to --reviews and --metadata, not to --p5", field="p5")
-    roles = list(dict.fromkeys([*COLUMN_GUESSES, *ROLES]))
-    unknown = sorted(set(config.columns) - set(roles))
-    if unknown:
-        raise InputError(f"--columns knows no {', '.join(unknown)}; it takes {', '.join(roles)}", field="columns")
+    roles = list(dict.fromkeys([*reviews.ROLES, *metadata.ROLES]))
+    for option, columns in (("--columns", config.columns), ("--metadata-columns", config.metadata_columns)):
+        unknown = sorted(set(columns) - set(roles))
+        if unknown:
+            raise InputError(f"{option} knows no {', '.join(unknown)}; it takes {', '.join(roles)}", field="columns")
+        by_place = {column.isdigit() for column in columns.values()}
+        if len(by_place) > 1:
+            raise InputError(f"{option} takes either names or places, not both", field="columns")
+    if config.encoding is not None:
+        checked_encoding(config.encoding)
     if config.p5 is not None and config.protocol == "temporal":
         raise InputError("--protocol temporal needs times, which a P5 folder does not hold", field="protocol")
+    if config.order == "file" and config.protocol == "temporal":
+        raise InputError("--protocol temporal orders by time; it takes no --order file", field="order")
     if config.labels == "original" and config.protocol != "paper":
         raise InputError(
             "--labels original leaks: its numbers were given over test items too; it needs --protocol paper",
@@ -192,20 +237,53 @@ def _checked_scheme(config: PrepareConfig) -> LabelScheme:
 
 def _read(config: PrepareConfig, parts: Path, on_bytes: Callable[[int], None]) -> Source:
     parts.mkdir()
-    files = [SourceFile(path, "reviews", config.format, config.columns) for path in config.reviews]
-    files += [SourceFile(path, "metadata", None, config.columns) for path in config.metadata]
+    wanted = reviews.Wanted(
+        config.order,
+        config.min_rating,
+        config.event_column,
+        _lower(config.events),
+        config.time_format,
+        titles_elsewhere=bool(config.metadata),
+    )
+    by_place = all(column.isdigit() for column in config.columns.values())
+    shared = {} if by_place else config.columns  # places are those of the review files
+    text = {"encoding": config.encoding, "separator": config.separator, "quoting": config.quoting}
+    files = [SourceFile(path, "reviews", config.format, config.columns, wanted, **text) for path in config.reviews]
+    files += [
+        SourceFile(
+            path,
+            "metadata",
+            config.metadata_format,
+            config.metadata_columns or shared,
+            shared_columns=not config.metadata_columns,
+            **text,
+        )
+        for path in config.metadata
+    ]
     results = (
         ingest(files, parts, max_bad_lines=config.max_bad_lines, workers=config.workers, on_bytes=on_bytes)
         if files
         else []
     )
-    reviews, metadata = results[: len(config.reviews)], results[len(config.reviews) :]
+    read, described = results[: len(config.reviews)], results[len(config.reviews) :]
     if config.p5 is not None:
-        folder = read_p5(config.p5, on_bytes)
-        return from_p5(folder, metadata, bad_lines(results), own_splits=config.protocol == "paper")
-    if not any(file.parts for file in reviews):
-        raise DatasetError(f"no review could be read from {', '.join(map(str, config.reviews))}")
-    return from_parts(reviews, metadata, bad_lines(results))
+        return from_p5(read_p5(config.p5, on_bytes), described, own_splits=config.protocol == "paper")
+    if not any(file.parts for file in read):
+        raise DatasetError(nothing_read(read))
+    return from_parts(read, described, weighted=config.events is not None)
+
+
+def nothing_read(files: list[Ingested]) -> str:
+    """Why no review could be read: how many lines there were and what became of them."""
+    names = ", ".join(str(file.source.path) for file in files)
+    n_lines = sum(file.tally.n_lines for file in files)
+    what = [f"{n:,} dropped ({reason}: {first})" for file in files for reason, (n, first) in file.dropped.seen.items()]
+    shown = "".join("\n" + line for line in bad_lines(files))
+    return f"no review could be read from {names}: {n_lines:,} lines" + "".join(", " + w for w in what) + shown
+
+
+def _lower(events: dict[str, float] | None) -> dict[str, float] | None:
+    return None if events is None else {kind.strip().lower(): weight for kind, weight in events.items()}
 
 
 def _labels(scheme: LabelScheme, made: h.Histories, source: Source, config: PrepareConfig) -> IntArray:
@@ -248,45 +326,3 @@ def _write_interactions(folder: Path, made: h.Histories) -> None:
     frame.select(pl.col(name).cast(dtype) for name, dtype in INTERACTIONS.items()).write_parquet(
         folder / "interactions.parquet"
     )
-
-
-def _write_p5_extras(folder: Path, made: h.Histories, p5: P5Folder, protocol: Protocol) -> int:
-    """`rationales` and `negatives` where the folder brings them; returns the number of users with negatives."""
-    numbers = pl.DataFrame(
-        {
-            "user": p5.log.user_code[made.source_row].astype(np.int64) + 1,
-            "item": p5.log.item_code[made.source_row].astype(np.int64) + 1,
-            "user_index": made.user_index,
-            "item_index": made.item_index,
-            "in_train": made.split == h.TRAIN,
-        }
-    )
-    if p5.has_rationales:
-        rationales = (
-            p5.texts.drop_nulls(["user_preference", "item_attributes"])
-            .unique(["user", "item"], keep="first", maintain_order=True)
-            .join(numbers, on=["user", "item"], how="inner", maintain_order="left")
-            # a rationale tells what its review says: under `clean` those of held-out reviews must not be trained on
-            .filter(pl.col("in_train") if protocol == "clean" else pl.col("split") == "train")
-            .with_columns(verdict=pl.lit("ok"), use=True, teacher=pl.lit(P5_TEACHER), prompt_version=pl.lit(P5_TEACHER))
-        )
-        unknown = [
-            pl.lit(None, dtype).alias(name) for name, dtype in RATIONALES.items() if name not in rationales.columns
-        ]
-        rationales = rationales.with_columns(unknown)
-        rationales.select(pl.col(name).cast(dtype) for name, dtype in RATIONALES.items()).write_parquet(
-            folder / "rationales.parquet"
-        )
-    if not p5.negatives:
-        return 0
-    users = dict(numbers.select("user", "user_index").unique().iter_rows())
-    items = dict(numbers.select("item", "item_index").unique().iter_rows())
-    rows = [
-        (users[user], [items[i] for i in negatives if i in items])
-        for user, negatives in p5.negatives.items()
-        if user in users
-    ]
-    pl.DataFrame(rows, schema={"user_index": pl.Int32, "item_indices": pl.List(pl.Int32)}, orient="row").sort(
-        "user_index"
-    ).write_parquet(folder / "negatives.parquet")
-    return len(rows)

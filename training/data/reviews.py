@@ -1,283 +1,228 @@
-"""Readers of review and metadata files: a block of bytes or rows in, validated records and the bad lines out.
+"""One interaction, with or without a review: the names of its fields, and a row of any origin as a record.
 
-Knows the published formats (Amazon 2014, 2018, 2023; CSV; Parquet), not where blocks come from (`ingest.py`) nor what
-is done with the records. A line that cannot be used is never guessed at: it is counted with its number and the reason.
-
-| format | user | item | text | rating | time |
-|---|---|---|---|---|---|
-| amazon2014, amazon2018 | reviewerID | asin | reviewText | overall | unixReviewTime, seconds |
-| amazon2023 | user_id | parent_asin | text | rating | timestamp, milliseconds |
-
-Lines are JSON or, as in part of the 2014 files, Python literals. A record without text is an interaction only.
+Knows the published names (Amazon 2014, 2018, 2023, RecBole, MovieLens, RetailRocket, H&M) and what shops' logs call
+things; not files or blocks.
 """
 
 from __future__ import annotations
 
-import ast
-import json
-import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Literal
 
-import orjson
 import pyarrow as pa
 
-from rdrec_core.errors import DatasetError, InputError
-from training.data.metadata import METADATA, MetadataNames, metadata_row
-from training.data.words import clean, clean_name, encodable
+from rdrec_core.errors import InputError
+from training.data.times import unix_seconds
+from training.data.values import Notes, identifier, rating
+from training.data.words import clean, clean_name
 
-Format = Literal["amazon2014", "amazon2018", "amazon2023", "csv", "parquet"]
-Kind = Literal["reviews", "metadata"]
+Order = Literal["time", "file"]
 
 RECORDS = pa.schema(
     [
         ("user_id", pa.string()),
         ("item_id", pa.string()),
-        ("timestamp", pa.int64()),  # unix seconds
+        ("timestamp", pa.int64()),  # unix seconds; null where the source has none or writes 0
         ("rating", pa.float32()),
-        ("text", pa.string()),  # whitespace collapsed, entities resolved; "" where there is none
-        ("title", pa.string()),
+        ("text", pa.string()),  # cleaned; "" where there is none
+        ("title", pa.string()),  # the item's, where the table names it
+        ("weight", pa.float32()),  # of the kind of event; 1 where kinds are not told apart
     ]
 )
 """What every reader of reviews makes; nulls where the source has no such column."""
 
-SHOWN_BAD_LINES = 10
+NAMES: Mapping[str, tuple[str, ...]] = {
+    "user": (
+        *(
+            "user",
+            "userid",
+            "reviewerid",
+            "customerid",
+            "customer",
+            "visitorid",
+            "visitor",
+            "uid",
+            "memberid",
+            "clientid",
+        ),
+        *("accountid", "buyerid", "username", "authorid", "reviewername"),
+    ),
+    "item": (
+        *(
+            "item",
+            "itemid",
+            "parentasin",
+            "asin",
+            "productid",
+            "product",
+            "articleid",
+            "sku",
+            "movieid",
+            "bookid",
+            "isbn",
+        ),
+        *("gameid", "songid", "trackid", "businessid", "iid", "offerid"),
+    ),
+    "text": ("text", "review", "reviewtext", "reviewbody", "reviewcontent", "comment", "body", "content"),
+    "rating": ("rating", "overall", "stars", "starrating", "score", "bookrating", "rate"),
+    "timestamp": (
+        *(
+            "timestamp",
+            "time",
+            "unixreviewtime",
+            "unixtime",
+            "ts",
+            "datetime",
+            "date",
+            "eventtime",
+            "eventdate",
+            "createdat",
+        ),
+        *("created", "reviewdate", "purchasedate", "orderdate", "purchasetime", "ordertime", "tdat", "invoicedate"),
+        *("interactiontime", "eventtimestamp", "timestampms", "unixtimestamp", "reviewtime", "dateadded"),
+    ),
+    "title": ("itemtitle", "producttitle", "productname", "prodname", "itemname"),
+    "event": ("event", "eventtype", "eventname", "behaviortype", "behaviourtype", "behavior", "behaviour", "action"),
+}
+"""What a field is called, in lower case without punctuation, the best first; understood without `--columns`.
+
+`title` alone is not the item's name: in reviews it is the headline.
+"""
+ROLES = tuple(NAMES)
+HEADLINE = "title"
+
+
+@lru_cache(maxsize=4096)
+def plain_name(name: str) -> str:
+    """`User-ID`, `user_id` and RecBole's `user_id:token` are one name."""
+    return re.sub(r"[^a-z0-9]", "", re.sub(r":(?:token|float|token_seq|float_seq)$", "", str(name).strip().lower()))
 
 
 @dataclass(frozen=True)
-class Fields:
-    """Names of a format's fields; an alternative is tried when the one before it is missing."""
+class Wanted:
+    """The options that decide which rows of reviews are kept and how they are read."""
 
+    order: Order = "time"
+    min_rating: float | None = None
+    event_column: str | None = None
+    events: Mapping[str, float] | None = None
+    """Kind of event -> weight, in lower case; None: every kind, alike."""
+    time_format: str | None = None
+    titles_elsewhere: bool = False
+    """Whether there is metadata, so that a column chosen for titles may be there."""
+
+
+@dataclass(frozen=True)
+class ReviewNames:
+    """The field of each role; an alternative of `item` is read where the one before it is missing."""
+
+    user: str
     item: tuple[str, ...]
-    user: str = ""
-    text: str = ""
-    rating: str = ""
-    timestamp: str = ""
-    title: str = ""
-    ticks_per_second: int = 1
+    timestamp: str | None = None
+    text: str | None = None
+    rating: str | None = None
+    title: str | None = None
+    event: str | None = None
+    wanted: Wanted = field(default_factory=Wanted)
+
+    @property
+    def columns(self) -> list[str]:
+        """Every field that is read."""
+        given = (self.user, *self.item, self.timestamp, self.text, self.rating, self.title, self.event)
+        return list(dict.fromkeys(name for name in given if name is not None))
 
 
-_AMAZON = Fields(user="reviewerID", item=("asin",), text="reviewText", rating="overall", timestamp="unixReviewTime")
-REVIEW_FIELDS: Mapping[str, Fields] = {
-    "amazon2014": _AMAZON,
-    "amazon2018": _AMAZON,
-    "amazon2023": Fields(
-        user="user_id",
-        item=("parent_asin", "asin"),
-        text="text",
-        rating="rating",
-        timestamp="timestamp",
-        ticks_per_second=1000,
-    ),
-}
-
-COLUMN_GUESSES: Mapping[str, tuple[str, ...]] = {
-    "user": ("user", "user_id", "userid", "reviewerid", "reviewer_id"),
-    "item": ("item", "item_id", "itemid", "parent_asin", "asin", "product_id"),
-    "text": ("text", "review", "reviewtext", "review_text"),
-    "rating": ("rating", "overall", "stars"),
-    "timestamp": ("timestamp", "time", "unixreviewtime"),
-    "title": ("title", "item_title"),
-}
-"""Column names (lower case) that are understood without `--columns`."""
+class Dropped(Exception):  # noqa: N818 - an outcome, no error
+    """A sound row that the options leave out."""
 
 
-@dataclass
-class Block:
-    """The outcome of reading one block: columns in the order of the schema, and the lines that were no use."""
+def match_names(fields: Iterable[str], chosen: Mapping[str, str], wanted: Wanted, source: str) -> ReviewNames:
+    """Which field has which role. `chosen` (`--columns`) wins over NAMES.
 
-    columns: tuple[list[Any], ...]
-    n_bad: int = 0
-    bad: list[tuple[int, str]] = field(default_factory=list)
-    """(line number from 1, reason) of the first SHOWN_BAD_LINES."""
-
-    def reject(self, line: int, reason: str) -> None:
-        """Count a bad line."""
-        self.n_bad += 1
-        if len(self.bad) < SHOWN_BAD_LINES:
-            self.bad.append((line, reason))
-
-    def keep(self, row: tuple[Any, ...]) -> None:
-        """Append a record."""
-        for column, value in zip(self.columns, row, strict=True):
-            column.append(value)
-
-    def table(self, schema: pa.Schema) -> pa.Table:
-        """The records as Arrow."""
-        return pa.table([pa.array(c, type=f.type) for c, f in zip(self.columns, schema, strict=True)], schema=schema)
-
-
-def empty_block(names: Fields | MetadataNames) -> Block:
-    """A block with an empty list for each column."""
-    return Block(columns=tuple([] for _ in (METADATA if isinstance(names, MetadataNames) else RECORDS)))
-
-
-def read_json_lines(data: bytes, first_line: int, names: Fields | MetadataNames) -> Block:
-    """Read whole lines of JSON or Python literals, the first of them number `first_line`; blank ones are skipped."""
-    block = empty_block(names)
-    for number, line in enumerate(data.split(b"\n"), start=first_line):
-        if not line or line.isspace():
-            continue
-        try:
-            block.keep(_record(parse_object(line), names))
-        except ValueError as reason:
-            block.reject(number, str(reason))
-    return block
-
-
-TABLE_FIELDS = Fields(user="user", item=("item",), text="text", rating="rating", timestamp="timestamp", title="title")
-"""Of a table of reviews, whose columns `match_columns` has given these names."""
-
-
-def read_rows(rows: Iterable[tuple[int, Mapping[str, Any] | None]], names: Fields | MetadataNames) -> Block:
-    """Read (line number, row) pairs of a table; a row of None stands for a line with a wrong number of fields.
-
-    Columns of reviews already have the names user, item, text, ...; those of metadata have their own.
+    Raises InputError where a chosen field is missing, or none is there for the user, the item or the time.
     """
-    block = empty_block(names)
-    for number, row in rows:
-        try:
-            if row is None:
-                raise ValueError("wrong number of fields")
-            block.keep(_record(row, names))
-        except ValueError as reason:
-            block.reject(number, str(reason))
-    return block
-
-
-def parse_object(line: bytes) -> Mapping[str, Any]:
-    """One line as a mapping; ValueError with a short reason where it is none."""
-    try:
-        value = orjson.loads(line)
-    except ValueError:
-        value = _parse_leniently(line)
-    if not isinstance(value, dict):
-        raise ValueError("not an object")
-    return value
-
-
-def _parse_leniently(line: bytes) -> Any:
-    """What orjson refuses and the published files hold: lone surrogates, Python literals."""
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError:
-        raise ValueError("not UTF-8") from None
-    for parse in (json.loads, ast.literal_eval):
-        try:
-            return parse(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-            continue
-    raise ValueError("neither JSON nor a Python literal")
-
-
-def _record(row: Mapping[str, Any], names: Fields | MetadataNames) -> tuple[Any, ...]:
-    if isinstance(names, MetadataNames):
-        return metadata_row(row, names, _identifier)
-    return _review(row, names, needs_time=names.user != "user" or "timestamp" in row)
-
-
-def _review(row: Mapping[str, Any], fields: Fields, needs_time: bool = True) -> tuple[Any, ...]:
-    return (
-        _identifier(row.get(fields.user), fields.user),
-        _item(row, fields),
-        _seconds(row.get(fields.timestamp), fields) if needs_time else None,
-        _rating(row.get(fields.rating), fields.rating),
-        clean(row.get(fields.text)),
-        clean_name(row.get(fields.title)) or None if fields.title else None,
-    )
-
-
-def _item(row: Mapping[str, Any], fields: Fields) -> str:
-    for name in fields.item:
-        value = row.get(name)
-        if value is not None and value != "":
-            return _identifier(value, name)
-    raise ValueError(f"no {fields.item[0]}")
-
-
-def _identifier(value: Any, name: str) -> str:
-    if isinstance(value, str):
-        identifier = encodable(value.strip())
-        if identifier:
-            return identifier
-    elif isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    raise ValueError(f"no {name}" if value is None or value == "" else f"{name} is neither text nor a whole number")
-
-
-def _rating(value: Any, name: str) -> float | None:
-    if value is None or value == "":
-        return None
-    try:
-        rating = float(value)
-    except (TypeError, ValueError):
-        rating = math.nan
-    if not math.isfinite(rating):
-        raise ValueError(f"{name} is not a number")
-    return rating
-
-
-def _seconds(value: Any, fields: Fields) -> int:
-    if value is None or value == "":
-        raise ValueError(f"no {fields.timestamp}")
-    try:
-        if isinstance(value, datetime):
-            return int((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp())
-        if isinstance(value, str) and "-" in value[1:]:
-            return _seconds(datetime.fromisoformat(value), fields)
-        seconds = int(value if isinstance(value, int) else float(value)) // fields.ticks_per_second
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{fields.timestamp} is neither a number nor an ISO date") from None
-    if not 0 <= seconds < 1 << 40:
-        raise ValueError(f"{fields.timestamp} is out of range")
-    return seconds
-
-
-def detect_json_format(lines: Iterable[bytes], name: str) -> Format:
-    """The format of a file of review lines, from the first line that can be read. DatasetError where none is known."""
-    seen: set[str] = set()
-    for line in lines:
-        try:
-            keys = set(parse_object(line))
-        except ValueError:
-            continue
-        if {"reviewerID", "asin"} <= keys:
-            return "amazon2018"
-        if "user_id" in keys and keys & {"parent_asin", "asin"}:
-            return "amazon2023"
-        seen |= keys
-    raise DatasetError(
-        f"{name}: no known review format (fields seen: {', '.join(sorted(seen)[:12]) or 'none'}); "
-        "expected reviewerID and asin (Amazon 2014, 2018), or user_id and parent_asin (Amazon 2023)"
-    )
-
-
-def match_columns(header: Iterable[str], chosen: Mapping[str, str], name: str) -> dict[str, str]:
-    """Which column of a table of reviews holds what: role -> column name.
-
-    `chosen` (`--columns`) wins over COLUMN_GUESSES. Raises InputError where a chosen or a necessary column is missing.
-    """
-    columns = list(header)
-    by_lower = {column.lower(): column for column in columns}
-    matched: dict[str, str] = {}
-    for role, guesses in COLUMN_GUESSES.items():
-        if role in chosen:
-            if chosen[role] not in columns:
-                raise InputError(
-                    f"--columns {role}={chosen[role]}: {name} has no such column; it has {', '.join(columns)}",
-                    field="columns",
-                )
-            matched[role] = chosen[role]
-            continue
-        guess = next((by_lower[g] for g in guesses if g in by_lower), None)
-        if guess is not None:
-            matched[role] = guess
+    there = list(fields)
+    by_name: dict[str, str] = {}
+    for name in there:
+        by_name.setdefault(plain_name(name), name)
+    has = f"it has {', '.join(map(str, there[:30]))}"
+    matched: dict[str, list[str]] = {}
+    asked = {role: column for role, column in chosen.items() if role in NAMES}
+    if wanted.event_column is not None:
+        asked["event"] = wanted.event_column
+    for role, guesses in NAMES.items():
+        if role in asked:
+            if asked[role] in there:
+                matched[role] = [asked[role]]
+                continue
+            if role != "title" or not wanted.titles_elsewhere:
+                raise InputError(f"--columns {role}={asked[role]}: {source} has no such column; {has}", field="columns")
+        found = [by_name[guess] for guess in guesses if guess in by_name]
+        if found:
+            matched[role] = found
     for role in ("user", "item"):
         if role not in matched:
             raise InputError(
-                f"{name} has no column for the {role}; name it by --columns {role}=... (it has {', '.join(columns)})",
-                field="columns",
+                f"{source} has no column for the {role}; name it by --columns {role}=... ({has})", field="columns"
             )
-    return matched
+    if wanted.events is not None and "event" not in matched:
+        raise InputError(
+            f"{source} has no column for the kind of event; name it by --event-column ({has})", field="event_column"
+        )
+    if "timestamp" not in matched and wanted.order == "time":
+        raise InputError(
+            f"{source} has no column for the time; name it by --columns timestamp=..., or, if its lines are in order "
+            f"of time, say so by --order file ({has})",
+            field="columns",
+        )
+    single = {role: names[0] for role, names in matched.items() if role != "item"}
+    return ReviewNames(**single, item=tuple(matched["item"][:1] if "item" in asked else matched["item"]), wanted=wanted)
+
+
+def review_row(row: Mapping[str, Any], names: ReviewNames, notes: Notes) -> tuple[Any, ...]:
+    """A record in the order of RECORDS. ValueError for a bad row, Dropped for one that the options leave out."""
+    user = identifier(row.get(names.user), names.user, notes)
+    item = _item(row, names, notes)
+    wanted = names.wanted
+    seconds = None
+    if names.timestamp is not None and (wanted.order == "time" or row.get(names.timestamp) not in (None, "")):
+        seconds = unix_seconds(row.get(names.timestamp), names.timestamp, wanted.time_format)
+        if seconds < 0:
+            notes.add(
+                f"times of 0, taken for unknown: the first in the user's history ({names.timestamp})", f"user {user}"
+            )
+            seconds = None
+    stars = rating(row.get(names.rating), notes) if names.rating is not None else None
+    weight = 1.0
+    if names.event is not None:
+        kind = str(row.get(names.event) or "").strip().lower()
+        if wanted.events is not None:
+            weight = wanted.events.get(kind, 0.0)
+            if weight <= 0:
+                raise Dropped(f"kind of event not chosen by --events: {kind or 'none'}")
+        else:
+            notes.add(
+                f"events of kind {kind or 'none'}, which count like every other kind (--events chooses)", f"user {user}"
+            )
+    if wanted.min_rating is not None and stars is not None and stars < wanted.min_rating:
+        raise Dropped(f"rating below --min-rating {wanted.min_rating:g}")
+    return (
+        user,
+        item,
+        seconds,
+        stars,
+        clean(row.get(names.text)) if names.text is not None else "",
+        clean_name(row.get(names.title)) or None if names.title is not None else None,
+        weight,
+    )
+
+
+def _item(row: Mapping[str, Any], names: ReviewNames, notes: Notes) -> str:
+    for name in names.item[:-1]:
+        value = row.get(name)
+        if value is not None and value != "":
+            return identifier(value, name, notes)
+    return identifier(row.get(names.item[-1]), names.item[0], notes)

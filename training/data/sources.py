@@ -15,9 +15,10 @@ import polars as pl
 
 from training.data.explanations import fingerprint
 from training.data.histories import PurchaseLog
-from training.data.ingest import Ingested
+from training.data.ingest import Ingested, bad_lines
 from training.data.p5 import P5Folder
 from training.data.review_table import ReviewTexts
+from training.data.values import Notes
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,25 @@ class Source:
     metadata: tuple[Path, ...]
     """Parts of METADATA, in input order."""
     sha256: dict[str, str]
-    n_bad: int = 0
-    bad: tuple[str, ...] = ()
+    reviews: tuple[Ingested, ...] = ()
+    """What became of each review file's lines."""
+    metadata_files: tuple[Ingested, ...] = ()
     p5: P5Folder | None = None
+    n_texts_unplaced: int = 0
+    """Records of a P5 folder's explanation file that belong to no interaction, repeat one or have no text."""
+
+    @property
+    def bad(self) -> tuple[str, ...]:
+        """The first bad lines."""
+        return tuple(bad_lines([*self.reviews, *self.metadata_files]))
+
+    @property
+    def notes(self) -> Notes:
+        """What was guessed in any of the files."""
+        notes = Notes()
+        for file in (*self.reviews, *self.metadata_files):
+            notes.merge(file.notes)
+        return notes
 
 
 class PartTexts:
@@ -78,8 +95,8 @@ class FrameTexts:
         return prints
 
 
-def from_parts(reviews: list[Ingested], metadata: list[Ingested], bad: Iterable[str]) -> Source:
-    """The log over all parts in input order."""
+def from_parts(reviews: list[Ingested], metadata: list[Ingested], *, weighted: bool) -> Source:
+    """The log over all parts in input order; weighted: its events have weights."""
     parts = [part for file in reviews for part in file.parts]
     n_rows = [n for file in reviews for n in file.n_rows]
     user_code, user_ids = _encode(parts, "user_id", sum(n_rows))
@@ -91,17 +108,18 @@ def from_parts(reviews: list[Ingested], metadata: list[Ingested], bad: Iterable[
             timestamp=_column(parts, "timestamp", sum(n_rows)),
             user_ids=user_ids,
             item_ids=item_ids,
+            weight=_weights(parts) if weighted else None,
         ),
         texts=PartTexts(parts, n_rows),
         titles=_first_titles(parts, item_ids),
         metadata=tuple(part for file in metadata for part in file.parts),
         sha256=_by_name((file.source.path, file.sha256) for file in (*reviews, *metadata)),
-        n_bad=sum(file.n_bad for file in (*reviews, *metadata)),
-        bad=tuple(bad),
+        reviews=tuple(reviews),
+        metadata_files=tuple(metadata),
     )
 
 
-def from_p5(folder: P5Folder, metadata: list[Ingested], bad: Iterable[str], *, own_splits: bool) -> Source:
+def from_p5(folder: P5Folder, metadata: list[Ingested], *, own_splits: bool) -> Source:
     """The folder's own explanations are its texts; with own_splits they keep the published split."""
     log = folder.log
     rows = pl.DataFrame(
@@ -125,9 +143,9 @@ def from_p5(folder: P5Folder, metadata: list[Ingested], bad: Iterable[str], *, o
         titles=_first_titles([], log.item_ids),
         metadata=tuple(part for file in metadata for part in file.parts),
         sha256=folder.sha256 | _by_name((file.source.path, file.sha256) for file in metadata),
-        n_bad=sum(file.n_bad for file in metadata),
-        bad=tuple(bad),
+        metadata_files=tuple(metadata),
         p5=folder,
+        n_texts_unplaced=folder.texts.height - placed.height,
     )
 
 
@@ -157,6 +175,11 @@ def _column(parts: list[Path], column: str, n_rows: int) -> npt.NDArray[np.int64
         values[start : start + len(batch)] = batch
         start += len(batch)
     return values
+
+
+def _weights(parts: list[Path]) -> npt.NDArray[np.float32]:
+    columns = [pl.read_parquet(part, columns=["weight"])["weight"].to_numpy() for part in parts]
+    return np.concatenate([np.empty(0, dtype=np.float32), *columns])
 
 
 def _first_titles(parts: list[Path], item_ids: pl.Series) -> pl.DataFrame:

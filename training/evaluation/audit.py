@@ -260,7 +260,11 @@ def _splits(dataset: Dataset) -> list[Finding]:
         misplaced = int((rows.split != expected).sum())
     return [
         _count(
-            "test interactions in the training split and graph", "held-out interactions", both.height, held_out.height
+            "test interactions in the training split and graph",
+            "held-out interactions",
+            both.height,
+            held_out.height,
+            violates=dataset.info.repeats != "keep",
         ),
         _count("order of the splits", "interactions in a split that is not their place's", misplaced, len(rows.split)),
     ]
@@ -269,7 +273,11 @@ def _splits(dataset: Dataset) -> list[Finding]:
 def _duplicates(dataset: Dataset) -> Finding:
     pairs = _pairs(dataset, lambda split: split < len(SPLITS))
     return _count(
-        "duplicated interactions", "repeated (user, item) pairs", pairs.height - pairs.unique().height, pairs.height
+        "duplicated interactions",
+        "repeated (user, item) pairs",
+        pairs.height - pairs.unique().height,
+        pairs.height,
+        violates=dataset.info.repeats != "keep",
     )
 
 

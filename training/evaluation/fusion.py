@@ -85,12 +85,15 @@ def look_up(
             task_of_source = score_task or Task.TOPN
         else:
             task_of_source = Task.SEQUENTIAL
-            union = [graph.prior(h, mix).best(CANDIDATES, Eligible(exclude=h)) for h in histories]
+            seen = [tuple(asked.seen(q).tolist()) for q in batch]
+            union = [
+                graph.prior(h, mix).best(CANDIDATES, Eligible(exclude=s)) for h, s in zip(histories, seen, strict=True)
+            ]
             if engine is not None:
                 found = engine.recommend(
                     [
-                        RankRequest(u, h, n_items=beam_width, exclude=tuple(sorted(set(h))), beam_width=beam_width)
-                        for u, h in zip(users, histories, strict=True)
+                        RankRequest(u, h, n_items=beam_width, exclude=s, beam_width=beam_width)
+                        for u, h, s in zip(users, histories, seen, strict=True)
                     ]
                 )
                 union = [np.union1d(a.item_indices, b) for a, b in zip(found, union, strict=True)]

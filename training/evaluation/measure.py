@@ -60,7 +60,7 @@ def rank_sequential(ranker: Ranker, asked: Questions, *, fusion: bool, beam_widt
                     asked.user(q),
                     history,
                     n_items=LIST_LENGTH,
-                    exclude=tuple(sorted(set(history))),
+                    exclude=tuple(asked.seen(q).tolist()),
                     beam_width=beam_width,
                 )
             )
@@ -101,7 +101,7 @@ def rank_by_scorer(scorer: Scorer, asked: Questions, candidates: list[Ints] | No
         scores = np.array(scorer(histories), dtype=np.float64)
         for row, q in enumerate(batch):
             if candidates is None:
-                scores[row, histories[row]] = -np.inf
+                scores[row, asked.seen(q)] = -np.inf
             else:
                 others = np.full(scores.shape[1], -np.inf)
                 others[candidates[q]] = scores[row, candidates[q]]

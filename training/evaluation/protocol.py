@@ -39,6 +39,8 @@ class Questions:
     indptr: npt.NDArray[np.int64]
     items: npt.NDArray[np.int64]
     new_users: frozenset[int] = frozenset()
+    repeats: bool = False
+    """Whether people buy the same again, so that what is in the history may be the answer."""
 
     def __len__(self) -> int:
         return len(self.users)
@@ -51,6 +53,10 @@ class Questions:
     def history(self, question: int) -> npt.NDArray[np.int64]:
         """Item indices, oldest first."""
         return self.items[self.indptr[question] : self.indptr[question + 1]]
+
+    def seen(self, question: int) -> npt.NDArray[np.int64]:
+        """Items that are no answer, being in the history: each once, none where repeats may be the answer."""
+        return np.unique(self.history(question)[: 0 if self.repeats else None])
 
     def histories(self) -> Iterator[npt.NDArray[np.int64]]:
         """All histories, in order."""
@@ -66,7 +72,7 @@ class Questions:
         parts = [self.history(int(q)) for q in chosen]
         items = np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
         indptr = np.concatenate([[0], np.cumsum(lengths)])
-        return Questions(self.users[chosen], self.targets[chosen], indptr, items, self.new_users)
+        return Questions(self.users[chosen], self.targets[chosen], indptr, items, self.new_users, self.repeats)
 
 
 def questions(dataset: Dataset, split: Split, *, limit: int | None = None, seed: int = 0) -> Questions:
@@ -92,7 +98,8 @@ def questions(dataset: Dataset, split: Split, *, limit: int | None = None, seed:
     trained = np.bincount(user_of[rows.split == SPLITS.index("train")], minlength=dataset.info.n_users)
     new_users = frozenset(np.flatnonzero(trained == 0).tolist())
     items = rows.item_index.astype(np.int64)
-    return Questions(user_of[asked], items[asked], indptr, items[places], new_users)
+    repeats = dataset.info.repeats == "keep"
+    return Questions(user_of[asked], items[asked], indptr, items[places], new_users, repeats)
 
 
 def candidate_lists(

@@ -104,12 +104,14 @@ class TrainingHistories:
     items: npt.NDArray[np.int32]
     validation: npt.NDArray[np.int32]
     n_items: int
+    repeats: bool = False
+    """Whether people buy the same again, so that what they have may be the answer."""
 
     @classmethod
     def of(cls, dataset: Dataset) -> TrainingHistories:
         """Of a prepared dataset."""
         indptr, items = dataset.sequences("train")
-        return cls(indptr, items, dataset.targets("val"), dataset.info.n_items)
+        return cls(indptr, items, dataset.targets("val"), dataset.info.n_items, dataset.info.repeats == "keep")
 
     def of_user(self, user: int) -> npt.NDArray[np.int32]:
         """Training items of a user."""

@@ -33,7 +33,7 @@ def ndcg_at_10(
     requests = []
     for example in examples:
         assert example.user_index is not None  # validation examples are of known users
-        bought = tuple(np.unique(histories.of_user(example.user_index)).tolist())
+        bought = () if histories.repeats else tuple(np.unique(histories.of_user(example.user_index)).tolist())
         requests.append(RankRequest(example.user_index, example.items, n_items=LIST_LENGTH, exclude=bought))
     targets = [e.targets[0] for e in examples]
 

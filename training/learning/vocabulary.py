@@ -56,7 +56,7 @@ def _learn_pieces(texts: Iterable[str], size: int) -> tuple[dict[str, int], list
         [_pre_tokenizer(_CUT_PIECES), pre_tokenizers.Digits(individual_digits=True)]
     )
     trainer = trainers.BpeTrainer(
-        vocab_size=size, min_frequency=2, limit_alphabet=500, show_progress=False,
+        vocab_size=size, min_frequency=2, limit_alphabet=max(500, size // 2), show_progress=False,
         special_tokens=[PAD, EOS, UNK],
         initial_alphabet=[_SPACE, "_", *string.ascii_letters, *string.digits, *".,:;!?'\"-()"],
     )  # fmt: skip
