@@ -25,6 +25,10 @@ import pytest
 from tests.purchases import write_p5
 from training.cli import main
 from training.data.dataset import Dataset
+from training.data.prepare import PrepareConfig, prepare
+from training.evaluation.audit import audit
+from training.evaluation.protocol import questions
+from training.learning.examples import TrainingHistories
 
 START = int(datetime(2015, 3, 1, tzinfo=UTC).timestamp())
 DAY = 86_400
@@ -396,6 +400,7 @@ CASES = [
         R,
         n_users=5,
         n_interactions=25,
+        times=False,
         says=("dropped: no user_id (line 2)",),
     ),
     Case(
@@ -580,3 +585,19 @@ def test_a_p5_folder_of_numbers_needs_its_maps(tmp_path, capsys):
     (p5 / "datamaps.json").unlink()
     assert main(["prepare", "--p5", str(p5), "--out", str(tmp_path / "out")]) == 2
     assert "datamaps.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("repeats", "left_out"), [("first", True), ("keep", False)])
+def test_where_people_buy_again_what_they_have_may_be_the_answer(tmp_path, repeats, left_out):
+    """The evaluation excludes a user's history from the answers only where repeats were dropped."""
+    rows = [f"u{u},i{item},{START + DAY * day}" for u in range(4) for day, item in enumerate((1, 2, 3, 1, 2, 1))]
+    (tmp_path / "r.csv").write_text("\n".join(["user,item,time", *rows]))
+    made = prepare(PrepareConfig(out=tmp_path / "out", reviews=(tmp_path / "r.csv",), repeats=repeats, labels="random"))
+    assert (made.info.n_interactions, made.n_repeats) == ((12, 12) if left_out else (24, 12))
+    dataset = Dataset(tmp_path / "out")
+    asked = questions(dataset, "test")
+    assert all((asked.targets[q] in asked.seen(q)) is False for q in range(4))
+    assert all((asked.targets[q] in asked.history(q)) is not left_out for q in range(4))
+    assert TrainingHistories.of(dataset).repeats is not left_out
+    findings = {finding.check: finding for finding in audit(dataset).findings}
+    assert not findings["duplicated interactions"].violates_clean

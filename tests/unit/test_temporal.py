@@ -57,7 +57,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     rows = [
         (f"u{user}", f"i{item}", int(day) * DAY, f"a text of u{user} about i{item}, long enough to be told apart")
         for user in range(30)
-        for item, day in zip(rng.permutation(25)[:8].tolist(), np.sort(rng.permutation(360)[:8]), strict=True)
+        for item, day in zip(rng.permutation(25)[:8].tolist(), np.sort(rng.permutation(360)[:8]) + 1, strict=True)
     ]
     rows += [("late", "i3", 361 * DAY, "one"), ("late", "newest", 362 * DAY, "two"), ("u0", "newest", 363 * DAY, "x")]
     pl.DataFrame(rows, schema=["user", "item", "timestamp", "text"], orient="row").write_csv(folder / "log.csv")
