@@ -16,7 +16,7 @@ import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -119,19 +119,29 @@ class BundleWriter:
 
 
 class Bundle:
-    """A verified bundle folder, read lazily; arrays are memory-mapped and read-only."""
+    """A verified bundle folder, read lazily; arrays are read-only."""
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
+    def __init__(self, path: Path, manifest: Manifest, manifest_sha256: str, *, memory_map: bool = True) -> None:
         self.path = path
         self.manifest = manifest
+        self.manifest_sha256 = manifest_sha256
+        """Names the bundle down to the last byte of every file."""
+        self._memory_map = memory_map
 
     @classmethod
-    def open(cls, path: Path | str, *, verify: bool = True) -> Bundle:
-        """Read the manifest and check every file against it. Raises BundleError naming what is wrong."""
+    def open(
+        cls, path: Path | str, *, verify: bool = True, memory_map: bool = True, expected_sha256: str | None = None
+    ) -> Bundle:
+        """Read the manifest and check every file against it. Raises BundleError naming what is wrong.
+
+        memory_map: arrays stay in their files, which must then not be overwritten in place: a process that reads a page
+        that is no longer there is killed. expected_sha256: the `manifest_sha256` of the only bundle that will do.
+        """
         path = Path(path)
         file = path / MANIFEST_FILE
         try:
-            raw = json.loads(file.read_bytes())
+            content = file.read_bytes()
+            raw = json.loads(content)
         except FileNotFoundError as error:
             raise BundleError(f"{file} is missing: {path} is not a bundle (make one with `rdrec export`)") from error
         except ValueError as error:
@@ -146,7 +156,10 @@ class Bundle:
             manifest = Manifest.model_validate(raw)
         except ValidationError as error:
             raise BundleError(f"{file} is not a valid manifest: {error}") from error
-        bundle = cls(path, manifest)
+        found_sha256 = hashlib.sha256(content).hexdigest()
+        if expected_sha256 is not None and found_sha256 != expected_sha256:
+            raise BundleError(f"{path} holds another bundle ({manifest.model_version}) than the one that was verified")
+        bundle = cls(path, manifest, found_sha256, memory_map=memory_map)
         if verify:
             bundle.verify()
         return bundle
@@ -171,11 +184,12 @@ class Bundle:
         return name in self.manifest.files
 
     def arrays(self, group: str) -> Arrays:
-        """All arrays of a group by name, memory-mapped; empty where the bundle has no such group."""
+        """All arrays of a group by name; empty where the bundle has no such group."""
         prefix = f"arrays/{group}/"
+        mode: Literal["r"] | None = "r" if self._memory_map else None
         return {
             # asarray: still mapped, without the cost that np.memmap adds to every index
-            name[len(prefix) : -len(".npy")]: np.asarray(np.load(self.path / name, mmap_mode="r", allow_pickle=False))
+            name[len(prefix) : -len(".npy")]: np.asarray(np.load(self.path / name, mmap_mode=mode, allow_pickle=False))
             for name in self.manifest.files
             if name.startswith(prefix)
         }

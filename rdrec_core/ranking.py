@@ -20,7 +20,7 @@ from rdrec_core.bundle import Bundle
 from rdrec_core.engines.base import Engine
 from rdrec_core.errors import BundleError
 from rdrec_core.item_graph import Eligible, Floats, ItemGraph, Mix, Prior
-from rdrec_core.ranked import Ranking, Signals, ranked
+from rdrec_core.ranked import UNKNOWN, Ranking, Signals, ranked
 from rdrec_core.types import FloatArray, IntArray, RankRequest, ScoreRequest, Task
 
 GRAPH_CANDIDATES = 50
@@ -222,6 +222,14 @@ class Ranker:
         if request.include is not None:
             total = float(np.logaddexp.reduce(_log_popularity(graph, np.unique(request.include))))
         return ranked(items, scores, Signals(graph=scores), fused=True, total=total)
+
+    def without_model(self, request: RankRequest, task: Task = Task.SEQUENTIAL) -> Ranking:
+        """What graph and popularity say alone, from any thread: the answer while the engine is away."""
+        if (answer := self.at_once(request)) is not None:
+            return answer
+        prior = self._prior(request.history, task)
+        items = prior.best(request.n_items, Eligible(request.exclude, request.include, self._available))
+        return ranked(items, prior.log_scores(items), Signals(UNKNOWN, *prior.signals(items)), fused=True)
 
     def evidence(self, history: Sequence[int], item: int, n: int = 3) -> list[Evidence]:
         """The at most n items of the history that speak most for `item`, strongest first; empty where none does."""

@@ -109,6 +109,7 @@ def _state_collector(parts: Parts) -> Collector:
             ]
         for name, arm in host.arms.items():
             rows.append(("rdrec_queue_depth", "Jobs waiting for the engine", {"arm": name}, float(arm.batcher.depth)))
+            rows.append(("rdrec_engine_up", "Whether the engine runs", {"arm": name}, float(arm.is_ready)))
             version = {"arm": name, "model_version": arm.version, "score_mode": arm.score_mode.value}
             rows.append(("rdrec_model_info", "1 for the bundle that is served", version, 1.0))
         return rows

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 from pydantic import ValidationError
 
 from rdrec_core.bundle import Bundle
@@ -107,20 +108,27 @@ def run(arguments: list[str], *, open_engine: OpenEngine = open_engine) -> int:
         print(f"rdrec-serve: {_readable(error)}", file=sys.stderr)
         return USAGE
     _allow_many_connections()
-    config = uvicorn.Config(
+    server = Server(uvicorn_config(app, settings), app.state.parts.host, settings)
+    server.run()
+    return server.exit_status if server.started else server.exit_status or FAILED
+
+
+def uvicorn_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """How uvicorn serves the application."""
+    return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
+        timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=max(1, round(settings.drain_s - min(settings.drain_notice_s, settings.drain_s / 2))),
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,
     )
-    server = Server(config, app.state.parts.host, settings)
-    server.run()
-    return server.exit_status if server.started else server.exit_status or FAILED
 
 
 def _allow_many_connections() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import logging
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,7 +19,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from rdrec_core.types import ScoreMode, Strategy
 
 SETTINGS_FILE_VARIABLE = "RDREC_SETTINGS_FILE"
-Scope = Literal["recommend", "write", "admin"]
+DEFAULT_PORT = 8000
+log = logging.getLogger("rdrec.service")
+Scope = Literal["recommend", "write", "admin", "metrics"]
 
 
 class ApiKey(BaseModel):
@@ -58,6 +61,9 @@ class Settings(BaseSettings):
     """Threads of one engine computation; 0 takes all cores but one, which HTTP needs."""
     engine_process: bool = True
     """The engine in a process of its own; False saves its memory where there is one core only."""
+    memory_map: bool = False
+    """Leave the bundle's tables in their files, for bundles larger than memory; its folder must then be replaced, never
+    written to."""
     text_search: Literal["fast", "diverse"] = "fast"
     """How `/explain` writes what the bundle has no profile of: greedily, or by the paper's diverse beam search."""
     bundle_public_key: str | None = None
@@ -67,7 +73,15 @@ class Settings(BaseSettings):
 
     # HTTP
     host: str = "127.0.0.1"
-    port: int = Field(default=8000, ge=0, le=65535)
+    port: int = Field(default=DEFAULT_PORT, ge=0, le=65535)
+    trusted_proxies: tuple[str, ...] = ("127.0.0.1",)
+    """Addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are believed; `*` believes everybody's."""
+    keep_alive_s: int = Field(default=75, ge=1)
+    """How long an idle connection stays open. Longer than balancers keep theirs (60 s), or they use closed ones."""
+    open_docs: bool = False
+    """Serve /docs and /openapi.json without a key although keys are listed."""
+    open_metrics: bool = False
+    """Serve /metrics without a key although keys are listed; else it asks for the scope `metrics`."""
     allowed_hosts: tuple[str, ...] = ("*",)
     cors_origins: tuple[str, ...] = ()
     max_body_bytes: int = Field(default=1_048_576, ge=1024)
@@ -154,6 +168,15 @@ class Settings(BaseSettings):
             bundle, score_mode = self.second_bundle or self.bundle, self.second_score_mode or self.score_mode
             arms["b"] = self.model_copy(update={"bundle": bundle, "score_mode": score_mode})
         return arms
+
+    @field_validator("port", mode="before")
+    @classmethod
+    def _port_of_a_service_link(cls, value: object) -> object:
+        """Kubernetes sets RDREC_PORT=tcp://10.0.0.1:8000 in every pod beside a Service named `rdrec`: not for us."""
+        if isinstance(value, str) and value.startswith(("tcp://", "udp://")):
+            log.warning("RDREC_PORT=%s is a Kubernetes service link and is ignored: listening on port 8000", value)
+            return DEFAULT_PORT
+        return value
 
     @field_validator("second_score_mode")
     @classmethod

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from rdrec_core.errors import RDRecError
@@ -32,7 +33,7 @@ from service.wire.schemas import (
     Signals,
     TopNRequest,
 )
-from service.wire.work import Kind
+from service.wire.work import EngineDownError, Kind
 
 log = logging.getLogger("rdrec.service")
 DEFAULT_BEAM_WIDTH = 20
@@ -101,7 +102,10 @@ class Recommender:
         else:
             found_by = arm.strategy
             work = RankWork(asked, request.fusion)
-            ranking = await self._ask(arm, Kind.RANK, len(history.items), work, context)
+            try:
+                ranking = await self._ask(arm, Kind.RANK, len(history.items), work, context)
+            except EngineDownError:
+                ranking, found_by, history = arm.ranker.without_model(asked), "graph", replace(history, degraded=True)
         return _ranking_answer(arm, ranking, found_by, history, names, context)
 
     async def _topn(self, arm: Arm, request: TopNRequest, context: RequestContext) -> RankingAnswer:
@@ -118,8 +122,13 @@ class Recommender:
             candidates = given if given is not None else _drawn(arm, history.items, request.n_items)
             asked = ScoreRequest(user, candidates, history.items)
             work = ScoreWork(asked, request.n_items, request.fusion)
-            ranking = await self._ask(arm, Kind.SCORE, len(candidates), work, context) if candidates else NOTHING
             found_by = "candidates"
+            try:
+                ranking = await self._ask(arm, Kind.SCORE, len(candidates), work, context) if candidates else NOTHING
+            except EngineDownError:
+                alone = RankRequest(user, history.items, request.n_items, include=candidates)
+                ranking, found_by = arm.ranker.without_model(alone, Task.TOPN), "graph"
+                history = replace(history, degraded=True)
         return _ranking_answer(arm, ranking, found_by, history, names, context)
 
     async def explain(self, request: ExplainRequest, context: RequestContext) -> ExplainAnswer:
@@ -134,6 +143,7 @@ class Recommender:
                 self._text(arm, TextRequest(Task.USER_PREFERENCE, user), request.user_id, context),
                 self._text(arm, TextRequest(Task.ITEM_ATTRIBUTES, None, item), None, context),
             )
+            history = replace(history, degraded=history.degraded or context.degraded)
             evidence = [
                 Evidence(
                     item_id=arm.catalog.item_ids[e.item_index], title=arm.catalog.title(e.item_index), share=e.share
@@ -193,7 +203,11 @@ class Recommender:
                 await self._shared_cache.put(shared_key, outcome.value, self._settings.shared_cache_ttl_s, user_id)
             return str(outcome.value)
 
-        text, context.cache = await self._cache.get((arm.version, arm.name, work), context.deadline, compute)
+        try:
+            text, context.cache = await self._cache.get((arm.version, arm.name, work), context.deadline, compute)
+        except EngineDownError:  # what the bundle has is said all the same
+            context.degraded = True
+            return None
         return text or None
 
     async def _shadow(

@@ -10,7 +10,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from datetime import datetime
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,7 @@ class Arm:
         self._open_engine = open_engine
         self._clock = clock
         self._is_warm = False
+        self._was_opened = False
         queue = BatchQueue(
             size=settings.queue_size, batch_size=settings.batch_size, wait_s=settings.batch_wait_ms / 1000
         )
@@ -86,12 +87,13 @@ class Arm:
         """Open an engine, start its thread, warm up; also after a death. Raises RDRecError where any of it fails."""
         self._is_warm = False
         self.batcher.start(await self._open())
+        self._was_opened = True
         try:
             await self._warm_up()
         except BaseException:
             await self.stop()
             raise
-        self._is_warm = True
+        self._is_warm = self.batcher.takes_requests = True
 
     @property
     def is_ready(self) -> bool:
@@ -132,13 +134,20 @@ class Arm:
         return self.catalog.titles.blob[:_SEARCHED_TITLE_BYTES].tobytes()
 
     async def _open(self) -> Lane:
+        """The engine of the very bundle that was verified: what lies at its path by now may be another one."""
+        again = self._was_opened
         if self._settings.engine_process:
-            process = await EngineProcess.open(self._open_engine, self.bundle.path, self._settings)
-            self.ranker = open_ranker(self.bundle, lambda: EngineElsewhere(process.score_mode))
+            process = await EngineProcess.open(self._open_engine, self.bundle, self._settings, verify=again)
+            if not again:
+                self.ranker = open_ranker(self.bundle, lambda: EngineElsewhere(process.score_mode))
             return process
-        opening = partial(open_ranker, self.bundle, lambda: self._open_engine(self.bundle, self._settings))
-        self.ranker = await asyncio.to_thread(opening)
-        return EngineThread(Computation(self.ranker))
+        return EngineThread(Computation(await asyncio.to_thread(self._open_here, again)))
+
+    def _open_here(self, again: bool) -> Ranker:
+        if again:
+            Bundle.open(self.bundle.path, expected_sha256=self.bundle.manifest_sha256)
+        self.ranker = open_ranker(self.bundle, lambda: self._open_engine(self.bundle, self._settings))
+        return self.ranker
 
     async def _warm_up(self) -> None:
         """Ask everything that the endpoints ask, alone and in full batches."""

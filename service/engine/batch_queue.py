@@ -30,6 +30,8 @@ class Job:
     enqueued_at: float
     resolve: Callable[[Any], None]
     """Called once, with a result or an exception."""
+    alone: bool = False
+    """Shares a batch with no other: it may be what ended the engine before."""
     cancelled: bool = False
     started_at: float | None = None
     finished_at: float | None = None
@@ -68,6 +70,7 @@ class BatchQueue:
         """Seconds of the engine alone for a job."""
         self._in_engine: Counter[Kind] = Counter()
         self._company_until = 0.0
+        self._places_alone = 0
 
     @property
     def depth(self) -> int:
@@ -90,7 +93,9 @@ class BatchQueue:
                 f"the queue is {math.ceil(ahead_s * 1000)} ms long, the deadline is nearer",
                 retry_after_s=now + ahead_s + own_s - job.deadline,
             )
-        self._groups.setdefault((job.kind, length_band(job.length)), deque()).append(job)
+        self._places_alone += job.alone
+        band = -self._places_alone if job.alone else length_band(job.length)
+        self._groups.setdefault((job.kind, band), deque()).append(job)
         self._waiting[job.kind] += 1
 
     def cancel(self, job: Job) -> None:

@@ -7,13 +7,18 @@ The policy is `batch_queue.py`; where a batch is computed is a Lane's business (
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rdrec_core.errors import EngineError, InputError
 from service.engine.batch_queue import BatchQueue, Job
-from service.wire.work import DeadlineError, EngineDownError, Kind
+from service.wire.work import DeadlineError, EngineDownError, Kind, RequestEndedEngineError
+
+BLOCKED_S = 600.0
+"""How long a request that ended the engine is not computed again."""
+BLOCKED_AT_MOST = 1000
 
 
 class LaneEndedError(Exception):
@@ -34,6 +39,10 @@ class Lane(Protocol):
 
     async def compute(self, kind: Kind, works: Sequence[Any]) -> tuple[Sequence[Any], float]:
         """Results in order, and the seconds that the engine took. Raises what the engine raised, or LaneEndedError."""
+        ...
+
+    def kill(self) -> bool:
+        """End it as a crash would; False where that cannot be done."""
         ...
 
     async def close(self) -> None:
@@ -80,6 +89,10 @@ class Batcher:
         self._stopping = False
         self._running: dict[asyncio.Task[None], list[Job]] = {}
         self._last_finish = 0.0
+        self._suspects = _Fingerprints(clock)
+        self._blocked = _Fingerprints(clock)
+        self.takes_requests = False
+        """Whether what it computes are requests of callers, one of which may be to blame for the engine's end."""
         self._wake: asyncio.TimerHandle | None = None
 
     @property
@@ -103,11 +116,16 @@ class Batcher:
         first = next(iter(self._running.values()))
         return self._clock() - max(first[0].started_at or 0.0, self._last_finish)
 
+    def kill(self) -> bool:
+        """End the engine, which hangs; what it computes is blamed. False where the lane cannot be ended."""
+        return self._lane is not None and self._lane.kill()
+
     def start(self, lane: Lane) -> None:
         """Take jobs; also again after a death, with a new lane."""
         assert not self.is_alive
         self._lane = lane
         self._stopping = False
+        self.takes_requests = False
         lane.watch(self._lane_ended)
 
     async def stop(self, *, within_s: float = 30.0) -> None:
@@ -127,15 +145,19 @@ class Batcher:
     async def submit(self, kind: Kind, length: int, work: Any, deadline: float) -> Computed:
         """Queue one work and wait for its result.
 
-        Raises QueueFullError, EngineDownError, DeadlineError, or what the engine raised for this work alone. Cancelling
-        the caller frees the place.
+        Raises QueueFullError, EngineDownError, DeadlineError, RequestEndedEngineError, or what the engine raised for
+        this work alone. Cancelling the caller frees the place.
         """
+        fingerprint = (kind, work)
+        if fingerprint in self._blocked:
+            raise RequestEndedEngineError("the engine ended on this very request before; it is not tried again yet")
         if not self.is_alive:
             raise EngineDownError("the engine is being restarted")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         now = self._clock()
-        job = Job(kind, length, work, deadline, now, lambda value: _settle(future, value))
+        alone = fingerprint in self._suspects
+        job = Job(kind, length, work, deadline, now, lambda value: _settle(future, value), alone)
         self._queue.offer(job, now)
         self._pump()
         late = DeadlineError("the deadline passed before the answer was there")
@@ -145,6 +167,8 @@ class Batcher:
         finally:
             timer.cancel()
             self._queue.cancel(job)
+        if alone:
+            self._suspects.discard(fingerprint)
         started = job.started_at if job.started_at is not None else now
         finished = job.finished_at if job.finished_at is not None else started
         return Computed(value, started - now, finished - started)
@@ -175,10 +199,8 @@ class Batcher:
     async def _run(self, lane: Lane, batch: list[Job]) -> None:
         try:
             results, compute_s = await self._isolating(lane, batch)
-        except LaneEndedError as error:
-            for job in batch:
-                job.resolve(EngineDownError(str(error)))
-            return  # `_lane_ended` sees to what waits
+        except LaneEndedError:
+            return  # `_lane_ended` resolves what runs and what waits
         finally:
             task = asyncio.current_task()
             assert task is not None
@@ -218,13 +240,44 @@ class Batcher:
         if self._lane is None:
             return
         self._lane = None
+        if self.takes_requests and self._running:
+            self._blame(next(iter(self._running.values())))
         self._fail_all(cause)
         self._on_death(cause)
+
+    def _blame(self, batch: list[Job]) -> None:
+        """The engine ended in this batch: who was alone in it did that; of several each is alone the next time."""
+        if len(batch) == 1:
+            self._blocked.add((batch[0].kind, batch[0].work))
+            batch[0].resolve(RequestEndedEngineError("the engine ended while it computed this request"))
+        else:
+            for job in batch:
+                self._suspects.add((job.kind, job.work))
 
     def _fail_all(self, cause: str) -> None:
         """Resolve everything that was accepted."""
         for job in [*(job for batch in self._running.values() for job in batch), *self._queue.clear()]:
             job.resolve(EngineDownError(cause))
+
+
+class _Fingerprints:
+    """The latest requests of one kind of memory, for BLOCKED_S each, BLOCKED_AT_MOST of them."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._until: OrderedDict[Hashable, float] = OrderedDict()
+
+    def __contains__(self, fingerprint: Hashable) -> bool:
+        return bool(self._until) and self._until.get(fingerprint, 0.0) > self._clock()
+
+    def add(self, fingerprint: Hashable) -> None:
+        self._until[fingerprint] = self._clock() + BLOCKED_S
+        self._until.move_to_end(fingerprint)
+        if len(self._until) > BLOCKED_AT_MOST:
+            self._until.popitem(last=False)
+
+    def discard(self, fingerprint: Hashable) -> None:
+        self._until.pop(fingerprint, None)
 
 
 def _settle(future: asyncio.Future[Any], value: Any) -> None:

@@ -57,12 +57,18 @@ class EngineProcess:
         self._reading = asyncio.get_running_loop().create_task(self._read())
 
     @classmethod
-    async def open(cls, open_engine: OpenEngine, bundle: Path, settings: Settings) -> EngineProcess:
-        """Start the process and wait until the engine is there. Raises RDRecError where it cannot be opened."""
+    async def open(cls, open_engine: OpenEngine, bundle: Bundle, settings: Settings, *, verify: bool) -> EngineProcess:
+        """Start the process and wait until the engine is there. Raises RDRecError where it cannot be opened.
+
+        It opens the very bundle that is given, or nothing; `verify` where that was checked a while ago.
+        """
         ours, theirs = socket.socketpair()
         context = multiprocessing.get_context("spawn")
         process = context.Process(
-            target=_serve, args=(theirs, open_engine, bundle, settings), name="rdrec-engine", daemon=True
+            target=_serve,
+            args=(theirs, open_engine, bundle.path, bundle.manifest_sha256, verify, settings),
+            name="rdrec-engine",
+            daemon=True,
         )
         with theirs:
             await asyncio.to_thread(process.start)
@@ -98,6 +104,11 @@ class EngineProcess:
         if isinstance(answer, Exception):
             raise answer
         return answer, seconds
+
+    def kill(self) -> bool:
+        """See Lane."""
+        self._process.kill()
+        return True
 
     async def close(self) -> None:
         """See Lane."""
@@ -145,14 +156,16 @@ class EngineElsewhere:
     score = generate_text = recommend
 
 
-def _serve(connection: socket.socket, open_engine: OpenEngine, path: Path, settings: Settings) -> None:
+def _serve(
+    connection: socket.socket, open_engine: OpenEngine, path: Path, sha256: str, verify: bool, settings: Settings
+) -> None:
     """The process: open, then answer batches until the socket closes, as it does when the service's process ends."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the service decides when to end
         signal.signal(number, signal.SIG_IGN)
     configure_logging(settings.log_level)
     with connection, connection.makefile("rb") as incoming:
         try:
-            computation = _open(open_engine, path, settings)
+            computation = _open(open_engine, path, sha256, verify, settings)
         except RDRecError as error:
             connection.sendall(_packed(error))
             return
@@ -164,8 +177,8 @@ def _serve(connection: socket.socket, open_engine: OpenEngine, path: Path, setti
             connection.sendall(_packed((answer, time.perf_counter() - started)))
 
 
-def _open(open_engine: OpenEngine, path: Path, settings: Settings) -> Computation:
-    bundle = Bundle.open(path, verify=False)  # the service has just verified it
+def _open(open_engine: OpenEngine, path: Path, sha256: str, verify: bool, settings: Settings) -> Computation:
+    bundle = Bundle.open(path, verify=verify, memory_map=settings.memory_map, expected_sha256=sha256)
     return Computation(open_ranker(bundle, lambda: open_engine(bundle, settings)))
 
 

@@ -51,6 +51,10 @@ class EngineThread:
         finally:
             self._asked.discard(future)
 
+    def kill(self) -> bool:
+        """See Lane. Nothing ends a thread."""
+        return False
+
     async def close(self, *, within_s: float = 5.0) -> None:
         """See Lane. A thread that hangs is left behind after `within_s`; it is a daemon."""
         self._on_end = lambda cause: None

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import logging
+import os
 import random
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
@@ -24,8 +26,10 @@ from service.telemetry.observability import ArmObserver, Metrics, describe_error
 from service.wire.work import EngineDownError
 
 log = logging.getLogger("rdrec.service")
-RESTART_PAUSES_S = (0.0, 0.5, 1.0, 2.0, 5.0)
-"""Before each attempt to restart a dead engine; after the last one the process reports itself dead."""
+RESTART_PAUSES_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""Before each attempt to restart a dead engine; the last one before every further attempt."""
+WATCH_EVERY_S = 1.0
+"""How often is looked whether an engine hangs."""
 
 
 class ModelHost:
@@ -41,11 +45,10 @@ class ModelHost:
         self._open_engine = open_engine
         self._arms: dict[str, Arm] = {}
         self._swapping = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._restarting: set[str] = set()
         self._retiring: set[Arm] = set()
         self._draining = False
-        self._dead: str | None = None
         self._root = (settings.bundle_root or settings.bundle.resolve().parent).resolve()
 
     async def start(self) -> None:
@@ -53,6 +56,7 @@ class ModelHost:
         async with self._swapping:
             for name, own in self._arm_settings.items():
                 self._arms[name] = await self._open(name, own.bundle)
+        self._in_background(self._watch())
 
     async def stop(self) -> None:
         """Finish what is under way and end the engines."""
@@ -101,12 +105,15 @@ class ModelHost:
             reasons.append("draining")
         if len(self._arms) < len(self._arm_settings):
             reasons.append("warming up")
-        reasons += [f"engine {name} is being restarted" for name, arm in self._arms.items() if not arm.is_ready]
         return reasons + self.dead()
+
+    def degraded(self) -> list[str]:
+        """Which engines are away, so that graph and popularity answer in their place; empty where none is."""
+        return [f"engine {name} is being restarted" for name, arm in self._arms.items() if not arm.is_ready]
 
     def dead(self) -> list[str]:
         """Why only a new process can help; empty while alive."""
-        reasons = [] if self._dead is None else [self._dead]
+        reasons = []
         for name, arm in self._arms.items():
             if (busy_s := arm.batcher.busy_for_s()) > self._settings.stall_s:
                 reasons.append(f"engine {name} has been busy for {busy_s:.0f} s with one batch")
@@ -160,7 +167,6 @@ class ModelHost:
                 raise error if isinstance(error, BundleError) else BundleError(str(error)) from error
             old = [self._arms[name] for name in opened]
             self._arms.update(opened)
-            self._dead = None
             self._metrics.swaps.labels("done").inc()
             for name, new in opened.items():
                 log.info("bundle_served", extra={"arm": name, "model_version": new.version})
@@ -168,6 +174,21 @@ class ModelHost:
                 self._retiring.add(replaced)
                 self._in_background(self._retire(replaced))
             return opened[arm]
+
+    async def swap_for_good(self, path: str | None = None) -> tuple[Arm, bool]:
+        """`swap`, and have the link that the settings name lead to the new bundle, so that a restart serves it too.
+
+        Goes on to its end whatever becomes of the caller. True where a restart would serve what is served now: the
+        settings' path is a link that was changed, or leads there anyway.
+        """
+        task = asyncio.create_task(self._swap_for_good(path))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
+    async def _swap_for_good(self, path: str | None) -> tuple[Arm, bool]:
+        arm = await self.swap(path)
+        return arm, await asyncio.to_thread(lead_to, self._settings.bundle, arm.bundle.path)
 
     async def reload(self) -> None:
         """Read every served folder again. What is refused is logged and counted, and its arms go on as they are."""
@@ -198,7 +219,7 @@ class ModelHost:
         return opened
 
     async def _open(self, name: str, path: Path) -> Arm:
-        bundle = await asyncio.to_thread(self._verified, path)
+        bundle = await asyncio.to_thread(self._verified, path.resolve())  # a link may lead elsewhere later
         arm = Arm(
             name,
             bundle,
@@ -215,7 +236,7 @@ class ModelHost:
         try:
             if self._settings.bundle_public_key is not None:
                 verify_signature(path, public_key_bytes(self._settings.bundle_public_key))
-            return Bundle.open(path)
+            return Bundle.open(path, memory_map=self._settings.memory_map)
         except OSError as error:
             raise BundleError(f"the bundle cannot be read: {error.strerror}") from error
 
@@ -224,6 +245,14 @@ class ModelHost:
             await asyncio.sleep(0.05)
         await arm.stop()
         self._retiring.discard(arm)
+
+    async def _watch(self) -> None:
+        """End engines that hang: what they compute is blamed, and a new one takes over."""
+        while True:
+            await asyncio.sleep(min(WATCH_EVERY_S, self._settings.stall_s))
+            for name, arm in self._arms.items():
+                if (busy_s := arm.batcher.busy_for_s()) > self._settings.stall_s and arm.batcher.kill():
+                    log.error("engine_stalled", extra={"arm": name, "busy_s": round(busy_s, 1)})
 
     def _engine_died(self, arm: Arm, cause: str) -> None:
         log.error("engine_died", extra={"arm": arm.name, "cause": cause})
@@ -234,7 +263,7 @@ class ModelHost:
 
     async def _restart(self, arm: Arm) -> None:
         try:
-            for pause_s in RESTART_PAUSES_S:
+            for pause_s in itertools.chain(RESTART_PAUSES_S, itertools.repeat(RESTART_PAUSES_S[-1])):
                 await asyncio.sleep(pause_s)
                 if self._arms.get(arm.name) is not arm:  # replaced meanwhile
                     return
@@ -246,7 +275,6 @@ class ModelHost:
                 self._metrics.restarts.inc()
                 log.info("engine_restarted", extra={"arm": arm.name})
                 return
-            self._dead = f"engine {arm.name} could not be restarted"
         finally:
             self._restarting.discard(arm.name)
 
@@ -254,3 +282,20 @@ class ModelHost:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def lead_to(link: Path, folder: Path) -> bool:
+    """Have the link lead to the folder, in one step; whether it does then. What is no link is left as it is."""
+    if link.resolve() == folder.resolve():
+        return True
+    if not link.is_symlink():
+        return False
+    temporary = link.with_name(f".{link.name}.{os.getpid()}")
+    try:
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(os.path.relpath(folder.resolve(), link.parent.resolve()))
+        temporary.replace(link)
+    except OSError as error:
+        log.warning("link_not_changed", extra={"link": str(link), "reason": error.strerror})
+        return False
+    return True

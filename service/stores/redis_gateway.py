@@ -150,6 +150,10 @@ class RedisGateway:
         except exceptions.RedisError as error:
             code = str(getattr(error, "status_code", None) or str(error).partition(" ")[0])
             logger.warning("redis_refused", extra={"error": type(error).__name__, "code": code})
+            if (
+                code == "READONLY" and self._client.reconnect is not None
+            ):  # the address may lead to a new primary by now
+                await self._client.reconnect()
             raise RedisUnavailableError(_REFUSED.get(code, "Redis refused the command"), is_down=False) from error
         finally:
             self._places.release()

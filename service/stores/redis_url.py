@@ -11,8 +11,10 @@ Query options are redis-py's (`ssl_ca_certs=...`); Sentinel also takes `sentinel
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -30,6 +32,8 @@ FIELD = "RDREC_REDIS_URL"
 IDLE_CHECK_S = 15
 
 Options = dict[str, Any]
+_HOSTS = re.compile(r"(\[[^]]*\]|[^:@/?#,\[\]]+)(:\d+)?(,(\[[^]]*\]|[^:@/?#,\[\]]+)(:\d+)?)*([/?#]|$)")
+"""A URL without a login: an @ further on belongs to an option."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,8 @@ class RedisClient:
 
     execute: Callable[..., Awaitable[Any]]
     close: Callable[[], Awaitable[None]]
+    reconnect: Callable[[], Awaitable[None]] | None = None
+    """Drop idle connections, so that the next ones ask anew who has the address; None where that is done anyway."""
 
 
 def redis_client(url: str, *, timeout_s: float, max_connections: int) -> RedisClient:
@@ -56,11 +62,13 @@ def redis_client(url: str, *, timeout_s: float, max_connections: int) -> RedisCl
         "encoding_errors": "surrogatepass",
         "maint_notifications_config": MaintNotificationsConfig(enabled=False),
     }
-    transport, _, topology = urlsplit(url).scheme.partition("+")
+    transport, _, topology = url.partition("://")[0].lower().partition("+")
+    _refuse_odd_login(url)
     try:
+        _refuse_odd_database(url, topology)
         if topology == "" and transport in {"redis", "rediss", "unix"}:
             client: Redis = Redis.from_url(url, **options)
-            return RedisClient(client.execute_command, client.aclose)
+            return RedisClient(client.execute_command, client.aclose, partial(_drop_idle, client))
         if topology == "sentinel" and transport in {"redis", "rediss"}:
             return _sentinel(url, options)
         if topology == "cluster" and transport in {"redis", "rediss"}:
@@ -70,6 +78,33 @@ def redis_client(url: str, *, timeout_s: float, max_connections: int) -> RedisCl
     raise InputError(
         f"{FIELD} must begin with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://", field=FIELD
     )
+
+
+async def _drop_idle(client: Redis) -> None:
+    await client.connection_pool.disconnect(inuse_connections=False)
+
+
+def _refuse_odd_login(url: str) -> None:
+    """A password with characters that mean something in URLs is read as a part of something else, or cut."""
+    scheme, _, rest = url.partition("://")
+    login, at, _ = rest.rpartition("@")
+    if at and scheme.lower() != "unix" and not _HOSTS.match(rest) and (odd := sorted(set("/?#[] ") & set(login))):
+        raise InputError(
+            f"{FIELD} has {' '.join(odd)!r} before the last @: percent-encode user and password (/ is %2F, # is %23)",
+            field=FIELD,
+        )
+
+
+def _refuse_odd_database(url: str, topology: str) -> None:
+    path = urlsplit(url).path.strip("/")
+    database = path.partition("/")[2] if topology == "sentinel" else path
+    if (
+        urlsplit(url).scheme.partition("+")[0] in {"redis", "rediss"}
+        and topology != "cluster"
+        and database
+        and not database.isdecimal()
+    ):
+        raise InputError(f"{FIELD} names the database {database!r}, which is not a number", field=FIELD)
 
 
 def _cluster(url: str, options: Options) -> RedisClient:

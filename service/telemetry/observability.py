@@ -21,6 +21,8 @@ from service.wire.work import Kind
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _JOBS = (1, 2, 4, 8, 16, 32, 64)
 _SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+ENDPOINTS = ("/recommend/sequential", "/recommend/topn", "/explain", "/recommend/batch", "/interactions")
+"""Whose metrics are there before the first request."""
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
@@ -32,7 +34,7 @@ class Metrics:
         self.requests = self._seconds("request_seconds", "Latency of HTTP requests", "endpoint", "status")
         self.in_flight = Gauge("rdrec_requests_in_flight", "HTTP requests being served", registry=self.registry)
         self.answers = self._counter("answers", "Answers by source of the history", "endpoint", "history_source")
-        self.degraded = self._counter("degraded_answers", "Answers from an older history", "endpoint")
+        self.degraded = self._counter("degraded_answers", "Answers without the newest history or model", "endpoint")
         self.cache = self._counter("answer_cache", "Answer cache look-ups: hit, miss, joined", "outcome")
         self.queue_wait = self._seconds("queue_wait_seconds", "Time in the queue", "arm", "kind")
         self.expired = self._counter("expired_jobs", "Jobs dropped in the queue past their deadline", "arm", "kind")
@@ -44,6 +46,21 @@ class Metrics:
         self.shadow_failures = self._counter("shadow_failures", "Shadow computations that failed")
         self.swaps = self._counter("bundle_swaps", "Bundle changes: done, refused", "outcome")
         self.restarts = self._counter("engine_restarts", "Engine threads started after a death")
+
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        """A counter that appears with its first event hides that event from `rate` and `increase`."""
+        for outcome in ("done", "refused"):
+            self.swaps.labels(outcome)
+        for outcome in ("hit", "miss", "joined"):
+            self.cache.labels(outcome)
+        for endpoint in ENDPOINTS:
+            self.degraded.labels(endpoint)
+            for source in ("request", "redis", "memory", "bundle", "none"):
+                self.answers.labels(endpoint, source)
+            for status in ("200", "429", "500", "503", "504"):
+                self.requests.labels(endpoint, status)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"rdrec_{name}", text, labels, registry=self.registry)
@@ -75,6 +92,7 @@ class ArmObserver:
         self._engine = {kind: metrics.engine.labels(arm, kind.value) for kind in Kind}
         self._wait = {kind: metrics.queue_wait.labels(arm, kind.value) for kind in Kind}
         self._expired = {kind: metrics.expired.labels(arm, kind.value) for kind in Kind}
+        metrics.words.labels(arm)
 
     def batch_done(self, kind: Kind, jobs: int, seconds: float) -> None:
         """See BatcherObserver."""

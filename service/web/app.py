@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,13 +13,14 @@ from pathlib import Path
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
-from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
 
 from rdrec_core.bundle import Bundle
+from rdrec_core.cpus import available_cpus
 from rdrec_core.engines import open_engine as open_installed_engine
 from rdrec_core.engines.base import Engine
 from rdrec_core.errors import RDRecError
@@ -31,7 +31,7 @@ from service.telemetry.tracing import open_tracer
 from service.web import routes
 from service.web.edge import Edge
 from service.web.openapi import install_openapi
-from service.web.security import Guard, context_of
+from service.web.security import ClosedPages, Guard, closed_pages, context_of
 from service.wire.problems import ProblemError, problem_response
 
 CONSOLE = Path(__file__).parents[1] / "console"
@@ -39,7 +39,7 @@ CONSOLE = Path(__file__).parents[1] / "console"
 
 def open_engine(bundle: Bundle, settings: Settings) -> Engine:
     """The fastest engine that is installed."""
-    threads = settings.engine_threads or max(1, len(os.sched_getaffinity(0)) - 1)
+    threads = settings.engine_threads or max(1, available_cpus() - 1)
     return open_installed_engine(bundle, score_mode=settings.score_mode, strategy=settings.strategy, threads=threads)
 
 
@@ -80,7 +80,9 @@ def create_app(
         if tracer is not None:
             tracer.close()
 
-    app = FastAPIOffline(title="RDRec", version=version("rdrec"), lifespan=lifespan, redoc_url=None)
+    app = FastAPIOffline(
+        title="RDRec", version=version("rdrec"), lifespan=lifespan, redoc_url=None, redirect_slashes=False
+    )
     app.state.parts = parts
     app.state.guard = guard
     for router in routes.ROUTERS:
@@ -100,6 +102,7 @@ def create_app(
             allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "X-API-Key", "X-Request-ID"],
             expose_headers=["Retry-After", "Server-Timing", "X-Request-ID"],
         )
+    app.add_middleware(ClosedPages, guard=guard, pages=closed_pages(settings))
     app.add_middleware(
         Edge,
         settings=settings,
@@ -126,5 +129,7 @@ async def _problem(request: Request, error: Exception) -> JSONResponse:
 def _methods_of(request: Request) -> set[str]:
     """Methods of every route of the path: the framework names those of the first one only."""
     path = request.scope["path"]
-    known = [route for router in routes.ROUTERS for route in router.routes if isinstance(route, APIRoute)]
-    return {method for route in known if route.path_regex.match(path) for method in route.methods or ()}
+    included = (route for router in routes.ROUTERS for route in router.routes)
+    known = [route for route in (*included, *request.app.routes) if isinstance(route, Route)]
+    methods = {method for route in known if route.path_regex.match(path) for method in route.methods or ()}
+    return methods | ({"HEAD"} if "GET" in methods else set())  # which the edge answers as it does GET

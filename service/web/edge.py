@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.settings import Settings
 from service.telemetry.observability import Metrics, describe_error
 from service.telemetry.tracing import Tracer
-from service.web.exchange import Exchange
+from service.web.exchange import METHOD_KEY, Exchange
 from service.web.security import host_is_allowed
 from service.wire.context import SCOPE_KEY, RequestContext
 from service.wire.problems import OVERLOADED, UNKNOWN_HOST, ProblemError, problem_response
@@ -59,6 +59,7 @@ class Edge:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        scope = _plain(scope)
         headers = Headers(scope=scope)
         offered = headers.get("x-request-id", "")
         request_id = offered if _REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex[:16]
@@ -103,10 +104,25 @@ class Edge:
             log.info("request", extra=_log_fields(scope, context, status, seconds))
 
 
+def _plain(scope: Scope) -> Scope:
+    """The request as the routes know it, in a scope of our own.
+
+    HEAD is GET whose body is not sent (`Exchange`): balancers and monitors ask so. A slash at the end of a path is no
+    other path; a redirect would need to know by which name and scheme the caller came.
+    """
+    plain = {**scope, METHOD_KEY: scope["method"]}
+    if scope["method"] == "HEAD":
+        plain["method"] = "GET"
+    path = scope["path"]
+    if len(path) > 1 and path.endswith("/") and not path.startswith("/console/"):
+        plain["path"] = path.rstrip("/") or "/"
+    return plain
+
+
 def _log_fields(scope: Scope, context: RequestContext, status: int, seconds: float) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "request_id": context.request_id,
-        "method": scope["method"],
+        "method": scope[METHOD_KEY],
         "endpoint": context.endpoint,
         "status": status,
         "ms": round(seconds * 1000, 2),

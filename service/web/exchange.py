@@ -14,6 +14,8 @@ from service.web.security import security_headers
 from service.wire.context import RequestContext
 from service.wire.problems import SLOW_BODY, TOO_LARGE, BodyError, problem_response
 
+METHOD_KEY = "rdrec.method"
+"""Where in the scope the method is by which the caller really asked."""
 WATCH_AFTER_S = 0.05
 """A client that hangs up is looked for once its request has taken this long; most never do."""
 
@@ -104,6 +106,8 @@ class Exchange:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message = {**message, "headers": [*message.get("headers", ()), *self._headers()]}
+        elif self._scope[METHOD_KEY] == "HEAD" and message["type"] == "http.response.body":
+            message = {**message, "body": b""}
         await self._send(message)
 
     def _headers(self) -> list[tuple[bytes, bytes]]:

@@ -38,6 +38,7 @@ from service.wire.schemas import (
     ModelAnswer,
     RankingAnswer,
     SequentialRequest,
+    SwapAnswer,
     TopNRequest,
     UsersAnswer,
 )
@@ -287,12 +288,16 @@ async def get_model(request: Request) -> Response:
     return _json(_model_answer(parts.host.primary, parts.host.arms))
 
 
-@admin.post("/admin/bundle", response_model=ModelAnswer, responses=problems(body=True, bundle=True))
+@admin.post("/admin/bundle", response_model=SwapAnswer, responses=problems(body=True, bundle=True))
 async def swap_bundle(request: Request, body: Annotated[BundleRequest, Body()]) -> Response:
-    """Serve another bundle, or the same folder read again. On any failure the present one stays (409)."""
+    """Serve another bundle, or the same folder read again. On any failure the present one stays (409).
+
+    Goes on to its end though the caller hang up. Where the service was started with a link, that leads to the new
+    bundle from then on.
+    """
     host = parts_of(request).host
-    new = await host.swap(body.path)
-    return _json(_model_answer(new, host.arms))
+    new, survives = await host.swap_for_good(body.path)
+    return _json(SwapAnswer(**dict(_model_answer(new, host.arms)), survives_restart=survives))
 
 
 @open_to_all.get("/health/live", response_model=HealthAnswer, responses=problems(guarded=False, unready=True))
@@ -304,9 +309,15 @@ async def live(request: Request) -> Response:
 
 @open_to_all.get("/health/ready", response_model=HealthAnswer, responses=problems(guarded=False, unready=True))
 async def ready(request: Request) -> Response:
-    """200 when every endpoint was warmed up and the engine runs; 503 says why not."""
-    reasons = parts_of(request).host.unready()
-    return _json(HealthAnswer(status="not ready" if reasons else "ready", reasons=reasons), 503 if reasons else 200)
+    """200 once every endpoint was warmed up; 503 says why not.
+
+    `degraded` while an engine is being restarted: graph and popularity answer meanwhile, which is more than nobody.
+    """
+    host = parts_of(request).host
+    if reasons := host.unready():
+        return _json(HealthAnswer(status="not ready", reasons=reasons), 503)
+    degraded = host.degraded()
+    return _json(HealthAnswer(status="degraded" if degraded else "ready", reasons=degraded))
 
 
 @open_to_all.get("/metrics", include_in_schema=False)

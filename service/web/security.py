@@ -10,11 +10,13 @@ import hmac
 from collections.abc import Mapping, Sequence
 
 from fastapi import Request
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as ASGIScope
 
 from service.settings import ApiKey, Scope, Settings
 from service.stores.rate_limit import RateLimit, RateLimiter
 from service.wire.context import SCOPE_KEY, RequestContext
-from service.wire.problems import FORBIDDEN, RATE_LIMITED, UNAUTHENTICATED, ProblemError
+from service.wire.problems import FORBIDDEN, RATE_LIMITED, UNAUTHENTICATED, ProblemError, problem_response
 
 ANONYMOUS_SCOPES: frozenset[Scope] = frozenset({"recommend", "write"})
 """What may be done where no keys are listed: all but the administration."""
@@ -103,6 +105,45 @@ class Guard:
         wait_s = await self._limiter.take(bucket, limit, cost)
         if wait_s > 0:
             raise ProblemError(RATE_LIMITED, f"more than {limit.per_s:g} requests a second", retry_after_s=wait_s)
+
+
+class ClosedPages:
+    """Asks for a key before pages that describe the service rather than use it, whoever serves them.
+
+    pages: the scope by the beginning of the path, see `closed_pages`.
+    """
+
+    def __init__(self, app: ASGIApp, guard: Guard, pages: Mapping[str, Scope]) -> None:
+        self.app = app
+        self._guard = guard
+        self._pages = dict(pages)
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        needed = self._needed(scope["path"]) if scope["type"] == "http" and self._pages else None
+        if needed is not None:
+            request = Request(scope)
+            try:
+                await self._guard.admit(request, needed)
+            except ProblemError as error:
+                await problem_response(error, context_of(request).request_id)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+    def _needed(self, path: str) -> Scope | None:
+        return next((scope for page, scope in self._pages.items() if path == page or path.startswith(page + "/")), None)
+
+
+def closed_pages(settings: Settings) -> dict[str, Scope]:
+    """Pages that ask for a key: all of them where keys are listed, but those that the settings open."""
+    if not settings.api_keys:
+        return {}
+    pages: dict[str, Scope] = {}
+    if not settings.open_docs:
+        pages |= dict.fromkeys(("/docs", "/openapi.json", "/static-offline-docs"), "recommend")
+    if not settings.open_metrics:
+        pages["/metrics"] = "metrics"
+    return pages
 
 
 def context_of(request: Request) -> RequestContext:

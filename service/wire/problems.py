@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from rdrec_core.errors import BundleError, EngineError, InputError, UnknownItemError
 from service.stores.history.base import HistoryUnavailableError
 from service.wire.schemas import FieldError, ProblemAnswer
-from service.wire.work import DeadlineError, EngineDownError, QueueFullError
+from service.wire.work import DeadlineError, EngineDownError, QueueFullError, RequestEndedEngineError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -51,6 +51,7 @@ WRONG_MEDIA_TYPE = ProblemType("wrong-media-type", 415, "The body must be applic
 RATE_LIMITED = ProblemType("rate-limited", 429, "Too many requests with this API key")
 OVERLOADED = ProblemType("overloaded", 429, "The service is full")
 INTERNAL = ProblemType("internal-error", 500, "Internal error")
+ENGINE_ENDED = ProblemType("engine-ended", 500, "This request ended the engine")
 ENGINE_FAILED = ProblemType("engine-failed", 503, "The engine failed on this request")
 ENGINE_DOWN = ProblemType("engine-down", 503, "The engine is being restarted")
 HISTORY_UNAVAILABLE = ProblemType("history-unavailable", 503, "The history store is out of reach")
@@ -106,6 +107,8 @@ def as_problem(error: Exception) -> ProblemError:
             return ProblemError(HISTORY_UNAVAILABLE, str(error), retry_after_s=error.retry_after_s)
         case DeadlineError():
             return ProblemError(DEADLINE, str(error))
+        case RequestEndedEngineError():
+            return ProblemError(ENGINE_ENDED, str(error))
         case EngineDownError():
             return ProblemError(ENGINE_DOWN, str(error), retry_after_s=1.0)
         case EngineError():

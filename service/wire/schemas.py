@@ -62,8 +62,10 @@ ArmChoice = Annotated[
 STRICT = "True answers 404 for an item that the model does not know, instead of leaving it out."
 Strict = Annotated[StrictBool, Field(description=STRICT)]
 IGNORED = "Items of the request that the model does not know; they were left out."
-DEGRADED = "True when the history store was out of reach and an older history was used."
-FoundBy = Strategy | Literal["popularity", "candidates"]
+DEGRADED = (
+    "True when the history store was away, so that an older history was used, or the engine, so that no model was."
+)
+FoundBy = Strategy | Literal["popularity", "candidates", "graph"]
 HistorySource = Literal["request", "redis", "memory", "bundle", "none"]
 
 
@@ -341,10 +343,18 @@ class ModelAnswer(Answer):
     arms: dict[str, ArmAnswer] = Field(description="What is served by arm, `a` and where there is a second one `b`.")
 
 
+class SwapAnswer(ModelAnswer):
+    """What is being served now."""
+
+    survives_restart: bool = Field(
+        description="False where a restart would serve the bundle of the settings again, which are no link to this one."
+    )
+
+
 class HealthAnswer(Answer):
     """`reasons` says what is missing for `ready`."""
 
-    status: Literal["ok", "ready", "not ready", "dead"]
+    status: Literal["ok", "ready", "degraded", "not ready", "dead"]
     reasons: list[str] = []
 
 

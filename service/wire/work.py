@@ -32,3 +32,7 @@ class DeadlineError(RDRecError):
 
 class EngineDownError(EngineError):
     """The engine is not running; it is being restarted."""
+
+
+class RequestEndedEngineError(EngineError):
+    """The engine ended while it computed this request alone; it is not computed again for a while."""

@@ -107,35 +107,104 @@ async def test_a_poison_request_fails_alone_in_a_full_batch(bundle: Path, caplog
     assert "sk-secret" not in answers[39].text + caplog.text
 
 
-async def test_a_killed_engine_thread_answers_all_turns_not_ready_and_is_restarted(bundle: Path) -> None:
+async def until_model(client: httpx.AsyncClient) -> None:
+    async with asyncio.timeout(20):
+        while (await client.get("/health/ready")).json()["status"] != "ready":
+            await asyncio.sleep(0.01)
+
+
+async def test_a_request_that_ends_the_engine_is_a_500_once_and_then_refused(bundle: Path) -> None:
     faults = Faults()
     async with running(create_app(fake_settings(bundle, api_keys=KEYS), open_engine=faults.open)) as client:
         faults.fault = SystemExit()
-        answers = await asyncio.gather(*(ask(client, n) for n in range(30)))
-        assert {a.status_code for a in answers} == {503}
-        assert {slug(a) for a in answers} == {"engine-down"}
-        assert (await client.get("/health/ready")).status_code == 503
-        assert (await client.get("/health/live")).status_code == 200
+        ended = await ask(client, 1)
+        assert (ended.status_code, slug(ended)) == (500, "engine-ended")
+        assert "retry-after" not in ended.headers
         faults.fault = None
-        await until_ready(client)
-        assert (await ask(client, 1)).status_code == 200
-        assert faults.opened >= 2
+        await until_model(client)
+        opened = faults.opened
+        for _ in range(3):
+            refused = await ask(client, 1)
+            assert (refused.status_code, slug(refused)) == (500, "engine-ended")
+        assert (await ask(client, 2)).json()["degraded"] is False
+        assert faults.opened == opened, "the request was not computed again"
         assert "rdrec_engine_restarts_total 1.0" in (await client.get("/metrics")).text
 
 
-async def test_an_engine_that_cannot_be_restarted_makes_the_process_ask_for_its_end(
+async def test_while_the_engine_is_away_graph_and_popularity_answer_and_it_is_retried_for_ever(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.engine.lifecycle.RESTART_PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr("service.engine.lifecycle.RESTART_PAUSES_S", (0.0, 0.01))
     faults = Faults()
     async with running(create_app(fake_settings(bundle, api_keys=KEYS), open_engine=faults.open)) as client:
         faults.fault, faults.refuse_to_open = SystemExit(), True
-        assert (await ask(client, 1)).status_code == 503
+        assert (await ask(client, 1)).status_code == 500
         async with asyncio.timeout(10):
-            while (await client.get("/health/live")).status_code != 503:
+            while faults.opened < 6:
                 await asyncio.sleep(0.01)
-        assert (await client.get("/health/live")).json()["reasons"] == ["engine a could not be restarted"]
-        assert faults.opened == 3
+        ready = await client.get("/health/ready")
+        assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+        assert ready.json()["reasons"] == ["engine a is being restarted"]
+        assert (await client.get("/health/live")).status_code == 200
+        asked = {"user_id": user_id(3), "n_items": 3}
+        answer = (await client.post("/recommend/sequential", json=asked)).json()
+        assert (answer["strategy"], answer["degraded"], answer["history_source"]) == ("graph", True, "bundle")
+        assert answer["items"][0]["item_id"] == "i0008", "which follows the last item in the graph"
+        assert answer["items"][0]["signals"]["model"] is None
+        given = {**asked, "candidates": ["i0030", "i0008"]}
+        topn = (await client.post("/recommend/topn", json=given)).json()
+        assert (topn["strategy"], topn["degraded"], [i["item_id"] for i in topn["items"]]) == (
+            "graph", True, ["i0008", "i0030"],
+        )  # fmt: skip
+        stranger = (await client.post("/recommend/sequential", json={})).json()
+        assert (stranger["strategy"], stranger["degraded"]) == ("popularity", False)
+        explained = (await client.post("/explain", json={"user_id": user_id(3), "item_id": "i0008"})).json()
+        assert explained["degraded"] is True
+        assert 'rdrec_engine_up{arm="a"} 0.0' in (await client.get("/metrics")).text
+        faults.fault, faults.refuse_to_open = None, False
+        await until_model(client)
+        back = (await client.post("/recommend/sequential", json=asked)).json()
+        assert (back["strategy"], back["degraded"]) == ("beam", False)
+
+
+async def test_a_restart_opens_the_bundle_that_was_verified_or_none(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("service.engine.lifecycle.RESTART_PAUSES_S", (0.0, 0.01))
+    faults = Faults()
+    kept = shutil.copytree(bundle, bundle.parent / "kept")
+    async with running(create_app(fake_settings(bundle, api_keys=KEYS), open_engine=faults.open)) as client:
+        version = (await ask(client, 1)).json()["model_version"]
+        write_bundle(bundle, name="other")
+        faults.fault = SystemExit()
+        assert (await ask(client, 2)).status_code == 500
+        faults.fault = None
+        async with asyncio.timeout(10):
+            while caplog.text.count("engine_restart_failed") < 2:
+                await asyncio.sleep(0.01)
+        reasons = {r.reason for r in caplog.records if r.message == "engine_restart_failed"}  # type: ignore[attr-defined]
+        assert len(reasons) == 1
+        assert "holds another bundle" in reasons.pop()
+        answer = (await ask(client, 3)).json()
+        assert (answer["model_version"], answer["degraded"]) == (version, True)
+        assert faults.opened == 1
+        shutil.rmtree(bundle)
+        shutil.move(kept, bundle)
+        await until_model(client)
+        assert (await ask(client, 4)).json()["model_version"] == version
+
+
+async def test_files_overwritten_in_place_change_no_answer_and_crash_nothing(bundle: Path) -> None:
+    async with running(create_app(fake_settings(bundle, api_keys=KEYS), open_engine=open_fake)) as client:
+        asked = {"user_id": user_id(3), "n_items": 5, "exclude": ["i0039"]}
+        before = (await client.post("/recommend/sequential", json=asked)).json()
+        listed = (await client.get("/items", params={"query": "toy"})).json()
+        for file in (bundle / "arrays").rglob("*.npy"):
+            file.write_bytes(b"")  # what `cp` does first
+        other = (await client.post("/recommend/sequential", json={**asked, "exclude": ["i0038"]})).json()
+        assert other["items"] == before["items"]
+        assert (await client.get("/items", params={"query": "toy"})).json() == listed
+        assert (await client.get(f"/users/{user_id(5)}/history")).json()["items"]
 
 
 async def test_a_stalled_engine_makes_the_process_ask_for_its_end(bundle: Path) -> None:

@@ -13,9 +13,9 @@ import pytest
 
 from rdrec_core.errors import EngineError, InputError
 from service.engine.batch_queue import BatchQueue
-from service.engine.batcher import Batcher, LaneEndedError
+from service.engine.batcher import BLOCKED_S, Batcher, LaneEndedError
 from service.engine.engine_thread import EngineThread
-from service.wire.work import DeadlineError, EngineDownError, Kind, QueueFullError
+from service.wire.work import DeadlineError, EngineDownError, Kind, QueueFullError, RequestEndedEngineError
 
 
 class Recorder:
@@ -45,6 +45,7 @@ class World:
 
     def start(self) -> None:
         self.batcher.start(EngineThread(self.run))
+        self.batcher.takes_requests = True
 
     def run(self, kind: Kind, works: Sequence[Any]) -> Sequence[Any]:
         self.seen.append(list(works))
@@ -151,7 +152,7 @@ async def test_a_death_resolves_running_and_waiting_jobs_and_is_reported_once() 
         await until(lambda: w.batcher.depth == 3)
         w.release()
         answers = await asyncio.gather(blocker, *asked, return_exceptions=True)
-        assert [type(a) for a in answers] == [EngineDownError] * 4
+        assert [type(a) for a in answers] == [RequestEndedEngineError] + [EngineDownError] * 3
         await until(lambda: len(w.deaths) == 1)
         assert "SystemExit" in w.deaths[0]
         assert not w.batcher.is_alive
@@ -161,6 +162,79 @@ async def test_a_death_resolves_running_and_waiting_jobs_and_is_reported_once() 
         w.start()
         assert await w.ask(4) == 8
         assert len(w.deaths) == 1
+
+
+def die_of(work: int) -> Callable[[Sequence[Any]], None]:
+    def disturb(works: Sequence[Any]) -> None:
+        if work in works:
+            raise SystemExit
+
+    return disturb
+
+
+async def test_of_several_the_one_that_ends_the_engine_is_found_alone_and_blocked() -> None:
+    async with world() as w:
+        w.disturb = die_of(3)
+        blocker = await w.busy()
+        asked = [asyncio.create_task(w.ask(n)) for n in range(1, 6)]
+        await until(lambda: w.batcher.depth == 5)
+        w.release()
+        answers = await asyncio.gather(blocker, *asked, return_exceptions=True)
+        assert [type(a) for a in answers[1:]] == [EngineDownError] * 5, "nobody is blamed for what another did"
+        await until(lambda: len(w.deaths) == 1)
+        w.start()
+        w.seen.clear()
+        blocker = await w.busy()
+        asked = [asyncio.create_task(w.ask(n)) for n in (1, 2, 3)]
+        await until(lambda: w.batcher.depth == 3)
+        w.release()
+        answers = await asyncio.gather(blocker, *asked, return_exceptions=True)
+        assert answers[:3] == [0, 2, 4]
+        assert isinstance(answers[3], RequestEndedEngineError)
+        assert w.seen == [[0], [1], [2], [3]], "each of the suspects was computed alone"
+        await until(lambda: len(w.deaths) == 2)
+        with pytest.raises(RequestEndedEngineError):
+            await w.ask(3)
+        w.start()
+        with pytest.raises(RequestEndedEngineError):
+            await w.ask(3)
+        assert await w.ask(1) == 2
+        assert len(w.deaths) == 2
+
+
+async def test_no_request_is_blamed_for_an_engine_that_ends_while_it_warms_up() -> None:
+    w = World()
+    w.batcher.start(EngineThread(w.run))
+    w.disturb = die_of(3)
+    with pytest.raises(EngineDownError):
+        await w.ask(3)
+    w.disturb = lambda works: None
+    w.start()
+    assert await w.ask(3) == 6
+    await w.batcher.stop()
+
+
+async def test_a_block_ends_in_time() -> None:
+    now = 0.0
+    lane = HandLane(1)
+    queue = BatchQueue(size=10, batch_size=1, wait_s=0.0)
+    batcher = Batcher(queue, lambda: now, Recorder(), lambda cause: None)
+    for at, expected in ((0.0, RequestEndedEngineError), (BLOCKED_S - 1, RequestEndedEngineError)):
+        now = at
+        if at == 0.0:
+            batcher.start(lane)
+            batcher.takes_requests = True
+            asked = asyncio.create_task(batcher.submit(Kind.RANK, 1, 7, 1e9))
+            await until(lambda: len(lane.given) == 1)
+            lane.end("gone")
+            with pytest.raises(expected):
+                await asked
+        else:
+            with pytest.raises(expected):
+                await batcher.submit(Kind.RANK, 1, 7, 1e9)
+    now = BLOCKED_S + 1
+    with pytest.raises(EngineDownError):
+        await batcher.submit(Kind.RANK, 1, 7, 1e9)
 
 
 async def test_past_the_deadline_in_the_queue_costs_the_engine_nothing() -> None:
@@ -241,6 +315,10 @@ class HandLane:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.given.append((list(works), future))
         return await future, 1e-6 * len(works)
+
+    def kill(self) -> bool:
+        self.end("killed")
+        return True
 
     async def close(self) -> None: ...
 

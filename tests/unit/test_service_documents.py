@@ -22,7 +22,7 @@ def test_every_endpoint_stands_in_the_api_page() -> None:
     text = (DOCS / "api.md").read_text()
     for router in ROUTERS:
         for route in router.routes:
-            assert f"{route.path}" in text  # type: ignore[attr-defined]
+            assert route.path_format in text  # type: ignore[attr-defined]
 
 
 def test_every_setting_stands_in_the_operations_page() -> None:
@@ -33,7 +33,7 @@ def test_every_setting_stands_in_the_operations_page() -> None:
 def test_every_metric_of_the_operations_page_is_measured() -> None:
     known = {metric.name for metric in Metrics().registry.collect()} | {
         "rdrec_queue_depth", "rdrec_ready", "rdrec_breaker_state", "rdrec_history_store_available",
-        "rdrec_answer_cache_size", "rdrec_model_info",
+        "rdrec_answer_cache_size", "rdrec_model_info", "rdrec_engine_up",
     }  # fmt: skip
     named = re.findall(r"`(rdrec_[a-z_]+?)(?:_total)?`", (DOCS / "operations.md").read_text())
     assert len(named) > 15
