@@ -22,7 +22,7 @@ from rdrec_core.errors import CheckpointError, InputError
 from rdrec_core.types import Task
 from tests.small_dataset import write_small_dataset
 from training.cli import main
-from training.data.dataset import Dataset
+from training.data.dataset import Dataset, WholeDataset
 from training.evaluation.fusion_run import store_fusion
 from training.evaluation.measure import rank_sequential
 from training.evaluation.metrics import summary
@@ -174,6 +174,33 @@ def test_fields_that_are_gone_are_read_at_their_old_defaults_alone(dataset: Data
         train(small(epochs=2, tasks="sequential"), dataset, tmp_path / "out", resume=True)
     with pytest.raises(InputError, match="future_targets"):
         small(future_targets=1)
+
+
+def test_all_trains_on_what_was_held_out_as_long_as_validation_chose(
+    dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = WholeDataset(dataset.path)
+    assert whole.sequences("train")[1].tolist() == dataset.sequences("test")[1].tolist()
+    assert whole.reviews().collect()["split"].unique().to_list() == ["train"]
+    like, out = tmp_path / "like", tmp_path / "final"
+    train(small(epochs=2, tasks="sequential,explanation"), dataset, like)
+    store_fusion(like, {"sequential.graph": 0.5})
+    command = ["train", str(dataset.path), "--all", "--out", str(out)]
+    assert main([*command, "--like", str(like)]) == 0
+    final, measured = load_checkpoint(out).info, load_checkpoint(like).info
+    assert not final.held_out
+    assert (final.epoch, final.labels_sha256) == (measured.epoch, measured.labels_sha256)
+    assert final.validation_loss == {}
+    assert read_fusion(out) == {"sequential.graph": 0.5}
+    (line, *_) = (out / "metrics.jsonl").read_text().splitlines()
+    (before, *_) = (like / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line)["step"] > json.loads(before)["step"]  # there is more to learn from
+    with pytest.raises(CheckpointError, match="nothing is left to measure"):
+        load_system(out, dataset)
+    with pytest.raises(CheckpointError, match="begun with --all"):
+        train(small(epochs=3, tasks="sequential,explanation"), dataset, out, resume=True)
+    assert main(command) != 0
+    assert "--like CHECKPOINT" in " ".join(capsys.readouterr().err.split())
 
 
 def test_resuming_on_other_labels_is_refused(dataset: Dataset, tmp_path: Path) -> None:

@@ -56,6 +56,8 @@ def export(
     size = sum(entry.size_bytes for entry in manifest.files.values())
     console.print(
         f"{manifest.model_version}: {len(manifest.files)} files, {size / 2**20:.1f} MiB, score modes"
-        f" {', '.join(manifest.score_modes)}, strategy {manifest.strategy}; {out}",
+        f" {', '.join(manifest.score_modes)}, strategy {manifest.strategy}; {out}\nthe model learned from"
+        + (" training interactions" if trained.info.held_out else " all interactions (rdrec train --all)")
+        + f", histories and graph hold {interactions}",
         highlight=False,
     )

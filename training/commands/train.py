@@ -52,6 +52,17 @@ def train(
         list[str] | None,
         typer.Option("--set", help="FIELD=VALUE for any other field of the configuration; repeatable."),
     ] = None,
+    everything: Annotated[
+        bool,
+        typer.Option(
+            "--all",
+            help="Final fit, to deploy: learn from validation and test interactions too, as --like was trained.",
+        ),
+    ] = False,
+    like: Annotated[
+        Path | None,
+        typer.Option(help="With --all: the checkpoint whose recipe, epochs (by validation) and fusion are taken."),
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Go on with the run in --out.")] = False,
     force: Annotated[bool, typer.Option(help="Overwrite the checkpoint in --out.")] = False,
     show_batch: Annotated[bool, typer.Option(help="Print one example of each task and stop.")] = False,
@@ -90,7 +101,16 @@ def train(
         return
     if out is None:
         raise InputError("--out is missing: name the checkpoint folder to write", field="out")
-    outcome = train(run, data, out, tokenizer_folder=tokenizer, resume=resume, force=force, console=console)
+    if everything or like is not None:
+        from training.evaluation.final_fit import final_fit
+
+        if like is None or not everything or overrides or recipe or config:
+            raise InputError(
+                "--all goes with --like CHECKPOINT, which decides everything else: train that one first", field="all"
+            )
+        outcome = final_fit(like, data, out, resume=resume, force=force, console=console)
+    else:
+        outcome = train(run, data, out, tokenizer_folder=tokenizer, resume=resume, force=force, console=console)
     if outcome is StopReason.INTERRUPTED:
         console.print("saved; go on with --resume")
         raise typer.Exit(_INTERRUPTED)

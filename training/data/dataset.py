@@ -7,7 +7,7 @@ Knows the tables and their columns, not how they came about. Interactions are he
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -115,6 +115,9 @@ class Interactions:
 class Dataset:
     """A prepared dataset, read lazily. Raises DatasetError where the folder is incomplete or too new."""
 
+    held_out = True
+    """Whether validation and test interactions are kept from training."""
+
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         info = self.path / "dataset.json"
@@ -203,3 +206,19 @@ class Dataset:
         out = np.full(self.info.n_users, -1, dtype=np.int32)
         out[rows.user_index[keep][::-1]] = rows.item_index[keep][::-1]  # of several writes the last one stays
         return out
+
+
+class WholeDataset(Dataset):
+    """The same folder with nothing held out: what a model learns from last, before it is deployed."""
+
+    held_out = False
+
+    @cached_property
+    def interactions(self) -> Interactions:
+        """All interactions, all of them training."""
+        rows = Dataset(self.path).interactions
+        return replace(rows, split=np.zeros_like(rows.split))
+
+    def reviews(self) -> pl.LazyFrame:
+        """REVIEWS, all of them training."""
+        return super().reviews().with_columns(split=pl.lit("train", dtype=_SPLIT))

@@ -107,6 +107,8 @@ def _bundle(path: Path, dataset: Dataset, mode: ScoreMode | None, strategy: Stra
     if not np.array_equal(catalog.labels, dataset.items["label"].cast(int).to_numpy()):
         raise DatasetError(f"{dataset.path} has other labels than the bundle {path}; pass the bundle's dataset")
     manifest = bundle.manifest
+    if manifest.recipe.get("held_out") is False:
+        raise DatasetError(f"{path} holds a model trained with --all, on test interactions too: it cannot be measured")
     engine = OnnxEngine.from_bundle(bundle, score_mode=mode, strategy=strategy)
     facts = {
         "system": manifest.model_version, "kind": "bundle", "protocol": manifest.protocol,
@@ -138,6 +140,11 @@ def _checkpoint(
     checkpoint = load_checkpoint(path)
     checkpoint.dataset(dataset.path)  # the labels must be the ones that the model learned
     info = checkpoint.info
+    if not info.held_out:
+        raise CheckpointError(
+            f"{path} was trained with --all, on test interactions too, so nothing is left to measure or fuse it by; use"
+            " the checkpoint that it was made like"
+        )
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = checkpoint.model.to(device)
     tokens = CatalogTokens.of(

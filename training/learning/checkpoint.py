@@ -70,6 +70,8 @@ class CheckpointInfo(BaseModel):
     """Of the weights, counted from 1."""
     validation_loss: dict[str, float]
     """By task name, of the weights."""
+    held_out: bool = True
+    """Whether validation and test interactions were kept from training; not so after `rdrec train --all`."""
 
     @field_validator("config", mode="before")
     @classmethod

@@ -203,6 +203,8 @@ def _train(
     else:
         tokenizer = Tokenizer.from_file(str(out / TOKENIZER_FILE))
         model = RDRecModel(ModelConfig.model_validate(saved[1]["model_config"]))
+        if saved[1].get("held_out", True) != dataset.held_out:
+            raise CheckpointError(f"{out} was begun {'with' if dataset.held_out else 'without'} --all; pass the same")
     parts = materials(config, dataset, tokenizer)
     for notice in (missing_tasks_notice(config, dataset, parts.epochs), pieces_notice(config, parts.catalog)):
         if notice:
@@ -228,6 +230,7 @@ def _train(
             dataset_sha256=dataset.info.source_sha256, labels_sha256=labels, protocol=dataset.info.protocol,
             label_scheme=dataset.info.label_scheme, n_users=dataset.info.n_users, n_items=dataset.info.n_items,
             tasks=list(parts.epochs.tasks), epoch=epoch, validation_loss=validation,
+            held_out=dataset.held_out,
         )  # fmt: skip
 
     if saved is None and group.is_first:
@@ -249,6 +252,7 @@ def _train(
             config, model, parts.epochs, parts.batcher, parts.validation,
             writer=writer, describe=describe, monitor=live or Silent(), clock=clock,
             stop_requested=lambda: interrupt.requested, group=group, ndcg=parts.ndcg, labels_sha256=labels,
+            held_out=dataset.held_out,
         )  # fmt: skip
         if saved is not None:
             trainer.resume(*saved)
@@ -257,7 +261,8 @@ def _train(
         draw_curves(trainer.position.history, out / CURVES_FILE)
     best = trainer.position
     quality = (
-        f"mean validation loss {best.best_score:.4f}" if parts.ndcg is None
+        "without validation" if not parts.validation
+        else f"mean validation loss {best.best_score:.4f}" if parts.ndcg is None
         else f"validation NDCG@10 {-best.best_score:.4f}"
     )  # fmt: skip
     console.print(
