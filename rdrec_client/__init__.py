@@ -24,6 +24,7 @@ from rdrec_client.models import (
     RecordResult,
     Sequential,
     Signals,
+    Similar,
     TopN,
 )
 from rdrec_client.retrying import RetryPolicy
@@ -51,6 +52,7 @@ __all__ = [
     "RetryPolicy",
     "Sequential",
     "Signals",
+    "Similar",
     "TopN",
     "UnreachableError",
     "UnreadableAnswerError",

@@ -31,6 +31,7 @@ from rdrec_client.models import (
     RecordResult,
     Results,
     Sequential,
+    Similar,
     TopN,
     Users,
 )
@@ -69,6 +70,8 @@ def sequential(
     include: Sequence[str] | None = None,
     exclude: Sequence[str] | None = None,
     beam_width: int | None = None,
+    prefer: str | None = None,
+    prefer_weight: float | None = None,
     fusion: bool | None = None,
     strict: bool | None = None,
     arm: ArmName | None = None,
@@ -76,7 +79,8 @@ def sequential(
     """What will this user want next? (POST /recommend/sequential)"""
     request = Sequential(
         user_id=user_id, history=history, n_items=n_items, exclude_seen=exclude_seen, include=include,
-        exclude=exclude, beam_width=beam_width, fusion=fusion, strict=strict, arm=arm,
+        exclude=exclude, beam_width=beam_width, prefer=prefer, prefer_weight=prefer_weight, fusion=fusion,
+        strict=strict, arm=arm,
     )  # fmt: skip
     return Call("POST", "/recommend/sequential", _reader(Ranking), _alone(request))
 
@@ -87,15 +91,32 @@ def topn(
     candidates: Sequence[str] | None = None,
     history: Sequence[str] | None = None,
     n_items: int | None = None,
+    prefer: str | None = None,
+    prefer_weight: float | None = None,
     fusion: bool | None = None,
     strict: bool | None = None,
     arm: ArmName | None = None,
 ) -> Call[Ranking]:
     """Which of these candidates suit this user best? (POST /recommend/topn)"""
     request = TopN(
-        user_id=user_id, candidates=candidates, history=history, n_items=n_items, fusion=fusion, strict=strict, arm=arm
-    )
+        user_id=user_id, candidates=candidates, history=history, n_items=n_items, prefer=prefer,
+        prefer_weight=prefer_weight, fusion=fusion, strict=strict, arm=arm,
+    )  # fmt: skip
     return Call("POST", "/recommend/topn", _reader(Ranking), _alone(request))
+
+
+def similar(
+    item_ids: Sequence[str],
+    *,
+    n_items: int | None = None,
+    include: Sequence[str] | None = None,
+    exclude: Sequence[str] | None = None,
+    strict: bool | None = None,
+    arm: ArmName | None = None,
+) -> Call[Ranking]:
+    """What is like these items? (POST /recommend/similar)"""
+    request = Similar(item_ids=item_ids, n_items=n_items, include=include, exclude=exclude, strict=strict, arm=arm)
+    return Call("POST", "/recommend/similar", _reader(Ranking), _alone(request))
 
 
 def explain(user_id: str, item_id: str, *, arm: ArmName | None = None) -> Call[Explanation]:
@@ -104,7 +125,7 @@ def explain(user_id: str, item_id: str, *, arm: ArmName | None = None) -> Call[E
     return Call("POST", "/explain", _reader(Explanation), body, timeout_s=EXPLAIN_S)
 
 
-def batch(requests: Sequence[Sequential | TopN | Explain]) -> Call[tuple[BatchResult, ...]]:
+def batch(requests: Sequence[Sequential | TopN | Similar | Explain]) -> Call[tuple[BatchResult, ...]]:
     """Several requests at once (up to 256); each has its own answer or problem, in order. (POST /recommend/batch)"""
     body = {"requests": [request.body() for request in requests]}
     return Call("POST", "/recommend/batch", lambda raw: _reader(Batch)(raw).results, body, timeout_s=BATCH_S)
@@ -203,7 +224,7 @@ def _reader(model: type[B]) -> Callable[[bytes], B]:
     return model.model_validate_json
 
 
-def _alone(request: Sequential | TopN | Explain) -> dict[str, Any]:
+def _alone(request: Sequential | TopN | Similar | Explain) -> dict[str, Any]:
     """Body of a request outside a batch, where its path says its kind."""
     return {name: value for name, value in request.body().items() if name != "kind"}
 

@@ -164,6 +164,7 @@ class _Calls:
 
     sequential = _Method(calls.sequential)
     topn = _Method(calls.topn)
+    similar = _Method(calls.similar)
     explain = _Method(calls.explain)
     batch = _Method(calls.batch)
     record = _Method(calls.record)

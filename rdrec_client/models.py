@@ -31,6 +31,10 @@ class Sequential(_Request):
     include: Sequence[str] | None = None
     exclude: Sequence[str] | None = None
     beam_width: int | None = None
+    prefer: str | None = None
+    """What is wanted, in words; the answer's `steered` says whether any of them was known."""
+    prefer_weight: float | None = None
+    """How loud the words are; 1 is as loud as all that the history says."""
     fusion: bool | None = None
     """False ranks by the model alone."""
     strict: bool | None = None
@@ -48,7 +52,21 @@ class TopN(_Request):
     """Drawn by the service where not given."""
     history: Sequence[str] | None = None
     n_items: int | None = None
+    prefer: str | None = None
+    prefer_weight: float | None = None
     fusion: bool | None = None
+    strict: bool | None = None
+    arm: ArmName | None = None
+
+
+class Similar(_Request):
+    """What is like these items?"""
+
+    kind: Literal["similar"] = "similar"
+    item_ids: Sequence[str]
+    n_items: int | None = None
+    include: Sequence[str] | None = None
+    exclude: Sequence[str] | None = None
     strict: bool | None = None
     arm: ArmName | None = None
 
@@ -111,6 +129,8 @@ class Ranking(_Provenance):
     items: tuple[Item, ...]
     score_mode: str
     strategy: str
+    steered: bool = False
+    """Whether the words of `prefer` had a say."""
 
 
 class Evidence(_Answer):

@@ -8,8 +8,9 @@ about, of the model, or of fusion (`ranking.py`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -92,6 +93,8 @@ class Prior:
     reached: IntArray
     bought: Floats
     texts: Floats
+    steered: bool = False
+    """Whether words were among the texts."""
 
     def log_scores(self, items: npt.NDArray[np.int64]) -> Floats:
         """Log score of each item, finite for every item."""
@@ -102,6 +105,15 @@ class Prior:
         texts = self._at(items, self.texts)
         log_texts = np.log(texts, out=np.full(len(items), np.nan), where=texts > 0)
         return np.log(self._purchases(items)), log_texts
+
+    def parts(self, items: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
+        """What the channels of purchases and those of texts say of each item, 0 where nothing."""
+        return self._at(items, self.bought), self._at(items, self.texts)
+
+    def log_total(self) -> float:
+        """Log of what all items of the catalogue score together."""
+        alone = self.mix.popularity + len(self.graph) * self.graph.floor
+        return math.log(alone + float(self.bought.sum() + self.texts.sum()))
 
     def _purchases(self, items: npt.NDArray[np.int64]) -> Floats:
         popularity = self.mix.popularity * self.graph.popularity[items].astype(np.float64)
@@ -168,8 +180,13 @@ class ItemGraph:
         """All channels alike: what is used while no weights were fitted."""
         return Mix(channels=dict.fromkeys(self.channels, 1.0))
 
-    def prior(self, history: Sequence[int], mix: Mix, *, alike: bool = False) -> Prior:
-        """The graph's opinion on a history, oldest first; alike: on a set of items, none of which counts more."""
+    def prior(
+        self, history: Sequence[int], mix: Mix, *, alike: bool = False, words: tuple[IntArray, Floats] | None = None
+    ) -> Prior:
+        """The graph's opinion on a history, oldest first; alike: on a set of items, none of which counts more.
+
+        words: items and strengths that add to what the channels of texts say.
+        """
         rows = np.asarray(history, dtype=np.int64)
         items, values = [np.empty(0, dtype=np.int64)], [np.empty(0)]
         n_bought = 0
@@ -179,7 +196,11 @@ class ItemGraph:
                 items.append(found)
                 values.append(weights * mix.channels[name])
                 n_bought += 0 if name.startswith(TEXT_PREFIX) else len(found)
-        return self._added_up(mix, np.concatenate(items), np.concatenate(values), n_bought)
+        if words is not None:
+            items.append(words[0])
+            values.append(words[1])
+        prior = self._added_up(mix, np.concatenate(items), np.concatenate(values), n_bought)
+        return prior if words is None else replace(prior, steered=True)
 
     def _added_up(self, mix: Mix, items: IntArray, values: Floats, n_bought: int) -> Prior:
         """The prior of these entries, of which the first n_bought are of purchases and the others of texts."""

@@ -24,7 +24,7 @@ class Ranking:
     scores: an item's share of the probability of all items considered, 0 to 1, falling with the rank. log_scores: what
     the list is sorted by. log_probs: the model's. graph_scores, text_scores: logs of what purchases and what texts say
     (`Prior.signals`). The three signals are NaN where they were not asked or have nothing to say. fused: whether the
-    graph had a say.
+    graph had a say; steered: whether words that were asked for had one.
     """
 
     item_indices: IntArray
@@ -34,12 +34,13 @@ class Ranking:
     graph_scores: FloatArray
     text_scores: FloatArray
     fused: bool
+    steered: bool = False
 
     def first(self, n: int) -> Ranking:
         """The best n."""
         return Ranking(
             self.item_indices[:n], self.scores[:n], self.log_scores[:n], self.log_probs[:n], self.graph_scores[:n],
-            self.text_scores[:n], self.fused,
+            self.text_scores[:n], self.fused, self.steered,
         )  # fmt: skip
 
 
@@ -53,8 +54,9 @@ class Signals:
 
 
 def ranked(
-    items: IntArray, log_scores: Floats, signals: Signals, *, fused: bool, total: float | None = None
-) -> Ranking:
+    items: IntArray, log_scores: Floats, signals: Signals, *, fused: bool, steered: bool = False,
+    total: float | None = None,
+) -> Ranking:  # fmt: skip
     """Sort by score, equal scores by item index.
 
     total: log of the probability mass of all items considered; where None, those are the items.
@@ -68,8 +70,13 @@ def ranked(
 
     return Ranking(
         items[order], column(np.exp(log_scores - total)), column(log_scores),
-        column(signals.log_probs), column(signals.graph), column(signals.text), fused,
+        column(signals.log_probs), column(signals.graph), column(signals.text), fused, steered,
     )  # fmt: skip
+
+
+def log_or_nan(values: Floats) -> Floats:
+    """Logarithms; NaN, which says nothing, for zero."""
+    return np.log(values, out=np.full(len(values), UNKNOWN), where=values > 0)
 
 
 NOTHING = ranked(np.empty(0, dtype=np.int64), np.empty(0), Signals(), fused=False)

@@ -1,17 +1,18 @@
 """The product's ranking: what the model, purchases and texts say, fused into one list with all three signals shown.
 
-    log score = model log-probability + weight x log(popularity + channels of purchases + channels of texts)
+    log score = model log-probability + weight x log(popularity + channels of purchases + channels of texts + words)
 
 over the union of the items that the model's search found and the graph's best, which the model scores exactly whether
 its search reached them or not. Used by evaluation, `rdrec batch` and the service alike, so that what is measured is
-what is served. Knows engines by their protocol, and indices only.
+what is served. Words that a user types (`Wish`) are one more channel of texts, which all items that hold them are
+reached by. Knows engines and texts by their protocols, and indices only.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +21,17 @@ from rdrec_core.bundle import Bundle
 from rdrec_core.engines.base import Engine
 from rdrec_core.errors import BundleError
 from rdrec_core.item_graph import Eligible, Floats, ItemGraph, Mix, Prior
-from rdrec_core.ranked import UNKNOWN, Ranking, Signals, ranked
-from rdrec_core.types import FloatArray, IntArray, RankRequest, ScoreRequest, Task
+from rdrec_core.item_texts import ItemTexts
+from rdrec_core.ranked import UNKNOWN, Ranking, Signals, log_or_nan, ranked
+from rdrec_core.types import FloatArray, IntArray, RankRequest, ScoreRequest, Task, Wish
 
 GRAPH_CANDIDATES = 50
 """How many of the graph's best items join the model's: 100 change 1 list in 700 (docs/experiments.md)."""
+
+WORDS_WEIGHT = 1.0
+"""Of words that a user types, where none was fitted: as loud as everything that the history says."""
+UNFITTED = 0.5
+"""The graph's weight where words are asked for and none was fitted."""
 
 _SEPARATOR = "."
 _NO_ITEMS = np.empty(0, dtype=np.int64)
@@ -40,14 +47,15 @@ class TaskWeights:
 
 @dataclass(frozen=True)
 class FusionWeights:
-    """What `rdrec fuse` fits, one set a ranking task."""
+    """What `rdrec fuse` fits, one set a ranking task, and how loud words that a user types are in both."""
 
     sequential: TaskWeights
     topn: TaskWeights
+    words: float = WORDS_WEIGHT
 
     def to_manifest(self) -> dict[str, float]:
-        """Flat form for `Description.fusion`: `<task>.graph`, `<task>.popularity`, `<task>.channel.<name>`."""
-        out = {}
+        """Flat form for `Description.fusion`: `<task>.graph`, `.popularity`, `.channel.<name>`, and `words.weight`."""
+        out = {"words.weight": self.words}
         for task in ("sequential", "topn"):
             weights: TaskWeights = getattr(self, task)
             out[f"{task}.graph"] = weights.graph
@@ -76,10 +84,18 @@ class FusionWeights:
                 raise BundleError(f"fusion weights lack {error.args[0]!r}") from error
 
         # `build.*` says how the graph was made, which is the builder's matter
-        known = [key for key in flat if key.split(_SEPARATOR)[0] in ("sequential", "topn", "build")]
+        known = [key for key in flat if key.split(_SEPARATOR)[0] in ("sequential", "topn", "words", "build")]
         if len(known) != len(flat):
             raise BundleError(f"fusion weights hold unknown names: {sorted(set(flat) - set(known))}")
-        return cls(one("sequential"), one("topn"))
+        return cls(one("sequential"), one("topn"), flat.get("words.weight", WORDS_WEIGHT))
+
+
+class Texts(Protocol):
+    """What is written about the items; `item_texts.ItemTexts`."""
+
+    def affinity(self, text: str) -> FloatArray | None:
+        """How well each item suits words that a user typed, (N,) from 0 to 1; None where no word of them is known."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +111,6 @@ def _widened(request: RankRequest, also: IntArray) -> RankRequest:
     return replace(request, n_items=max(request.n_items, request.beam_width), also=tuple(also.tolist()))
 
 
-def _log_popularity(graph: ItemGraph, items: IntArray) -> Floats:
-    return np.log(graph.popularity[items].astype(np.float64) + graph.floor)
-
-
 class Ranker:
     """Fused lists for batches of requests. As thread-safe as its engine: one thread calls it at a time."""
 
@@ -108,6 +120,7 @@ class Ranker:
         graph: ItemGraph | None,
         weights: FusionWeights | None,
         *,
+        texts: Texts | None = None,
         available: npt.NDArray[np.bool_] | None = None,
         topn_task: Task = Task.TOPN,
         candidate_width: int = 100,
@@ -115,9 +128,10 @@ class Ranker:
     ) -> None:
         """weights None ranks by the model alone; the graph then still gives candidates, evidence and cold answers.
 
-        candidate_width: how many candidates one top-N source holds at most, as trained.
+        texts None: no wish moves anything. candidate_width: how many candidates one top-N source holds at most, as
+        trained.
         """
-        self.engine, self.graph, self.weights = engine, graph, weights
+        self.engine, self.graph, self.weights, self._texts = engine, graph, weights, texts
         self._available, self._topn_task, self._width = available, topn_task, candidate_width
         self._graph_candidates = graph_candidates
         if graph is not None and weights is not None:
@@ -133,7 +147,7 @@ class Ranker:
         manifest = bundle.manifest
         weights = FusionWeights.from_manifest(manifest.fusion) if manifest.fusion and arrays else None
         return cls(
-            engine, ItemGraph.from_arrays(arrays) if arrays else None, weights,
+            engine, ItemGraph.from_arrays(arrays) if arrays else None, weights, texts=ItemTexts.of_bundle(bundle),
             available=bundle.catalog.available, topn_task=manifest.topn_task, candidate_width=manifest.candidate_width,
         )  # fmt: skip
 
@@ -141,17 +155,16 @@ class Ranker:
         """Replace which items may be answered, (N,) by item index; tell the engine as well."""
         self._available = available
 
-    @property
-    def can_fuse(self) -> bool:
-        """Whether there are both a graph and fitted weights."""
-        return self.graph is not None and self.weights is not None
-
     def recommend(self, requests: Sequence[RankRequest], *, fusion: Sequence[bool] | None = None) -> list[Ranking]:
-        """The best min(n_items, eligible) items of each request. fusion[i] False ranks request i by the model alone."""
+        """The best min(n_items, eligible) items of each request. fusion[i] False ranks request i by the model alone.
+
+        A wish whose words are known is weighed in even there where no weights were fitted.
+        """
         at_once = [self.at_once(r) for r in requests]
         asked = [i for i, answer in enumerate(at_once) if answer is None]
-        fuse = [self.can_fuse and (fusion is None or fusion[i]) for i in range(len(requests))]
-        priors = {i: self._prior(requests[i].history, Task.SEQUENTIAL) for i in asked if self.graph is not None}
+        wanted = [True] * len(requests) if fusion is None else fusion
+        priors = {i: self._prior(requests[i], Task.SEQUENTIAL, wanted[i]) for i in asked}
+        fuse = {i: wanted[i] and self._can_fuse(priors[i]) for i in asked}
         also = {i: self._best_of_graph(requests[i], priors[i]) if fuse[i] else _NO_ITEMS for i in asked}
         found = self.engine.recommend([_widened(requests[i], also[i]) for i in asked])
         beams = dict(zip(asked, found, strict=True))
@@ -165,9 +178,7 @@ class Ranker:
                 new = ~np.isin(also[i], items)
                 items = np.concatenate([items, also[i][new]])
                 log_probs = np.concatenate([log_probs, beams[i].also_log_probs[new]])
-            answers.append(
-                self._fused(items, log_probs, priors.get(i), Task.SEQUENTIAL, fuse[i]).first(request.n_items)
-            )
+            answers.append(self._fused(items, log_probs, priors[i], Task.SEQUENTIAL, fuse[i]).first(request.n_items))
         return answers
 
     def topn(self, requests: Sequence[ScoreRequest], *, fusion: Sequence[bool] | None = None) -> list[Ranking]:
@@ -176,7 +187,7 @@ class Ranker:
         More candidates than a source holds are scored in chunks of equal size.
         """
         at_once = [
-            self.at_once(RankRequest(r.user_index, r.history, len(r.candidates), include=r.candidates))
+            self.at_once(RankRequest(r.user_index, r.history, len(r.candidates), include=r.candidates, wish=r.wish))
             for r in requests
         ]  # fmt: skip
         chunks: list[ScoreRequest] = []
@@ -196,45 +207,65 @@ class Ranker:
                 answers.append(answer)
                 continue
             items = np.asarray(request.candidates, dtype=np.int64)
-            prior = self._prior(request.history, Task.TOPN) if self.graph is not None else None
-            fuse = self.can_fuse and (fusion is None or fusion[i])
+            wanted = fusion is None or fusion[i]
+            prior = self._prior(request, Task.TOPN, wanted)
+            fuse = wanted and self._can_fuse(prior)
             answers.append(self._fused(items, np.concatenate(parts[i]), prior, Task.TOPN, fuse))
         return answers
 
     def candidates(
-        self, history: Sequence[int], n: int, *, exclude: Sequence[int] = (), include: Sequence[int] | None = None
-    ) -> IntArray:
+        self, history: Sequence[int], n: int, *, exclude: Sequence[int] = (), include: Sequence[int] | None = None,
+        wish: Wish | None = None,
+    ) -> IntArray:  # fmt: skip
         """What `/recommend/topn` scores where the caller names no candidates: the graph's best, then popular items."""
-        return self._prior(history, Task.TOPN).best(n, Eligible(exclude, include, self._available))
+        prior = self._graph().prior(history, self._weights_of(Task.TOPN).mix, words=self._words(wish))
+        return prior.best(n, Eligible(exclude, include, self._available))
 
     def at_once(self, request: RankRequest) -> Ranking | None:
         """The answer that needs no engine, from any thread: the popular items for somebody of whom nothing is known.
 
         None for everybody else. The items considered are those of `include`, else the catalogue, so that their scores
-        are shares of all purchases.
+        are shares of all purchases. Words that are wished for are weighed against popularity.
         """
         if self.graph is None or request.user_index is not None or request.history:
             return None
-        graph = self.graph
-        items = graph.most_popular(request.n_items, Eligible(request.exclude, request.include, self._available))
-        scores = _log_popularity(graph, items)
-        total = math.log1p(len(graph) * graph.floor)
-        if request.include is not None:
-            total = float(np.logaddexp.reduce(_log_popularity(graph, np.unique(request.include))))
-        return ranked(items, scores, Signals(graph=scores), fused=True, total=total)
+        eligible = Eligible(request.exclude, request.include, self._available)
+        words = self._words(request.wish)
+        mix = Mix(popularity=1.0) if words is None else self._weights_of(Task.SEQUENTIAL).mix
+        prior = self.graph.prior((), mix, words=words)
+        items = prior.best(request.n_items, eligible)
+        total = prior.log_total() if request.include is None else _log_sum(prior, np.unique(request.include))
+        signals = Signals(UNKNOWN, *prior.signals(items))
+        return ranked(items, prior.log_scores(items), signals, fused=True, steered=prior.steered, total=total)
+
+    def similar(
+        self, items: Sequence[int], n: int, *, exclude: Sequence[int] = (), include: Sequence[int] | None = None
+    ) -> Ranking:
+        """At most n items that the channels, mixed as fitted, hold to be like these, from any thread.
+
+        Fewer where the channels reach fewer: an item that only many people buy is like nothing. The items asked for
+        count the same each, and are never among the answers.
+        """
+        prior = self._graph().prior(tuple(dict.fromkeys(items)), self._weights_of(Task.SEQUENTIAL).mix, alike=True)
+        found = prior.reached if include is None else np.intersect1d(prior.reached, np.asarray(include, dtype=np.int64))
+        found = Eligible((*exclude, *items), available=self._available).keep(found)
+        bought, texts = prior.parts(found)
+        signals = Signals(UNKNOWN, log_or_nan(bought), log_or_nan(texts))
+        return ranked(found, np.log(bought + texts), signals, fused=True).first(n)
 
     def without_model(self, request: RankRequest, task: Task = Task.SEQUENTIAL) -> Ranking:
         """What graph and popularity say alone, from any thread: the answer while the engine is away."""
         if (answer := self.at_once(request)) is not None:
             return answer
-        prior = self._prior(request.history, task)
+        prior = self._graph().prior(request.history, self._weights_of(task).mix, words=self._words(request.wish))
         items = prior.best(request.n_items, Eligible(request.exclude, request.include, self._available))
-        return ranked(items, prior.log_scores(items), Signals(UNKNOWN, *prior.signals(items)), fused=True)
+        signals = Signals(UNKNOWN, *prior.signals(items))
+        return ranked(items, prior.log_scores(items), signals, fused=True, steered=prior.steered)
 
     def evidence(self, history: Sequence[int], item: int, n: int = 3) -> list[Evidence]:
         """The at most n items of the history that speak most for `item`, strongest first; empty where none does."""
         others = [h for h in history if h != item]
-        support = self._graph().contributions(others, item, self._mix(Task.SEQUENTIAL))
+        support = self._graph().contributions(others, item, self._weights_of(Task.SEQUENTIAL).mix)
         total = support.sum()
         by_item: dict[int, float] = {}
         for other, value in zip(others, support, strict=True):
@@ -248,19 +279,36 @@ class Ranker:
             raise BundleError("this bundle has no item graph; export it again")
         return self.graph
 
-    def _mix(self, task: Task) -> Mix:
+    def _weights_of(self, task: Task) -> TaskWeights:
         if self.weights is None:
-            return self._graph().default_mix()
-        return self._task_weights(task).mix
-
-    def _task_weights(self, task: Task) -> TaskWeights:
-        assert self.weights is not None
+            return TaskWeights(UNFITTED, self._graph().default_mix())
         return self.weights.topn if task is Task.TOPN else self.weights.sequential
 
-    def _prior(self, history: Sequence[int], task: Task) -> Prior:
-        return self._graph().prior(history, self._mix(task))
+    def _prior(self, request: RankRequest | ScoreRequest, task: Task, fusion: bool) -> Prior | None:
+        if self.graph is None:
+            return None
+        words = self._words(request.wish) if fusion else None
+        return self.graph.prior(request.history, self._weights_of(task).mix, words=words)
 
-    def _best_of_graph(self, request: RankRequest, prior: Prior) -> IntArray:
+    def _can_fuse(self, prior: Prior | None) -> bool:
+        """Words are weighed in even where no weights were fitted: nobody asks for them to see nothing change."""
+        return prior is not None and (self.weights is not None or prior.steered)
+
+    def _words(self, wish: Wish | None) -> tuple[IntArray, Floats] | None:
+        """Items that the words reach, with strengths; None where there are no words or none of them is known."""
+        if wish is None or self._texts is None:
+            return None
+        weight = wish.weight
+        if weight is None:
+            weight = WORDS_WEIGHT if self.weights is None else self.weights.words
+        affinity = self._texts.affinity(wish.text) if weight > 0 else None
+        if affinity is None:
+            return None
+        items = np.flatnonzero(affinity > 0)
+        return items, weight * affinity[items].astype(np.float64)
+
+    def _best_of_graph(self, request: RankRequest, prior: Prior | None) -> IntArray:
+        assert prior is not None
         eligible = Eligible(request.exclude, request.include, self._available)
         return prior.best(max(self._graph_candidates, request.n_items), eligible)
 
@@ -270,5 +318,9 @@ class Ranker:
             signals = Signals(log_probs, *prior.signals(items))
         if fuse:
             assert prior is not None
-            scores = scores + self._task_weights(task).graph * prior.log_scores(items)
-        return ranked(items, scores, signals, fused=fuse)
+            scores = scores + self._weights_of(task).graph * prior.log_scores(items)
+        return ranked(items, scores, signals, fused=fuse, steered=fuse and prior is not None and prior.steered)
+
+
+def _log_sum(prior: Prior, items: IntArray) -> float:
+    return float(np.logaddexp.reduce(prior.log_scores(items)))

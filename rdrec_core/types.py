@@ -43,6 +43,15 @@ class Strategy(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Wish:
+    """Words that steer a ranking. The ranker weighs them in; no engine reads them."""
+
+    text: str
+    weight: float | None = None
+    """How loud beside everything that the history says; None for what was fitted."""
+
+
+@dataclass(frozen=True, slots=True)
 class RankRequest:
     """One sequential request, in indices.
 
@@ -59,6 +68,7 @@ class RankRequest:
     beam_width: int = 20
     also: tuple[int, ...] = ()
     """Distinct items to score besides, eligible or not, wherever they rank."""
+    wish: Wish | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +83,7 @@ class ScoreRequest:
     candidates: tuple[int, ...]
     history: tuple[int, ...] = ()
     task: Task = Task.TOPN
+    wish: Wish | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,18 @@ import numpy as np
 from rdrec_core.bundle import Bundle, BundleWriter, Description
 from rdrec_core.catalog import Catalog, StringTable, Users
 from rdrec_core.item_graph import Channel, ItemGraph
+from rdrec_core.item_texts import GROUP as TEXTS
+from rdrec_core.item_texts import FieldTexts, ItemTexts
 from rdrec_core.profiles import GROUP, Profiles
 from rdrec_core.replacing import replacing_folder
+from rdrec_core.text_vectors import SparseVectors, TextIndex
 from rdrec_core.types import RankedItems, RankRequest, ScoreMode, ScoreRequest, Strategy, Task, TextRequest
 from service.settings import Settings
 
 N_ITEMS = 40
 N_USERS = 12
+COLOURS = ("blue", "red", "green", "yellow", "white")
+"""Item n is a toy of colour n modulo 5."""
 
 
 def item_id(index: int) -> str:
@@ -36,8 +41,17 @@ def base_history(user: int) -> list[int]:
     return [(user + step) % N_ITEMS for step in range(5)]
 
 
+def texts_of(texts: list[str]) -> ItemTexts:
+    """Words of the catalogue's items, to be searched."""
+    vectors, rows = SparseVectors.from_texts(texts)
+    return ItemTexts({"catalogue": FieldTexts(vectors, TextIndex.of(rows, len(vectors)))}, len(texts))
+
+
 def write_bundle(folder: Path, *, name: str = "fake", profiles: Profiles | None = None, **changes: Any) -> Path:
-    """Item n is followed by item n + 1 in the graph; low numbers are popular. `changes` alter the description."""
+    """Item n is followed by item n + 1 in the graph and alike in colour to n + 5; low numbers are popular.
+
+    `changes` alter the description.
+    """
     users = Users(
         StringTable.from_strings(user_id(n) for n in range(N_USERS)),
         np.arange(0, 5 * N_USERS + 1, 5, dtype=np.int64),
@@ -53,6 +67,13 @@ def write_bundle(folder: Path, *, name: str = "fake", profiles: Profiles | None 
     follows = Channel(
         np.arange(N_ITEMS + 1, dtype=np.int64),
         np.asarray([(n + 1) % N_ITEMS for n in range(N_ITEMS)], dtype=np.int32),
+        np.ones(N_ITEMS, dtype=np.float32),
+        decay=0.8,
+        window=20,
+    )
+    alike = Channel(
+        np.arange(N_ITEMS + 1, dtype=np.int64),
+        np.asarray([(n + 5) % N_ITEMS for n in range(N_ITEMS)], dtype=np.int32),
         np.ones(N_ITEMS, dtype=np.float32),
         decay=0.8,
         window=20,
@@ -76,7 +97,9 @@ def write_bundle(folder: Path, *, name: str = "fake", profiles: Profiles | None 
         writer = BundleWriter(temporary)
         writer.add_arrays("items", catalog.arrays())
         writer.add_arrays("users", users.arrays())
-        writer.add_arrays("graph", ItemGraph(popularity / popularity.sum(), {"follows": follows}).arrays())
+        channels = {"follows": follows, "text.catalogue.sparse": alike}
+        writer.add_arrays("graph", ItemGraph(popularity / popularity.sum(), channels).arrays())
+        writer.add_arrays(TEXTS, texts_of([f"{COLOURS[n % 5]} toy" for n in range(N_ITEMS)]).arrays())
         if profiles is not None:
             writer.add_arrays(GROUP, profiles.arrays())
         writer.finish(Description(**description))

@@ -7,11 +7,12 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from rdrec_core.errors import RDRecError
 from rdrec_core.ranked import NOTHING, Ranking
-from rdrec_core.types import RankRequest, ScoreRequest, Task, TextRequest
+from rdrec_core.types import RankRequest, ScoreRequest, Task, TextRequest, Wish
 from service.answers.answer_cache import AnswerCache, SharedCache
 from service.answers.histories import LiveHistories, ResolvedHistory
 from service.answers.item_names import ItemNames
@@ -31,6 +32,7 @@ from service.wire.schemas import (
     RecommendedItem,
     SequentialRequest,
     Signals,
+    SimilarRequest,
     TopNRequest,
 )
 from service.wire.work import EngineDownError, Kind
@@ -93,11 +95,11 @@ class Recommender:
         if request.exclude_seen:
             exclude = tuple(dict.fromkeys((*exclude, *history.items)))
         width = request.beam_width or DEFAULT_BEAM_WIDTH
-        asked = RankRequest(user, history.items, request.n_items, exclude, include, width)
+        asked = RankRequest(user, history.items, request.n_items, exclude, include, width, wish=_wish(request))
         found_by: FoundBy = "popularity"
         if include == ():  # none of the items that may be answered is known
             ranking, found_by = NOTHING, arm.strategy
-        elif (at_once := arm.ranker.at_once(asked)) is not None:
+        elif (at_once := await _at_once(arm, asked)) is not None:
             ranking = at_once
         else:
             found_by = arm.strategy
@@ -116,20 +118,31 @@ class Recommender:
         history = await self._histories.resolve(arm, request.user_id, user, own, context)
         user = history.user
         found_by: FoundBy = "popularity"
-        at_once = RankRequest(user, history.items, request.n_items, include=given)
-        ranking = NOTHING if given == () else arm.ranker.at_once(at_once)  # (): no candidate is known
+        wish = _wish(request)
+        at_once = RankRequest(user, history.items, request.n_items, include=given, wish=wish)
+        ranking = NOTHING if given == () else await _at_once(arm, at_once)  # (): no candidate is known
         if ranking is None:
-            candidates = given if given is not None else _drawn(arm, history.items, request.n_items)
-            asked = ScoreRequest(user, candidates, history.items)
+            candidates = given if given is not None else await _drawn(arm, history.items, request.n_items, wish)
+            asked = ScoreRequest(user, candidates, history.items, wish=wish)
             work = ScoreWork(asked, request.n_items, request.fusion)
             found_by = "candidates"
             try:
                 ranking = await self._ask(arm, Kind.SCORE, len(candidates), work, context) if candidates else NOTHING
             except EngineDownError:
-                alone = RankRequest(user, history.items, request.n_items, include=candidates)
+                alone = replace(at_once, include=candidates)
                 ranking, found_by = arm.ranker.without_model(alone, Task.TOPN), "graph"
                 history = replace(history, degraded=True)
         return _ranking_answer(arm, ranking, found_by, history, names, context)
+
+    async def similar(self, request: SimilarRequest, context: RequestContext) -> RankingAnswer:
+        """What is like these items. Raises InputError naming the field."""
+        with self._host.lease(None, request.arm) as arm:
+            names = ItemNames(arm, strict=request.strict)
+            items = names.distinct(request.item_ids, "item_ids") or ()
+            include = names.distinct(request.include, "include")
+            exclude = names.distinct(request.exclude, "exclude") or ()
+            ranking = arm.ranker.similar(items, request.n_items, exclude=exclude, include=include)
+            return _ranking_answer(arm, ranking, "similar", ResolvedHistory(items, "request"), names, context)
 
     async def explain(self, request: ExplainRequest, context: RequestContext) -> ExplainAnswer:
         """Why this item for this user. Raises InputError, and what `Batcher.submit` raises."""
@@ -230,10 +243,26 @@ class Recommender:
             self._metrics.shadow_overlap.observe(sum(i.item_id in named for i in answer.items) / len(answer.items))
 
 
-def _drawn(arm: Arm, history: tuple[int, ...], n_items: int) -> tuple[int, ...]:
+def _wish(request: SequentialRequest | TopNRequest) -> Wish | None:
+    """The words of a request; None where it asks for the model alone, which reads none."""
+    if request.prefer is None or not request.prefer.strip() or not request.fusion:
+        return None
+    return Wish(request.prefer, request.prefer_weight)
+
+
+async def _at_once(arm: Arm, asked: RankRequest) -> Ranking | None:
+    """`Ranker.at_once`, off the event loop where words must be looked up."""
+    if asked.wish is None:
+        return arm.ranker.at_once(asked)
+    return await asyncio.to_thread(arm.ranker.at_once, asked)
+
+
+async def _drawn(arm: Arm, history: tuple[int, ...], n_items: int, wish: Wish | None) -> tuple[int, ...]:
     """Candidates for a request without any: the graph's best that the user does not have yet."""
     width = max(n_items, arm.bundle.manifest.candidate_width)
-    return tuple(arm.ranker.candidates(history, width, exclude=history).tolist())
+    draw = partial(arm.ranker.candidates, history, width, exclude=history, wish=wish)
+    found = draw() if wish is None else await asyncio.to_thread(draw)
+    return tuple(found.tolist())
 
 
 def _note(arm: Arm, history: ResolvedHistory, context: RequestContext) -> None:
@@ -250,6 +279,8 @@ def _ranking_answer(
     context: RequestContext,
 ) -> RankingAnswer:
     _note(arm, history, context)
+    if ranking.steered and found_by == "popularity":
+        found_by = "words"
     columns = zip(
         ranking.item_indices.tolist(),
         ranking.scores.tolist(),
@@ -275,6 +306,7 @@ def _ranking_answer(
         ],
         score_mode=arm.score_mode,
         strategy=found_by,
+        steered=ranking.steered,
     )
 
 

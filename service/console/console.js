@@ -114,13 +114,15 @@ function question() {
   const body = { user_id: state.user, n_items: Number($("n-items").value) };
   const candidates = $("candidates").value.split(/[\s,]+/).filter(Boolean);
   if (kind === "topn" && candidates.length) body.candidates = candidates;
+  const prefer = $("prefer").value.trim();
+  if (prefer) body.prefer = prefer;
   return { path: `/recommend/${kind}`, body };
 }
 
 // What is asked of the service: once, or twice side by side.
 function variants() {
   switch ($("compare").value) {
-    case "fusion": return [{ heading: "Model and item graph", fusion: true }, { heading: "Model alone", fusion: false }];
+    case "fusion": return [{ heading: "All signals", fusion: true }, { heading: "Model alone", fusion: false }];
     case "arms": return Object.keys(state.model.arms).map((arm) => ({ heading: `Arm ${arm}`, arm }));
     default: return [{ heading: null }];
   }
@@ -136,45 +138,87 @@ async function ask() {
   const named = answers.map((answer) => new Set(answer.items.map((item) => item.item_id)));
   const common = new Set([...named[0]].filter((id) => named.every((ids) => ids.has(id))));
   $("results").replaceChildren(...answers.map((answer, i) => listPanel(asked[i], answer, common)));
-  say(`${answers[0].items.length} items in ${elapsed} ms${answers.length > 1 ? `, ${common.size} of them in both lists` : ""}`);
+  say(`${answers[0].items.length} items in ${elapsed} ms${answers.length > 1 ? `, ${common.size} of them in both lists` : ""}`
+    + (body.prefer ? wishTold(answers) : ""));
 }
+
+function wishTold(answers) {
+  return answers.some((answer) => answer.steered) ? `. Moved by: ${$("prefer").value.trim()}`
+    : ". No item's text holds these words: the list is as without them";
+}
+
+// How the items were found, for people.
+const FOUND_BY = { beam: "found by the model's search", exact: "every item was scored", candidates: "the best of the candidates",
+  popularity: "nothing is known of this user: what most people buy", words: "found by the words that were typed",
+  graph: "the model is away: by purchases and words alone" };
+const SIGNALS = [["model", "Model", ""], ["graph", "Purchases", "graph"], ["text", "Words", "text"]];
 
 function listPanel({ heading, arm }, answer, common) {
   const title = arm ? `${heading}: ${answer.model_version}, ${answer.score_mode}`
     : heading ?? (answer.strategy === "popularity" ? "Popular items" : "Recommended");
-  const tags = [answer.strategy, `history: ${answer.history_source}`, ...(arm ? [] : [answer.score_mode, answer.model_version])];
+  const tags = [FOUND_BY[answer.strategy] ?? answer.strategy, `history: ${answer.history_source}`,
+    ...(arm ? [] : [answer.score_mode, answer.model_version])];
   return element("section", { class: "panel", "aria-label": title },
     element("div", { class: "spread" }, element("h2", {}, title),
+      answer.steered ? element("span", { class: "tag" }, "with your words") : null,
       answer.degraded ? element("span", { class: "tag bad" }, "degraded") : null),
     element("p", { class: "muted" }, tags.join(" · ")),
     element("ol", { class: "list" }, ...answer.items.map((item) => row(item, answer.items, common, arm))));
 }
 
 function row(item, items, common, arm) {
+  const name = item.title ?? item.item_id;
+  const button = (label, spoken, action) => element("button", { type: "button", "aria-expanded": "false", "aria-label": spoken,
+    onclick: (event) => attempt(() => action(item, place, event.currentTarget, arm)) }, label);
   const place = element("li", {},
     element("span", { class: "rank", "aria-label": `rank ${item.rank}` }, String(item.rank)),
-    element("span", {}, element("span", { class: "title" }, item.title ?? item.item_id), " ",
+    element("span", {}, element("span", { class: "title" }, name), " ",
       item.title ? element("span", { class: "muted" }, item.item_id) : null, " ",
       common.has(item.item_id) ? null : element("span", { class: "tag only" }, "only here")),
-    element("button", { type: "button", "aria-expanded": "false", "aria-label": `why ${item.title ?? item.item_id}`,
-      onclick: (event) => attempt(() => why(item, place, event.currentTarget, arm)) }, "why"),
-    element("div", { class: "bars" },
-      ...bar("model", item.signals.model, items.map((each) => each.signals.model), ""),
-      ...bar("graph", item.signals.graph, items.map((each) => each.signals.graph), "graph")));
+    element("span", { class: "actions" }, chance(item), button("why", `why ${name}`, why), button("similar", `similar to ${name}`, similar)),
+    bars(item, items));
   return place;
+}
+
+function chance(item) {
+  const percent = 100 * item.score;
+  return element("span", { class: "chance muted", title: `score ${item.score.toPrecision(3)}` },
+    percent >= 1 ? `${Math.round(percent)} %` : "< 1 %");
+}
+
+// The signals that any item of the list has.
+function bars(item, items) {
+  return element("div", { class: "bars" }, ...SIGNALS
+    .filter(([name]) => items.some((each) => typeof each.signals[name] === "number"))
+    .flatMap(([name, label, kind]) => bar(label, item.signals[name], items.map((each) => each.signals[name]), kind)));
 }
 
 // A bar spans the list's own range: the best of the list is full, the worst keeps a visible stub.
 function bar(label, value, all, kind) {
-  const known = all.filter((each) => each !== null);
-  if (value === null || value === undefined) return [element("span", {}, label), element("span", {}), element("output", {}, "–")];
+  const known = all.filter((each) => typeof each === "number");
+  const says = typeof value === "number" ? `${label}: ${value.toFixed(3)}` : `${label}: says nothing`;
+  const fill = element("i");
   const low = Math.min(...known);
   const span = Math.max(...known) - low;
-  const fill = element("i");
-  fill.style.width = `${span > 0 ? 8 + (92 * (value - low)) / span : 100}%`;
-  return [element("span", {}, label),
-    element("span", { class: `bar ${kind}`, role: "img", "aria-label": `${label} ${value.toFixed(3)}` }, fill),
-    element("output", {}, value.toFixed(3))];
+  fill.style.width = typeof value !== "number" ? "0" : `${span > 0 ? 8 + (92 * (value - low)) / span : 100}%`;
+  return [element("span", {}, label), element("span", { class: `bar ${kind}`, role: "img", "aria-label": says, title: says }, fill)];
+}
+
+async function similar(item, place, button, arm) {
+  const open = place.querySelector(".near");
+  if (open) {
+    open.remove();
+    button.setAttribute("aria-expanded", "false");
+    return;
+  }
+  const answer = await call("POST", "/recommend/similar", { item_ids: [item.item_id], n_items: 5, arm });
+  const rows = answer.items.map((each) => element("li", {},
+    element("span", { class: "rank" }, String(each.rank)),
+    element("span", {}, each.title ?? each.item_id), chance(each), bars(each, answer.items)));
+  place.append(element("div", { class: "near" },
+    element("h3", {}, rows.length ? "Similar items" : "Neither purchases nor words name anything like it."),
+    element("ol", { class: "list" }, ...rows)));
+  button.setAttribute("aria-expanded", "true");
 }
 
 async function why(item, place, button, arm) {

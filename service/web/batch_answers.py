@@ -16,6 +16,7 @@ from service.wire.schemas import (
     ExplainAnswer,
     RankingAnswer,
     SequentialPart,
+    SimilarPart,
     TopNPart,
 )
 from service.wire.work import DeadlineError
@@ -54,5 +55,7 @@ async def _answer(recommender: Recommender, part: BatchPart, context: RequestCon
             return await recommender.sequential(part, context)
         case TopNPart():
             return await recommender.topn(part, context)
+        case SimilarPart():
+            return await recommender.similar(part, context)
         case _:
             return await recommender.explain(part, context)

@@ -38,6 +38,7 @@ from service.wire.schemas import (
     ModelAnswer,
     RankingAnswer,
     SequentialRequest,
+    SimilarRequest,
     SwapAnswer,
     TopNRequest,
     UsersAnswer,
@@ -181,6 +182,15 @@ async def recommend_topn(request: Request, body: Annotated[TopNRequest, Body()])
     return _json(await parts.recommender.topn(body, context_of(request)))
 
 
+@ask.post("/recommend/similar", response_model=RankingAnswer, responses=problems(body=True))
+async def recommend_similar(request: Request, body: Annotated[SimilarRequest, Body()]) -> Response:
+    """What is like these items, by who bought them together and by what is written about them?
+
+    No user is needed and no model is asked. Fewer items come back where fewer are like these at all.
+    """
+    return _json(await parts_of(request).recommender.similar(body, context_of(request)))
+
+
 @ask.post("/explain", response_model=ExplainAnswer, responses=problems(body=True, engine=True))
 async def explain(request: Request, body: Annotated[ExplainRequest, Body()]) -> Response:
     """Why this item for this user?
@@ -194,7 +204,10 @@ async def explain(request: Request, body: Annotated[ExplainRequest, Body()]) -> 
 
 @ask.post("/recommend/batch", response_model=BatchAnswer, responses=problems(body=True, engine=True))
 async def recommend_batch(request: Request, body: Annotated[BatchRequest, Body()]) -> Response:
-    """Up to 256 requests at once, each with its own answer or problem; `kind` is `sequential`, `topn` or `explain`."""
+    """Up to 256 requests at once, each with its own answer or problem.
+
+    `kind` is `sequential`, `topn`, `similar` or `explain`.
+    """
     parts = parts_of(request)
     await guard_of(request).charge(request, len(body.requests) - 1)
     at_once = 2 * parts.settings.batch_size

@@ -134,7 +134,7 @@ def field_name(location: tuple[int | str, ...]) -> str:
     for part in location[1:]:
         if isinstance(part, int):
             name += f"[{part}]"
-        elif part not in {"sequential", "topn", "explain"} and not part.startswith(
+        elif part not in {"sequential", "topn", "similar", "explain"} and not part.startswith(
             ("list[", "function-", "constrained-")
         ):
             name += f".{part}" if name else part

@@ -23,6 +23,9 @@ MAX_HISTORY_SENT = 1000
 MAX_CANDIDATES = 1000
 MAX_BATCH = 256
 MAX_INTERACTIONS = 1000
+MAX_PREFER = 500
+MAX_PREFER_WEIGHT = 100.0
+MAX_SIMILAR_TO = 100
 LATEST_S = 1e11
 
 
@@ -65,7 +68,26 @@ IGNORED = "Items of the request that the model does not know; they were left out
 DEGRADED = (
     "True when the history store was away, so that an older history was used, or the engine, so that no model was."
 )
-FoundBy = Strategy | Literal["popularity", "candidates", "graph"]
+FoundBy = Strategy | Literal["popularity", "candidates", "words", "similar", "graph"]
+Prefer = Annotated[
+    Annotated[StrictStr, StringConstraints(max_length=MAX_PREFER)] | None,
+    Field(
+        description="What is wanted, in words: items whose texts hold them come further up, and those that nothing "
+        "else names may enter the list. Words that no item's text holds change nothing (`steered` false)."
+    ),
+]
+PreferWeight = Annotated[
+    Annotated[float, Field(ge=0, le=MAX_PREFER_WEIGHT, allow_inf_nan=False, strict=True)] | None,
+    Field(description="How loud the words are; 1 is as loud as all that the history says. As fitted unless given."),
+]
+Include = Annotated[
+    Annotated[list[ItemId], Field(min_length=1, max_length=MAX_CANDIDATES)] | None,
+    Field(description="Only these items may be answered."),
+]
+Exclude = Annotated[
+    Annotated[list[ItemId], Field(max_length=MAX_CANDIDATES)] | None,
+    Field(description="These items may not be answered."),
+]
 HistorySource = Literal["request", "redis", "memory", "bundle", "none"]
 
 
@@ -88,12 +110,10 @@ class SequentialRequest(RequestBody):
     )
     n_items: UpTo100 = 10
     exclude_seen: StrictBool = Field(default=True, description="Leave out the items of the history.")
-    include: Annotated[list[ItemId], Field(min_length=1, max_length=MAX_CANDIDATES)] | None = Field(
-        default=None, description="Only these items may be answered."
-    )
-    exclude: Annotated[list[ItemId], Field(max_length=MAX_CANDIDATES)] | None = Field(
-        default=None, description="These items may not be answered."
-    )
+    include: Include = None
+    exclude: Exclude = None
+    prefer: Prefer = None
+    prefer_weight: PreferWeight = None
     beam_width: UpTo100 | None = Field(
         default=None, description="Beams of the search (strategy `beam`); 20 unless given."
     )
@@ -118,7 +138,22 @@ class TopNRequest(RequestBody):
         description="Drawn by co-purchase and popularity where not given, without the items of the history.",
     )
     n_items: UpTo100 = 10
+    prefer: Prefer = None
+    prefer_weight: PreferWeight = None
     fusion: StrictBool = Field(default=True, description="False ranks by the model alone.")
+    strict: Strict = False
+    arm: ArmChoice = None
+
+
+class SimilarRequest(RequestBody):
+    """What is like these items? Nobody needs to ask."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"item_ids": ["i0042"], "n_items": 5}]})
+
+    item_ids: Annotated[list[ItemId], Field(min_length=1, max_length=MAX_SIMILAR_TO)]
+    n_items: UpTo100 = 10
+    include: Include = None
+    exclude: Exclude = None
     strict: Strict = False
     arm: ArmChoice = None
 
@@ -145,13 +180,19 @@ class TopNPart(TopNRequest):
     kind: Literal["topn"]
 
 
+class SimilarPart(SimilarRequest):
+    """A request for similar items in a batch."""
+
+    kind: Literal["similar"]
+
+
 class ExplainPart(ExplainRequest):
     """An explanation in a batch."""
 
     kind: Literal["explain"]
 
 
-BatchPart = Annotated[SequentialPart | TopNPart | ExplainPart, Field(discriminator="kind")]
+BatchPart = Annotated[SequentialPart | TopNPart | SimilarPart | ExplainPart, Field(discriminator="kind")]
 
 
 class BatchRequest(RequestBody):
@@ -249,6 +290,7 @@ class RankingAnswer:
     items: list[RecommendedItem]
     score_mode: ScoreMode
     strategy: Annotated[FoundBy, Field(description="How the items were found; `popularity` if nothing is known.")]
+    steered: Annotated[bool, Field(description="True where the words of `prefer` had a say.")]
 
 
 class Provenance(Answer):

@@ -27,7 +27,12 @@ ARMS = {"a": "trie", "b": "full"}
 FUSION = {
     f"{task}.{name}": value
     for task in ("sequential", "topn")
-    for name, value in {"graph": 0.5, "popularity": 0.1, "channel.follows": 0.9}.items()
+    for name, value in {
+        "graph": 0.5,
+        "popularity": 0.1,
+        "channel.follows": 0.9,
+        "channel.text.catalogue.sparse": 0.5,
+    }.items()
 }
 
 
@@ -84,7 +89,7 @@ def titles(page: Page, panel: int = 0) -> list[str]:
     return page.locator("#results section").nth(panel).locator(".title").all_inner_texts()
 
 
-def test_a_user_is_opened_by_keyboard_and_shown_as_cards_with_both_signals(page: Page) -> None:
+def test_a_user_is_opened_by_keyboard_and_shown_as_cards_with_three_signals(page: Page) -> None:
     page.locator("#user").focus()
     page.keyboard.press("Control+A")
     page.keyboard.type("u0003")
@@ -92,7 +97,11 @@ def test_a_user_is_opened_by_keyboard_and_shown_as_cards_with_both_signals(page:
     expect(page.locator("#history-source")).to_have_text("5 items, from bundle")
     expect(page.locator("#history .card").first).to_contain_text("Toy 7")
     assert titles(page)[0] == "Toy 8"
-    assert page.locator("#results .bar").count() == 16
+    assert page.locator("#results .bar").count() == 24
+    assert page.locator("#results .bar.text[title='Words: says nothing']").count() == 3  # not alike to items 3 to 7
+    chances = [int(text.replace("< 1", "0").split()[0]) for text in page.locator("#results .chance").all_inner_texts()]
+    assert chances == sorted(chances, reverse=True)
+    assert chances[0] > chances[-1]
 
 
 def test_adding_an_interaction_changes_the_list(page: Page) -> None:
@@ -108,12 +117,38 @@ def test_adding_an_interaction_changes_the_list(page: Page) -> None:
 
 
 def test_why_opens_and_closes_the_explanation(page: Page) -> None:
-    button = page.locator("#results li").first.get_by_role("button")
+    button = page.locator("#results li").first.get_by_role("button", name="why")
     button.click()
     opened = page.locator("#results li").first.locator(".why")
     expect(opened).to_contain_text("explanation of user 0 and item 5")
     expect(opened).to_contain_text("What the user prefers")
     expect(opened).to_contain_text("Toy 4")
+    expect(button).to_have_attribute("aria-expanded", "true")
+    button.click()
+    expect(opened).to_have_count(0)
+
+
+def test_words_move_the_list_and_unknown_ones_are_told(page: Page) -> None:
+    before = titles(page)
+    page.locator("#prefer").fill("something GREEN, please")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator("#message")).to_contain_text("Moved by: something GREEN, please")
+    expect(page.locator("#results .tag").first).to_have_text("with your words")
+    assert titles(page) != before
+    page.locator("#prefer").fill("mauve")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator("#message")).to_contain_text("No item's text holds these words")
+    assert titles(page) == before
+
+
+def test_similar_items_open_and_close_below_an_item(page: Page) -> None:
+    place = page.locator("#results .list > li").first
+    button = place.get_by_role("button", name="similar")
+    button.click()
+    opened = place.locator(".near")
+    expect(opened.get_by_role("listitem")).to_have_count(2)  # user 0: item 5, which item 6 follows; 10 is of its colour
+    expect(opened).to_contain_text("Toy 6")
+    expect(opened).to_contain_text("i0010")
     expect(button).to_have_attribute("aria-expanded", "true")
     button.click()
     expect(opened).to_have_count(0)
@@ -149,7 +184,7 @@ def test_the_arms_side_by_side_mark_what_one_of_them_alone_names(page: Page) -> 
         marked = arm.get_by_role("listitem").filter(has_text="only here").locator(".title").all_inner_texts()
         assert set(marked) == named - both
 
-    why = arms[1].get_by_role("listitem").first.get_by_role("button")
+    why = arms[1].get_by_role("listitem").first.get_by_role("button", name="why")
     with page.expect_request("**/explain") as asked:
         why.focus()
         page.keyboard.press("Enter")
@@ -158,7 +193,7 @@ def test_the_arms_side_by_side_mark_what_one_of_them_alone_names(page: Page) -> 
 
 
 def test_one_arm_is_not_offered_for_comparison(page: Page) -> None:
-    expect(page.locator("#compare option")).to_have_text(["nothing", "item graph on and off", "arm a and arm b"])
+    expect(page.locator("#compare option")).to_have_text(["nothing", "all signals, model alone", "arm a and arm b"])
 
     def without_second(route: Route) -> None:
         model = route.fetch().json()
@@ -168,16 +203,16 @@ def test_one_arm_is_not_offered_for_comparison(page: Page) -> None:
     page.route("**/v1/model", without_second)
     page.reload()
     expect(page.locator("#results .title")).to_have_count(8)
-    expect(page.locator("#compare option")).to_have_text(["nothing", "item graph on and off"])
+    expect(page.locator("#compare option")).to_have_text(["nothing", "all signals, model alone"])
 
 
 def test_a_problem_is_told_in_words(browser: Browser, address: str) -> None:
     page = browser.new_page()
     page.goto(f"{address}/")
     expect(page.locator("#results .title")).to_have_count(8)
-    page.locator("#add-item").fill("nothing of ours")
-    page.get_by_role("button", name="Add").click()
-    expect(page.locator("#message")).to_contain_text("is not in the catalogue")
+    page.locator("#n-items").evaluate("field => { field.form.noValidate = true; field.value = 101 }")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator("#message")).to_contain_text("n_items: Input should be less than or equal to 100")
     page.close()
 
 
@@ -200,8 +235,10 @@ def test_axe_finds_nothing(page: Page, scheme: str, view: str, tmp_path: Path) -
         page.locator("#compare").select_option("arms")
         expect(page.locator("#results .only")).not_to_have_count(0)
     if view != "status":
-        page.locator("#results li").first.get_by_role("button").click()
+        page.locator("#results li").first.get_by_role("button", name="why").click()
         expect(page.locator(".why")).to_have_count(1)
+        page.locator("#results li").first.get_by_role("button", name="similar").click()
+        expect(page.locator(".near")).to_have_count(1)
     page.screenshot(path=str(tmp_path / f"{view}-{scheme}.png"), full_page=True)
     found = Axe().run(page).response["violations"]
     assert [(v["id"], [n["html"] for n in v["nodes"]]) for v in found] == []

@@ -48,8 +48,8 @@ def problem(response: Any) -> tuple[int, str, str | None]:
 
 
 def test_sequential_of_a_known_user_reads_the_bundle(client: TestClient) -> None:
-    answer = client.post("/recommend/sequential", json={"user_id": user_id(3), "n_items": 3}).json()
-    assert ids(answer) == ["i0008", "i0009", "i0010"]  # after the last item, 7, the next ones
+    answer = client.post("/recommend/sequential", json={"user_id": user_id(3), "n_items": 6}).json()
+    assert ids(answer) == [item_id(n) for n in range(8, 14)]  # after the last item, 7, the next ones
     assert answer["history_source"] == "bundle"
     assert answer["degraded"] is False
     assert answer["score_mode"] == "trie"
@@ -57,9 +57,12 @@ def test_sequential_of_a_known_user_reads_the_bundle(client: TestClient) -> None
     first = answer["items"][0]
     assert (first["rank"], first["title"]) == (1, "Toy 8")
     considered = [math.exp(-0.5 - n / 4) for n in range(20)]  # the whole beam
-    assert [item["score"] for item in answer["items"]] == pytest.approx([s / sum(considered) for s in considered[:3]])
+    assert [item["score"] for item in answer["items"]] == pytest.approx([s / sum(considered) for s in considered[:6]])
     assert first["signals"]["model"] == -0.5
-    assert first["signals"]["text"] is None
+    texts = [item["signals"]["text"] for item in answer["items"]]
+    assert texts[:5] == sorted(texts[:5])  # alike to the items 3 to 7, of which the last counts most
+    assert texts[5] is None
+    assert answer["steered"] is False
     assert first["signals"]["graph"] > answer["items"][1]["signals"]["graph"]
 
 
@@ -92,6 +95,70 @@ def test_filters_hold_for_popular_items_too(client: TestClient) -> None:
     assert ids(client.post("/recommend/sequential", json=body).json()) == ["i0002", "i0009"]
 
 
+def test_words_move_the_list_and_what_they_reach_enters_it(client: TestClient) -> None:
+    body = {"user_id": user_id(3), "n_items": 5, "exclude": ["i0001"]}
+    plain = client.post("/recommend/sequential", json=body).json()
+    red = client.post("/recommend/sequential", json={**body, "prefer": "a RED one", "prefer_weight": 100}).json()
+    assert red["steered"] is True
+    assert {"i0011", "i0016", "i0021"} <= set(ids(red)), "the red ones nearest above item 7"
+    assert not {"i0001", "i0006"} & set(ids(red)), "excluded, and seen"
+    assert red["items"][0]["signals"]["text"] > 0
+    assert ids(red) != ids(plain)
+    for unchanged in ({"prefer": ""}, {"prefer": "mauve"}, {"prefer": "red", "prefer_weight": 0}):
+        answer = client.post("/recommend/sequential", json={**body, **unchanged}).json()
+        assert (answer["items"], answer["steered"]) == (plain["items"], False)
+    alone = client.post("/recommend/sequential", json={**body, "prefer": "red", "fusion": False}).json()
+    assert (ids(alone), alone["steered"]) == (ids(plain), False)
+
+
+def test_words_steer_topn_and_strangers(client: TestClient) -> None:
+    body = {"user_id": user_id(3), "candidates": ["i0009", "i0010", "i0036"], "n_items": 3}
+    plain = client.post("/recommend/topn", json=body).json()
+    assert ids(plain) == ["i0009", "i0010", "i0036"]
+    steered = client.post("/recommend/topn", json={**body, "prefer": "red", "prefer_weight": 1e2}).json()
+    score = {answer["item_id"]: answer["score"] for answer in steered["items"]}
+    assert score["i0036"] > 0.001 > plain["items"][2]["score"]
+    drawn = {"user_id": user_id(3), "prefer": "green", "prefer_weight": 100, "n_items": 10}
+    green = {item_id(n) for n in range(2, N_ITEMS, 5)}
+    assert green - {"i0007"} <= set(ids(client.post("/recommend/topn", json=drawn).json())), "drawn by the words"
+    stranger = client.post("/recommend/sequential", json={"prefer": "white", "n_items": 3}).json()
+    assert (ids(stranger), stranger["strategy"]) == (["i0004", "i0009", "i0014"], "words")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"prefer": "x" * 501}, "prefer"),
+        ({"prefer_weight": -1}, "prefer_weight"),
+        ({"prefer_weight": True}, "prefer_weight"),
+    ],
+)
+def test_wrong_words_are_named(client: TestClient, wrong: dict[str, Any], field: str) -> None:
+    assert problem(client.post("/recommend/sequential", json=wrong)) == (422, "invalid-request", field)
+    assert problem(client.post("/recommend/topn", json=wrong)) == (422, "invalid-request", field)
+
+
+def test_similar_items_need_nobody(client: TestClient) -> None:
+    answer = client.post("/recommend/similar", json={"item_ids": ["i0010"], "n_items": 9}).json()
+    assert ids(answer) == ["i0011", "i0015"]  # what follows, and what is alike in colour: there is no more
+    assert (answer["strategy"], answer["history_source"]) == ("similar", "request")
+    follows, alike = (item["signals"] for item in answer["items"])
+    assert (follows["text"], alike["graph"], follows["model"]) == (None, None, None)
+    assert sum(item["score"] for item in answer["items"]) == pytest.approx(1.0)
+    two = {"item_ids": ["i0010", "i0014"], "exclude": ["i0011"]}
+    assert ids(client.post("/recommend/similar", json=two).json()) == ["i0015", "i0019"]
+    only = {"item_ids": ["i0010"], "include": ["i0015", "i0030"]}
+    assert ids(client.post("/recommend/similar", json=only).json()) == ["i0015"]
+
+
+def test_similar_to_what_nobody_knows_is_told(client: TestClient) -> None:
+    answer = client.post("/recommend/similar", json={"item_ids": ["nope"]}).json()
+    assert (answer["items"], answer["ignored_items"]) == ([], ["nope"])
+    strict = client.post("/recommend/similar", json={"item_ids": ["i0001", "nope"], "strict": True})
+    assert problem(strict) == (404, "unknown-item", "item_ids[1]")
+    assert problem(client.post("/recommend/similar", json={"item_ids": []})) == (422, "invalid-request", "item_ids")
+
+
 def test_topn_ranks_given_candidates_in_chunks_of_the_trained_width(bundle: Path) -> None:
     engine = FakeEngine()
     with TestClient(create_app(fake_settings(bundle), open_engine=lambda b, s: engine)) as client:
@@ -122,7 +189,8 @@ def test_explain_gives_texts_and_the_items_that_speak_for_it(client: TestClient)
     assert answer["explanation"] == "explanation of user 3 and item 8"
     assert answer["user_preference"] == "user_preference of user 3 and item None"
     assert answer["item_attributes"] == "item_attributes of user None and item 8"
-    assert answer["evidence"] == [{"item_id": "i0007", "title": "Toy 7", "share": 1.0}]
+    assert [e["item_id"] for e in answer["evidence"]] == ["i0007", "i0003"]  # what it follows, and what it is alike to
+    assert sum(e["share"] for e in answer["evidence"]) == pytest.approx(1.0)
 
 
 def test_explain_to_a_stranger_still_gives_attributes_and_evidence(client: TestClient) -> None:
@@ -192,9 +260,11 @@ def test_a_batch_answers_each_part_or_says_why_not(client: TestClient) -> None:
         {"kind": "sequential", "user_id": user_id(3), "n_items": 1},
         {"kind": "topn", "user_id": user_id(3), "candidates": ["nope"], "strict": True},
         {"kind": "explain", "user_id": user_id(3), "item_id": "i0008"},
+        {"kind": "similar", "item_ids": ["i0010"], "n_items": 1},
     ]
     results = client.post("/recommend/batch", json={"requests": parts}).json()["results"]
-    assert [r["status"] for r in results] == [200, 404, 200]
+    assert [r["status"] for r in results] == [200, 404, 200, 200]
+    assert ids(results[3]["answer"]) == ["i0011"]
     assert ids(results[0]["answer"]) == ["i0008"]
     assert results[1]["answer"] is None
     assert results[1]["problem"]["field"] == "candidates[0]"

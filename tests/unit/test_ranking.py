@@ -10,7 +10,7 @@ import pytest
 from rdrec_core.errors import BundleError
 from rdrec_core.item_graph import ItemGraph, Mix
 from rdrec_core.ranking import Evidence, FusionWeights, Ranker, TaskWeights
-from rdrec_core.types import RankedItems, RankRequest, ScoreMode, ScoreRequest, Task
+from rdrec_core.types import RankedItems, RankRequest, ScoreMode, ScoreRequest, Task, Wish
 from tests.unit.test_item_graph import TEXT, World
 
 WEIGHTS = FusionWeights(
@@ -65,12 +65,29 @@ class TableEngine:
 
 
 UNAVAILABLE = {6, 11}
+AFFINITY = {2: 0.4, 6: 1.0, 13: 0.9, 17: 1.0}
+
+
+class OneWord:
+    """Knows the word "blue", which items hold more or less."""
+
+    def affinity(self, text: str) -> np.ndarray | None:
+        row = np.zeros(25, dtype=np.float32)
+        row[list(AFFINITY)] = list(AFFINITY.values())
+        return row if "blue" in text else None
 
 
 def ranker(world: World, engine: TableEngine, weights: FusionWeights | None = WEIGHTS, **options: int) -> Ranker:
     available = np.ones(world.n, dtype=bool)
     available[list(UNAVAILABLE)] = False
-    return Ranker(engine, world.graph, weights, available=available, **options)  # type: ignore[arg-type]
+    return Ranker(engine, world.graph, weights, texts=OneWord(), available=available, **options)  # type: ignore[arg-type]
+
+
+def steered(world: World, history: list[int], mix: Mix, weight: float) -> np.ndarray:
+    """The graph's log scores of all items when words are weighed in."""
+    words = np.zeros(world.n)
+    words[list(AFFINITY)] = np.float32(list(AFFINITY.values()))
+    return np.log(np.exp(world.log_scores(history, mix)) + weight * words)
 
 
 def requests(rng: np.random.Generator, n: int, count: int) -> list[RankRequest]:
@@ -159,6 +176,84 @@ def test_a_stranger_without_history_gets_popular_items_and_the_model_is_not_aske
     np.testing.assert_allclose(topn.scores, bought / bought.sum(), rtol=1e-3)
 
 
+@pytest.mark.parametrize("weight", [None, 0.3, 50.0])
+def test_words_are_one_more_channel_and_what_they_reach_enters_the_list(weight: float | None) -> None:
+    world, engine = World(1), TableEngine(25, 1)
+    row = engine.row(Task.SEQUENTIAL, 1, (3, 8))
+    row[list(AFFINITY)] = -np.inf
+    row[list(AFFINITY)] = np.sort(row)[-5] - 0.1  # the search finds none of them by itself
+    request = RankRequest(1, (3, 8), n_items=5, exclude=(2,), beam_width=5, wish=Wish("blue", weight))
+    answer, plain = ranker(world, engine, graph_candidates=2).recommend([request, replace(request, wish=None)])
+    loud = WEIGHTS.words if weight is None else weight
+    graph = steered(world, [3, 8], WEIGHTS.sequential.mix, loud)
+    final = engine.row(Task.SEQUENTIAL, 1, (3, 8)) + 0.7 * graph
+    assert answer.steered
+    assert {13, 17} <= set(answer.item_indices.tolist()), "reached by the words alone"
+    assert not {13, 17} & set(plain.item_indices.tolist()), "the case must need the words"
+    assert not {2, 6} & set(answer.item_indices.tolist()), "excluded, and not available"
+    np.testing.assert_allclose(answer.log_scores, final[answer.item_indices], rtol=1e-5)
+    texts = world.texts([3, 8], WEIGHTS.sequential.mix)[17] + loud
+    assert np.exp(answer.text_scores[answer.item_indices == 17]) == pytest.approx(texts, rel=1e-5)
+
+
+@pytest.mark.parametrize("wish", [None, Wish("red"), Wish("blue", 0.0)])
+def test_unknown_words_and_words_of_no_weight_change_nothing(wish: Wish | None) -> None:
+    world, engine = World(3), TableEngine(25, 3)
+    known, stranger = RankRequest(1, (3, 8), n_items=5, wish=wish), RankRequest(None, (), n_items=5, wish=wish)
+    candidates = ScoreRequest(1, (2, 5, 13), (3, 8), wish=wish)
+    for weights in (WEIGHTS, None):
+        asked = ranker(world, engine, weights)
+        found = [*asked.recommend([known, stranger]), *asked.topn([candidates])]
+        bare = [*asked.recommend([replace(known, wish=None), replace(stranger, wish=None)])]
+        bare += asked.topn([replace(candidates, wish=None)])
+        for answer, without in zip(found, bare, strict=True):
+            np.testing.assert_array_equal(answer.item_indices, without.item_indices)
+            np.testing.assert_array_equal(answer.log_scores, without.log_scores)
+            assert not answer.steered
+
+
+def test_words_steer_topn_strangers_drawn_candidates_and_bundles_without_weights() -> None:
+    world, engine = World(3), TableEngine(25, 3)
+    wish = Wish("blue", 20.0)
+    topn = ranker(world, engine).topn([ScoreRequest(1, (2, 5, 13, 20), (3, 8), wish=wish)])[0]
+    final = engine.row(Task.TOPN, 1, (3, 8)) + 1.5 * steered(world, [3, 8], WEIGHTS.topn.mix, 20.0)
+    assert topn.item_indices.tolist() == sorted((2, 5, 13, 20), key=lambda i: -final[i])
+    stranger = ranker(world, engine).recommend([RankRequest(None, (), n_items=3, wish=wish)])[0]
+    assert stranger.item_indices.tolist() == [17, 13, 2]
+    assert stranger.steered
+    shares = np.exp(steered(world, [], WEIGHTS.sequential.mix, 20.0))
+    np.testing.assert_allclose(stranger.scores, (shares / shares.sum())[stranger.item_indices], rtol=1e-5)
+    drawn = ranker(world, engine).candidates([3, 8], 4, exclude=[3, 8], wish=wish)
+    assert {17, 13, 2} <= set(drawn.tolist())
+    unfitted = ranker(world, engine, None).recommend([RankRequest(1, (3, 8), n_items=25, wish=wish)])[0]
+    final = engine.row(Task.SEQUENTIAL, 1, (3, 8)) + 0.5 * steered(world, [3, 8], world.graph.default_mix(), 20.0)
+    np.testing.assert_allclose(unfitted.log_scores, final[unfitted.item_indices], rtol=1e-5)
+    assert unfitted.steered
+    alone = ranker(world, engine).recommend([RankRequest(1, (3, 8), n_items=3, wish=wish)], fusion=[False])[0]
+    assert not alone.steered
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_similar_items_are_those_that_the_channels_name_whatever_the_order(seed: int) -> None:
+    world = World(seed)
+    asked, mix = [4, 9, 13, 20], WEIGHTS.sequential.mix
+    strength = {name: world.dense[name][asked].astype(np.float32).mean(axis=0) * w for name, w in mix.channels.items()}
+    texts = strength.pop(TEXT)
+    bought = sum(strength.values())
+    allowed = set(np.flatnonzero(bought + texts).tolist()) - set(asked) - UNAVAILABLE - {7}
+    expected = sorted(allowed, key=lambda i: (-(bought + texts)[i], i))
+    found = ranker(world, TableEngine(25, seed)).similar(asked, 50, exclude=[7])
+    assert found.item_indices.tolist() == expected
+    assert set(expected) < set(range(25)), "the seed must leave something unreached"
+    total = (bought + texts)[expected]
+    np.testing.assert_allclose(found.scores, total / total.sum(), rtol=1e-5)
+    np.testing.assert_allclose(np.nan_to_num(np.exp(found.graph_scores)), bought[expected], rtol=1e-5)
+    np.testing.assert_allclose(np.nan_to_num(np.exp(found.text_scores)), texts[expected], rtol=1e-5)
+    assert np.isnan(found.log_probs).all()
+    again = ranker(world, TableEngine(25, seed)).similar([20, 4, 13, 9, 4], 3, exclude=[7], include=expected[1:])
+    assert again.item_indices.tolist() == expected[1:4]
+
+
 def test_topn_scores_chunks_no_wider_than_trained_and_fuses_them() -> None:
     world, engine = World(5), TableEngine(25, 5)
     rng = np.random.default_rng(5)
@@ -219,6 +314,9 @@ def test_candidates_fill_up_with_popular_items() -> None:
 def test_weights_round_trip_through_the_manifest_and_wrong_ones_are_named() -> None:
     flat = WEIGHTS.to_manifest()
     assert FusionWeights.from_manifest(flat) == WEIGHTS
+    louder = replace(WEIGHTS, words=2.5)
+    assert FusionWeights.from_manifest(louder.to_manifest()) == louder
+    assert FusionWeights.from_manifest({k: v for k, v in flat.items() if k != "words.weight"}) == WEIGHTS
     with pytest.raises(BundleError, match=r"topn\.graph"):
         FusionWeights.from_manifest({k: v for k, v in flat.items() if k != "topn.graph"})
     with pytest.raises(BundleError, match="surprise"):
