@@ -16,7 +16,7 @@ from scipy.sparse import csr_array, csr_matrix, vstack
 from rdrec_core.text_vectors import Rows
 from training.signals.graph import strongest
 
-MOST_PRODUCTS = 40_000_000_000
+MOST_PRODUCTS = 150_000_000_000
 """Multiplications of a sparse comparison: what bounds its time."""
 WHOLE = 50_000
 """Up to so many dense vectors are all compared with all."""
