@@ -32,7 +32,7 @@ class TextPlaces:
         places = self.projection.project(rows)
         lengths = np.linalg.norm(places, axis=1, keepdims=True)
         unit = np.divide(places, lengths, out=np.zeros_like(places), where=lengths > 1e-6)
-        return unit * np.float32(self.projection.width**0.5)
+        return np.asarray(unit * np.float32(self.projection.width**0.5), dtype=np.float32)
 
     def of_texts(self, texts: Sequence[str]) -> Floats:
         """Places of any texts, (M, P)."""

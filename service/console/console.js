@@ -55,7 +55,7 @@ async function attempt(action) {
 const state = { user: null, model: null, justAdded: null };
 
 async function showHistory() {
-  const answer = await call("GET", `/users/${encodeURIComponent(state.user)}/history`);
+  const answer = await call("GET", `/history?user_id=${encodeURIComponent(state.user)}`);
   const cards = answer.items.slice().reverse().map((item) =>
     element("li", { class: item.item_id === state.justAdded ? "card new" : "card" },
       element("span", {}, item.title ?? item.item_id),

@@ -59,7 +59,9 @@ def test_the_guarded_operations_keep_their_contract(tmp_path: Path) -> None:
     """With keys: the check `ignored_auth` asks every operation without one, and bundles are swapped while it runs."""
     bundle = write_bundle(tmp_path / "bundles" / "first")
     keys = [{**key("root", "ops"), "scopes": ["recommend", "write", "admin"]}]
-    with service_process(bundle, tmp_path / "log", api_keys=json.dumps(keys), **PATIENT, **ARMS) as service:
+    with service_process(
+        bundle, tmp_path / "log", api_keys=json.dumps(keys), open_docs="true", **PATIENT, **ARMS
+    ) as service:
         options = (
             "-H",
             "Authorization: Bearer root",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rdrec_core.cpus import available_cpus
 from rdrec_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def prepare(
             labels=labels,
             seed=seed,
             force=force,
-            workers=workers or os.cpu_count() or 1,
+            workers=workers or available_cpus(),
         )
     except ValidationError as cause:
         first = cause.errors()[0]

@@ -7,12 +7,11 @@ vectors only.
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array, csr_matrix, vstack
 
+from rdrec_core.cpus import available_cpus
 from rdrec_core.text_vectors import Rows
 from training.signals.graph import strongest
 
@@ -40,7 +39,7 @@ def nearest_sparse(rows: Rows, n_terms: int, n: int, *, most_products: int = MOS
         return csr_array((size, size), dtype=np.float32)
     matrix.indptr = matrix.indptr.astype(np.int32)  # as the product wants them
     postings = heaviest(matrix.T.tocsr(), most_products)
-    found = sp_matmul_topn(matrix, postings, top_n=min(n + 1, size), n_threads=_threads())
+    found = sp_matmul_topn(matrix, postings, top_n=min(n + 1, size), n_threads=available_cpus())
     return _without_self(csr_array(found), n)
 
 
@@ -125,7 +124,3 @@ def _without_self(matrix: csr_array, n: int) -> csr_array:
     rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     matrix.data[matrix.indices == rows] = 0.0
     return strongest(matrix, n)
-
-
-def _threads() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
