@@ -137,7 +137,7 @@ def straightforward(
                 whole += [count if named else 0] * len(pieces)
             sources.append([*ids, 1])
             wholes.append([*whole, 0])
-            target = tokenizer.encode(parts.labels[example.targets[0][0]], add_special_tokens=False).ids
+            target = tokenizer.encode(parts.labels[example.targets[0]], add_special_tokens=False).ids
             targets.append([*target, 1])
         ids_tensor, mask = padded(sources, 0)
         whole_tensor, _ = padded(wholes, 0)
@@ -146,7 +146,8 @@ def straightforward(
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
             loss = model(*(x.to(device) for x in (ids_tensor, whole_tensor, mask, tasks, target_tensor)))
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+        if config.clip_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
         optimizer.step()
         optimizer.zero_grad()
         return len(examples)

@@ -203,6 +203,18 @@ def test_all_trains_on_what_was_held_out_as_long_as_validation_chose(
     assert "--like CHECKPOINT" in " ".join(capsys.readouterr().err.split())
 
 
+def test_gradients_are_clipped_only_where_asked(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clipped: list[float] = []
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda _, norm: clipped.append(norm))
+    train(small(epochs=1, tasks="sequential"), dataset, tmp_path / "paper")
+    assert clipped == []
+    train(small(epochs=1, tasks="sequential", clip_norm=0.5), dataset, tmp_path / "asked")
+    assert set(clipped) == {0.5}
+    assert load_config("scratch").clip_norm == 1.0
+
+
 def test_resuming_on_other_labels_is_refused(dataset: Dataset, tmp_path: Path) -> None:
     config = small(epochs=1, tasks="sequential")
     train(config, dataset, tmp_path / "out")

@@ -149,7 +149,8 @@ class TrainConfig(BaseModel):
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup: float = Field(0.0, ge=0, lt=1)
     """Share of the schedule during which the learning rate rises to its peak."""
-    clip_norm: float = Field(1.0, gt=0)
+    clip_norm: float | None = Field(None, gt=0)
+    """Gradients longer than this are cut to it; None leaves them."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 autocast on CUDA, fp32 elsewhere."""
     validation_limit: int | None = Field(None, ge=1)

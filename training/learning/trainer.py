@@ -246,7 +246,8 @@ class Trainer:
             parameters["lr"] = config.learning_rate * factor
         loss = self._loss(batch)
         (loss * group.count).backward()  # data-parallel gradients are averaged; ours are shares of one mean
-        nn.utils.clip_grad_norm_(self._model.parameters(), config.clip_norm)
+        if config.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self._model.parameters(), config.clip_norm)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         task = examples[0].task
