@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,9 @@ import pyarrow as pa
 from training.data.metadata import METADATA, MetadataNames, metadata_row
 from training.data.reviews import RECORDS, Dropped, ReviewNames, review_row
 from training.data.values import Missing, Notes
+
+# what a damaged literal makes the compiler say is told as a bad line
+warnings.filterwarnings("ignore", category=SyntaxWarning, module="<unknown>")
 
 SHOWN_BAD_LINES = 10
 Names = ReviewNames | MetadataNames
@@ -88,17 +92,14 @@ def read_json_lines(data: bytes, first_line: int, names: Names) -> Block:
     return block
 
 
-def read_rows(rows: Iterable[tuple[int, Row]], columns: Sequence[str], names: Names) -> Block:
-    """Read (line number, values) pairs of a table with these columns."""
+def read_rows(rows: Iterable[tuple[int, Row]], columns: Sequence[str], names: Names, of_text: bool = True) -> Block:
+    """Read (line number, values) pairs of a table with these columns; of_text: all values are text, as in a CSV."""
     block = empty_block(names)
     for number, row in rows:
         if isinstance(row, str):
             block.reject(number, row)
             continue
-        broken = next(
-            (value for value in row if type(value) is str and not value.isascii() and not _sound(value)), None
-        )
-        if broken is not None:
+        if of_text and not (joined := "".join(row)).isascii() and not _sound(joined):
             block.reject(number, "not UTF-8 (--encoding names another, such as latin-1 or cp1252)")
         else:
             block.read(number, dict(zip(columns, row, strict=True)), names)

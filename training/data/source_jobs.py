@@ -286,17 +286,18 @@ class _Again(io.RawIOBase):
     """A stream from its beginning, the part that was read already first."""
 
     def __init__(self, start: bytes, stream: BinaryIO) -> None:
-        self._start = start
+        self._start = memoryview(start)  # its slices copy nothing
         self._stream = stream
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self._start or self._stream.read(len(buffer))
-        n = min(len(buffer), len(data))
-        buffer[:n] = data[:n]
-        self._start = data[n:]
+        if not self._start:
+            return self._stream.readinto(buffer)  # type: ignore[attr-defined, no-any-return]
+        n = min(len(buffer), len(self._start))
+        buffer[:n] = self._start[:n]
+        self._start = self._start[n:]
         return n
 
 
@@ -310,7 +311,7 @@ def _parquet_jobs(source: SourceFile, tally: Tally, notes: Notes) -> Iterator[Jo
             values = [_plain_values(batch.column(batch.schema.names.index(name))) for name in wanted]
             numbered = list(enumerate(zip(*values, strict=True), start=tally.n_lines + 1))
             tally.n_lines += batch.num_rows
-            yield partial(records.read_rows, numbered, wanted, names)
+            yield partial(records.read_rows, numbered, wanted, names, of_text=False)
 
 
 def _plain_values(column: pa.Array) -> list[Any]:

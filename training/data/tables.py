@@ -8,6 +8,7 @@ where those are whole rows by themselves, they are read as rows.
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -78,64 +79,55 @@ def rows(lines: Iterator[str], layout: Layout, tally: Tally, notes: Notes) -> It
                 yield tally.n_lines, layout.cut(line)
         return
     width = 0
-    tap = _Tap(lines)
-    while not tap.ended:
-        reader = csv.reader(tap, delimiter=layout.separator)
-        while (record := _next(reader)) is not None:
-            taken, tap.taken = tap.taken, []
-            first = tally.n_lines + 1
-            tally.n_lines += len(taken)
-            if isinstance(record, str):
-                tally.n_joined += len(taken) - 1
-                yield first, record
-            elif len(taken) == 1:
-                if not record or taken[0].isspace():
-                    tally.n_blank += 1
-                    continue
-                width = width or len(record)
-                yield first, _escaped(record, taken[0], width, layout)
+    for line in lines:
+        first = tally.n_lines + 1
+        if '"' not in line:  # as csv would cut it, and faster
+            tally.n_lines = first
+            if line.isspace():
+                tally.n_blank += 1
+                continue
+            fields = layout.cut(line)
+            width = width or len(fields)
+            yield first, fields
+            continue
+        taken: list[str] = []
+        record = _next(csv.reader(_taking(line, lines, taken), delimiter=layout.separator))
+        tally.n_lines += len(taken)
+        if isinstance(record, str):
+            tally.n_joined += len(taken) - 1
+            yield first, record
+        elif len(taken) == 1:
+            width = width or len(record)
+            yield first, _escaped(record, line, width, layout) if '\\"' in line else record
+        else:
+            alone = [_alone(each, width, layout) for each in taken]
+            whole = sum(len(fields) == width for fields in alone)
+            if width > 1 and whole >= 2 and 2 * whole >= len(taken):
+                notes.add(PLAIN_QUOTES, f"line {first}", len(taken))
+                for number, (each, fields) in enumerate(zip(taken, alone, strict=True), start=first):
+                    if each.isspace():
+                        tally.n_blank += 1
+                    else:
+                        yield number, fields
             else:
-                alone = [_alone(line, width, layout) for line in taken]
-                whole = sum(len(fields) == width for fields in alone)
-                if width > 1 and whole >= 2 and 2 * whole >= len(taken):
-                    notes.add(PLAIN_QUOTES, f"line {first}", len(taken))
-                    for number, (line, fields) in enumerate(zip(taken, alone, strict=True), start=first):
-                        if line.isspace():
-                            tally.n_blank += 1
-                        else:
-                            yield number, fields
-                else:
-                    tally.n_joined += len(taken) - 1
-                    width = width or len(record)
-                    closed = len(taken) < MAX_LINES
-                    yield first, record if closed else f"a quotation mark is not closed within {MAX_LINES} lines"
+                tally.n_joined += len(taken) - 1
+                width = width or len(record)
+                closed = len(taken) < MAX_LINES
+                yield first, record if closed else f"a quotation mark is not closed within {MAX_LINES} lines"
 
 
-class _Tap:
-    """Lines for `csv.reader`, kept until the record that they make is whole; a run of MAX_LINES is cut off."""
-
-    def __init__(self, lines: Iterator[str]) -> None:
-        self._lines = lines
-        self.taken: list[str] = []
-        self.ended = False
-
-    def __iter__(self) -> _Tap:
-        return self
-
-    def __next__(self) -> str:
-        if len(self.taken) >= MAX_LINES:
-            raise StopIteration
-        line = next(self._lines, None)
-        if line is None:
-            self.ended = True
-            raise StopIteration
-        self.taken.append(line)
-        return line
+def _taking(line: str, lines: Iterator[str], taken: list[str]) -> Iterator[str]:
+    """A line and those after it as `csv.reader` asks for them, MAX_LINES at most; keeps what it gave in `taken`."""
+    for each in itertools.chain([line], lines):
+        taken.append(each)
+        yield each
+        if len(taken) >= MAX_LINES:
+            return
 
 
-def _next(reader: Iterator[list[str]]) -> list[str] | str | None:
+def _next(reader: Iterator[list[str]]) -> list[str] | str:
     try:
-        return next(reader, None)
+        return next(reader, [])
     except csv.Error as cause:
         return f"cannot be cut into fields: {cause}"
 
