@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -73,3 +76,39 @@ def test_the_health_check_is_true_to_the_service(tmp_path: Path) -> None:
     done = subprocess.run(check, capture_output=True, text=True, env=environment)
     assert done.returncode == 1
     assert "not alive" in done.stderr
+
+
+class _Alive(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/health/live" else 404)
+        self.end_headers()
+
+    def log_message(self, *arguments: object) -> None: ...
+
+
+def test_the_health_check_speaks_tls_as_the_settings_file_says(tmp_path: Path) -> None:
+    subprocess.run(
+        [
+            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
+            "-subj", "/CN=shop.example", "-keyout", f"{tmp_path}/key.pem", "-out", f"{tmp_path}/cert.pem",
+        ],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Alive)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    (tmp_path / "rdrec.toml").write_text(f'port = {server.server_port}\ntls_certificate = "{tmp_path}/cert.pem"\n')
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("RDREC_")}
+    check = [sys.executable, str(ROOT / "deploy/docker/healthcheck.py")]
+    try:
+        run(*check, env={**plain, "RDREC_SETTINGS_FILE": f"{tmp_path}/rdrec.toml"})
+        without = {**plain, "RDREC_PORT": str(server.server_port)}
+        assert subprocess.run(check, capture_output=True, env=without).returncode == 1, "TLS is not guessed"
+    finally:
+        server.shutdown()
+        server.server_close()
+    linked = subprocess.run(check, capture_output=True, text=True, env={**plain, "RDREC_PORT": "tcp://10.0.0.1:8000"})
+    assert "Traceback" not in linked.stderr

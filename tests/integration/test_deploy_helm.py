@@ -32,6 +32,7 @@ SHAPES: dict[str, list[str]] = {
         "ingress.annotations.a=b",
         f"image.digest=sha256:{SHA}",
     ],
+    "tls": ["tlsSecret=shop-tls"],
     "open": ["networkPolicy.enabled=false", "podDisruptionBudget.maxUnavailable=50%"],
 }
 
@@ -138,6 +139,17 @@ def test_a_pod_has_the_time_to_drain() -> None:
     assert spec["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
     assert container["readinessProbe"]["httpGet"]["path"] == "/health/ready"
     assert container["livenessProbe"]["httpGet"]["path"] == "/health/live"
+
+
+@pytest.mark.parametrize(("values", "scheme"), [([], "HTTP"), (SHAPES["tls"], "HTTPS")])
+def test_probes_speak_as_the_service_does_and_no_service_link_reaches_it(values: list[str], scheme: str) -> None:
+    pod = deployment(values)["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert container[probe]["httpGet"]["scheme"] == scheme
+    assert pod["enableServiceLinks"] is False
+    names = {variable["name"] for variable in container["env"]}
+    assert ("RDREC_TLS_CERTIFICATE" in names) == (scheme == "HTTPS")
 
 
 def test_a_gpu_is_asked_for_beside_the_other_limits() -> None:
