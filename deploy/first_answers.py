@@ -35,12 +35,23 @@ def ask(client: httpx.Client, path: str, body: dict[str, Any]) -> dict[str, Any]
     return answer.json()
 
 
+SIGNALS = ("model", "graph", "text")
+
+
 def ranking(answer: dict[str, Any]) -> Table:
-    """The answer's items as a table."""
-    table = Table("rank", "item", "title", "score")
+    """The answer's items as a table, with the three signals behind each score."""
+    table = Table("rank", "item", "title", "score", *SIGNALS)
     for item in answer["items"]:
-        table.add_row(str(item["rank"]), item["item_id"], item["title"] or "", f"{item['score']:.3f}")
+        signals = (item["signals"][name] for name in SIGNALS)
+        shown = ["-" if value is None else f"{value:.2f}" for value in signals]
+        table.add_row(str(item["rank"]), item["item_id"], item["title"] or "", f"{item['score']:.3f}", *shown)
     return table
+
+
+def words_of(item: dict[str, Any]) -> str:
+    """The longest words of an item's title: what somebody might type who looks for such a thing."""
+    found = sorted((word for word in (item["title"] or "").split() if word.isalpha()), key=len, reverse=True)
+    return " ".join(found[:2]).lower()
 
 
 def main() -> None:
@@ -60,6 +71,11 @@ def main() -> None:
         console.print(
             ranking(ask(client, "/recommend/topn", {"user_id": user, "candidates": candidates, "n_items": 3}))
         )
+        wish = words_of(client.get("/items", params={"query": "", "limit": 100}).raise_for_status().json()["items"][-1])
+        steered = ask(client, "/recommend/sequential", {"user_id": user, "n_items": 5, "prefer": wish})
+        console.print(ranking(steered))
+        console.print("the words moved the list" if steered["steered"] else "no item's text holds these words")
+        console.print(ranking(ask(client, "/recommend/similar", {"item_ids": candidates[:1], "n_items": 3})))
         why = ask(client, "/explain", {"user_id": user, "item_id": candidates[0]})
         for key in ("explanation", "user_preference", "item_attributes"):
             console.print(f"  [bold]{key}[/bold]: {why[key]}")

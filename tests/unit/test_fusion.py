@@ -10,14 +10,15 @@ import pytest
 from rdrec_core.bundle import Bundle, BundleWriter, Description
 from rdrec_core.errors import BundleError
 from rdrec_core.item_graph import Mix
-from rdrec_core.ranking import FusionWeights, Ranker, TaskWeights
-from rdrec_core.types import ScoreMode, Task
+from rdrec_core.ranking import WORDS_WEIGHT, FusionWeights, Ranker, TaskWeights
+from rdrec_core.types import RankRequest, ScoreMode, Task, Wish
 from tests.ranking_dataset import chained_histories, write_dataset
 from tests.unit.test_ranking import TableEngine
 from training.evaluation.fusion import START, fit, look_up, quality
 from training.evaluation.fusion_run import store_fusion
 from training.evaluation.measure import rank_candidates, rank_sequential
 from training.evaluation.protocol import candidate_lists, questions
+from training.evaluation.wishes import drawn_words, fit_wishes
 from training.signals.graph import GraphConfig, Sequences, graph_of
 
 N = 24
@@ -97,3 +98,44 @@ def test_weights_go_into_a_bundle_whose_files_still_verify(tmp_path: Path) -> No
     (folder / "model.json").write_text("{ }")
     with pytest.raises(BundleError, match=r"model\.json"):
         store_fusion(folder, flat)
+
+
+class Planted:
+    """Knows one word, "n7": item 7 alone is meant by it."""
+
+    def affinity(self, text: str) -> np.ndarray | None:
+        found = [int(word[1:]) for word in text.split() if word.startswith("n")]
+        if not found:
+            return None
+        row = np.zeros(N, dtype=np.float32)
+        row[found] = 1.0
+        return row
+
+
+def test_words_that_name_the_target_get_a_weight_that_ranks_it_first(world) -> None:
+    data, graph = world
+    asked = questions(data, "val")
+    found = fit_wishes(AnyUserEngine(), graph, Planted(), [f"n{i}" for i in range(N)], asked, WEIGHTS, seed=0)
+    assert found.n_users == len(asked)
+    assert found.quality[found.weight] == pytest.approx(max(found.quality.values()), abs=1e-4)
+    assert found.quality[found.weight] > 1.3 * found.quality[0.0]
+    # without words the lists are those that are served, and so are those with the chosen weight
+    weights = FusionWeights(WEIGHTS, WEIGHTS)
+    ranker = Ranker(AnyUserEngine(), graph, weights, texts=Planted(), graph_candidates=N)
+    history = tuple(asked.history(0).tolist())
+    request = RankRequest(
+        int(asked.users[0]), history, 5, exclude=tuple(set(history)), wish=Wish(f"n{asked.targets[0]}", found.weight)
+    )
+    assert ranker.recommend([request])[0].steered
+    untitled = fit_wishes(AnyUserEngine(), graph, Planted(), [None] * N, asked, WEIGHTS, seed=0)
+    assert (untitled.weight, untitled.n_users) == (WORDS_WEIGHT, 0)
+
+
+def test_words_are_drawn_from_a_title_in_their_order() -> None:
+    rng = np.random.default_rng(3)
+    title = "Red Rubber Duck, for the Bath"
+    places = ["red", "rubber", "duck", "for", "the", "bath"]
+    drawn = [drawn_words(title, rng).split() for _ in range(40)]
+    assert {len(each) for each in drawn} == {1, 2, 3}
+    assert all([places.index(word) for word in each] == sorted(places.index(word) for word in each) for each in drawn)
+    assert drawn_words("...", rng) == ""

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from rdrec_core.bundle import MANIFEST_FILE, Bundle, Description, manifest_of
 from rdrec_core.item_graph import ItemGraph, Mix
+from rdrec_core.item_texts import CATALOGUE
 from rdrec_core.ranking import FusionWeights
 from rdrec_core.replacing import replacing_file
 from rdrec_core.signing import SIGNATURE_FILE
@@ -27,10 +28,21 @@ from training.evaluation.metrics import summary
 from training.evaluation.protocol import Questions, candidate_lists, questions
 from training.evaluation.systems import WEIGHTS_KEY, System
 from training.evaluation.tables import progress_bar
+from training.evaluation.wishes import fit_wishes
 from training.learning.checkpoint import ENCODER_FILE, FUSION_FILE, weights_sha256
 from training.signals.graph import GraphConfig, Sequences, graph_of, with_decays
 from training.signals.remembered import TextEncoder
-from training.signals.text import TextChannel, build_graph, only_channels, text_channels, text_fields, with_channels
+from training.signals.text import (
+    KINDS,
+    TextChannel,
+    build_graph,
+    channel_name,
+    item_texts,
+    only_channels,
+    text_channels,
+    text_fields,
+    with_channels,
+)
 
 GRID: dict[str, tuple[float, ...]] = {
     "half_life_days": (0.0, 60.0, 180.0, 365.0, 1000.0),
@@ -63,7 +75,8 @@ def fit_system(
     asked = questions(dataset, "val", limit=limit_users, seed=seed)
     sequences = Sequences.of(dataset, "train")
     with console.status("text: vectors and nearest items"):
-        text = text_channels(text_fields(dataset, "train", system.encoder), GraphConfig())
+        fields = text_fields(dataset, "train", system.encoder)
+        text = text_channels(fields, GraphConfig())
     if tune_graph and system.channels is None:
         tuning = questions(dataset, "val", limit=TUNING_USERS, seed=seed)
         config = tuned_graph(sequences, tuning, console, text)
@@ -89,8 +102,29 @@ def fit_system(
             "model alone": summary(no_graph), "graph alone": summary(table.ranks(alone.weights, model=0.0)),
             "fused": summary(table.ranks(found.weights)),
         }  # fmt: skip
-    flat = FusionWeights(weights["sequential"], weights["topn"]).to_manifest() | config.to_fusion()
+    fused = FusionWeights(weights["sequential"], weights["topn"])
+    kept = [field for field in fields if field.name == CATALOGUE or held_by(field.name, fused.channels)]
+    if kept:
+        with console.status("words: how loud"):
+            titles = dataset.items["title"].to_list()
+            wishes = fit_wishes(
+                system.engine, graph, item_texts(kept, text, len(titles)), titles, asked, fused.sequential, seed=seed
+            )
+        fused = replace(fused, words=wishes.weight)
+        if wishes.quality:
+            console.print(
+                f"words of the next title, typed by {wishes.n_users:,} validation users: NDCG@10"
+                f" {wishes.quality[0.0]:.4f} without them, {wishes.quality[wishes.weight]:.4f} with weight"
+                f" {wishes.weight:g}",
+                highlight=False,
+            )
+    flat = fused.to_manifest() | config.to_fusion()
     return Fitted(flat, metrics, len(asked))
+
+
+def held_by(field: str, channels: Collection[str]) -> bool:
+    """Whether any of the channels is of the field."""
+    return any(channel_name(field, kind) in channels for kind in KINDS)
 
 
 def fit_graph_alone(
