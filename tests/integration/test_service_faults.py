@@ -21,6 +21,7 @@ from fastapi import FastAPI
 from rdrec_core.bundle import Bundle
 from rdrec_core.errors import BundleError
 from rdrec_core.signing import make_key, sign_bundle
+from service.engine.engine_thread import EngineThread
 from service.engine.lifecycle import ModelHost
 from service.settings import Settings
 from service.telemetry.observability import Metrics
@@ -221,6 +222,33 @@ async def test_a_stalled_engine_makes_the_process_ask_for_its_end(bundle: Path) 
         gate.opened.set()
         assert (await stuck).status_code == 200
         assert (await client.get("/health/live")).status_code == 200
+
+
+async def test_an_engine_that_hangs_is_ended_and_what_it_computed_is_blamed(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an engine process is, which can be killed; a thread only plays dead here."""
+
+    def kill(lane: EngineThread) -> bool:
+        lane._call(lane._ended, "killed")
+        return True
+
+    monkeypatch.setattr(EngineThread, "kill", kill)
+    gate = Gate()
+    engines: list[FakeEngine] = []
+
+    def open_engine(opened: Bundle, settings: Settings) -> FakeEngine:
+        engines.append(FakeEngine())
+        return engines[-1]
+
+    async with running(create_app(fake_settings(bundle, stall_s=0.2), open_engine=open_engine)) as client:
+        engines[0]._before = gate
+        ended = await ask(client, 1)
+        assert (ended.status_code, slug(ended)) == (500, "engine-ended")
+        await until_model(client)
+        assert len(engines) == 2
+        assert (await ask(client, 2)).json()["degraded"] is False
+        gate.opened.set()
 
 
 async def test_overload_is_a_429_with_the_time_to_wait_and_all_accepted_are_answered(bundle: Path) -> None:
