@@ -263,7 +263,8 @@ def test_a_killed_engine_process_is_replaced_and_its_requests_are_answered(bundl
             ]
             assert len(engines) == 1
             os.kill(engines[0], signal.SIGKILL)
-            assert asked.result().status_code == 500
+            answer = asked.result()  # 500 if the engine had begun with it, else the graph's
+            assert answer.status_code == 500 or answer.json()["degraded"] is True
         deadline = time.monotonic() + 30
         while httpx.get(f"{service.url}/health/ready").json()["status"] != "ready":
             assert time.monotonic() < deadline
