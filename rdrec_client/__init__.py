@@ -25,6 +25,7 @@ from rdrec_client.models import (
     Sequential,
     Signals,
     Similar,
+    SpokenStatement,
     TopN,
 )
 from rdrec_client.retrying import RetryPolicy
@@ -53,6 +54,7 @@ __all__ = [
     "Sequential",
     "Signals",
     "Similar",
+    "SpokenStatement",
     "TopN",
     "UnreachableError",
     "UnreadableAnswerError",

@@ -119,9 +119,16 @@ def similar(
     return Call("POST", "/recommend/similar", _reader(Ranking), _alone(request))
 
 
-def explain(user_id: str, item_id: str, *, arm: ArmName | None = None) -> Call[Explanation]:
-    """Why this item for this user? (POST /explain)"""
-    body = _alone(Explain(user_id=user_id, item_id=item_id, arm=arm))
+def explain(
+    user_id: str | None,
+    item_id: str,
+    *,
+    history: Sequence[str] | None = None,
+    strict: bool | None = None,
+    arm: ArmName | None = None,
+) -> Call[Explanation]:
+    """Why this item for this user? None for a user who is not known; a history alone will do. (POST /explain)"""
+    body = _alone(Explain(user_id=user_id, item_id=item_id, history=history, strict=strict, arm=arm))
     return Call("POST", "/explain", _reader(Explanation), body, timeout_s=EXPLAIN_S)
 
 

@@ -75,8 +75,11 @@ class Explain(_Request):
     """Why this item for this user?"""
 
     kind: Literal["explain"] = "explain"
-    user_id: str
     item_id: str
+    user_id: str | None = None
+    history: Sequence[str] | None = None
+    """Item ids, oldest first; replaces what the service knows of the user."""
+    strict: bool | None = None
     arm: ArmName | None = None
 
 
@@ -142,14 +145,33 @@ class Evidence(_Answer):
     """Its part of the support that the whole history gives, 0 to 1."""
 
 
+class SpokenStatement(_Answer):
+    """What reviews say, that an explanation speaks from."""
+
+    text: str
+    about: Literal["user", "item"]
+    count: int
+    """Reviews that say it."""
+    total: int
+    """Reviews with text, of the user or of the item."""
+    share: float
+    polarity: Literal["positive", "negative"]
+    quote: str | None = None
+
+
 class Explanation(_Provenance):
-    """Texts are None where the model has nothing to say."""
+    """Why an item for a user. basis: `statements`, `model` or `catalogue`."""
 
     item_id: str
     title: str | None = None
-    explanation: str | None = None
+    explanation: str
+    basis: str
+    statements: tuple[SpokenStatement, ...] = ()
     user_preference: str | None = None
+    """None where nothing is known of the user."""
     item_attributes: str | None = None
+    caution: str | None = None
+    """The commonest complaint, where many have it."""
     evidence: tuple[Evidence, ...]
 
 

@@ -110,10 +110,12 @@ class Statements:
         tone: npt.NDArray[np.int8],
         names: npt.NDArray[np.int64],
         quotes: StringTable,
+        language: str = "und",
     ) -> None:
         """texts: T phrases; text_stems: their stems as CSR; idf, tone (S,): how rare a stem is, and whether it praises
         (1) or blames (-1) by itself; lexicon: words with their stem, FUNCTION_WORD or PERSONAL; names:
-        `pair_codes` of the words that name an item, ascending."""
+        `pair_codes` of the words that name an item, ascending; language: ISO 639-1 of the reviews."""
+        self.language = language
         self.users, self.items, self.texts, self.quotes = users, items, texts, quotes
         self.text_stems, self.idf, self.tone, self.names = text_stems, idf, tone, names
         self.lexicon, self.lexicon_stems = lexicon, lexicon_stems
@@ -146,6 +148,7 @@ class Statements:
             (arrays["text_stems.indptr"], arrays["text_stems.stems"]),  # type: ignore[arg-type]
             arrays["idf"], StringTable.from_arrays(arrays, "lexicon"), arrays["lexicon.stems"],  # type: ignore[arg-type]
             arrays["tone"], arrays["names"], StringTable.from_arrays(arrays, "quotes"),  # type: ignore[arg-type]
+            bytes(arrays["language"].tolist()).decode(),
         )  # fmt: skip
 
     def arrays(self) -> Arrays:
@@ -159,6 +162,7 @@ class Statements:
             **sides, **self.texts.arrays("texts"), **self.lexicon.arrays("lexicon"), **self.quotes.arrays("quotes"),
             "text_stems.indptr": self.text_stems[0], "text_stems.stems": self.text_stems[1],
             "idf": self.idf, "tone": self.tone, "names": self.names, "lexicon.stems": self.lexicon_stems,
+            "language": np.frombuffer(self.language.encode(), dtype=np.uint8),
         }  # fmt: skip
 
     def of_user(self, user_index: int | None) -> list[Statement]:

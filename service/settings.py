@@ -65,7 +65,13 @@ class Settings(BaseSettings):
     """Leave the bundle's tables in their files, for bundles larger than memory; its folder must then be replaced, never
     written to."""
     text_search: Literal["fast", "diverse"] = "fast"
-    """How `/explain` writes what the bundle has no profile of: greedily, or by the paper's diverse beam search."""
+    """How the model writes for `/explain`: greedily, or by the paper's diverse beam search."""
+    explain_model: bool = True
+    """Whether `/explain` asks the model too; its text is served only where the statements bear it out."""
+    explain_quotes: bool = False
+    """Show reviewers' own sentences with the statements, where the bundle has them (`rdrec profile --quotes`)."""
+    explain_frames: Path | None = None
+    """JSON file of sentence frames in place of the English ones."""
     bundle_public_key: str | None = None
     """Ed25519 public key (32 bytes in hex or base64); when set, an unsigned bundle is refused."""
     bundle_root: Path | None = None

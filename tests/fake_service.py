@@ -16,8 +16,8 @@ from rdrec_core.catalog import Catalog, StringTable, Users
 from rdrec_core.item_graph import Channel, ItemGraph
 from rdrec_core.item_texts import GROUP as TEXTS
 from rdrec_core.item_texts import FieldTexts, ItemTexts
-from rdrec_core.profiles import GROUP, Profiles
 from rdrec_core.replacing import replacing_folder
+from rdrec_core.statements import GROUP, Statements
 from rdrec_core.text_vectors import SparseVectors, TextIndex
 from rdrec_core.types import RankedItems, RankRequest, ScoreMode, ScoreRequest, Strategy, Task, TextRequest
 from service.settings import Settings
@@ -47,7 +47,7 @@ def texts_of(texts: list[str]) -> ItemTexts:
     return ItemTexts({"catalogue": FieldTexts(vectors, TextIndex.of(rows, len(vectors)))}, len(texts))
 
 
-def write_bundle(folder: Path, *, name: str = "fake", profiles: Profiles | None = None, **changes: Any) -> Path:
+def write_bundle(folder: Path, *, name: str = "fake", statements: Statements | None = None, **changes: Any) -> Path:
     """Item n is followed by item n + 1 in the graph and alike in colour to n + 5; low numbers are popular.
 
     `changes` alter the description.
@@ -100,8 +100,8 @@ def write_bundle(folder: Path, *, name: str = "fake", profiles: Profiles | None 
         channels = {"follows": follows, "text.catalogue.sparse": alike}
         writer.add_arrays("graph", ItemGraph(popularity / popularity.sum(), channels).arrays())
         writer.add_arrays(TEXTS, texts_of([f"{COLOURS[n % 5]} toy" for n in range(N_ITEMS)]).arrays())
-        if profiles is not None:
-            writer.add_arrays(GROUP, profiles.arrays())
+        if statements is not None:
+            writer.add_arrays(GROUP, statements.arrays())
         writer.finish(Description(**description))
     return folder
 

@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 
 from rdrec_core.errors import RDRecError
 from rdrec_core.ranked import NOTHING, Ranking
-from rdrec_core.types import RankRequest, ScoreRequest, Task, TextRequest, Wish
+from rdrec_core.types import RankRequest, ScoreRequest, Task, Wish
 from service.answers.answer_cache import AnswerCache, SharedCache
+from service.answers.explanations import Explanations
 from service.answers.histories import LiveHistories, ResolvedHistory
 from service.answers.item_names import ItemNames
 from service.engine.arm import Arm
@@ -24,7 +25,6 @@ from service.settings import Settings
 from service.telemetry.observability import Metrics, describe_error
 from service.wire.context import RequestContext
 from service.wire.schemas import (
-    Evidence,
     ExplainAnswer,
     ExplainRequest,
     FoundBy,
@@ -39,7 +39,6 @@ from service.wire.work import EngineDownError, Kind
 
 log = logging.getLogger("rdrec.service")
 DEFAULT_BEAM_WIDTH = 20
-MAX_EVIDENCE = 5
 MAX_SHADOWS = 32
 """Shadow computations under way; more requests than that go without one."""
 R = TypeVar("R", SequentialRequest, TopNRequest)
@@ -61,9 +60,9 @@ class Recommender:
         self._host = host
         self._histories = histories
         self._cache = cache
-        self._shared_cache = shared_cache
         self._settings = settings
         self._metrics = metrics
+        self._explanations = Explanations(host, histories, cache, shared_cache, settings, metrics)
         self._shadows: set[asyncio.Task[None]] = set()
 
     async def sequential(self, request: SequentialRequest, context: RequestContext) -> RankingAnswer:
@@ -145,36 +144,8 @@ class Recommender:
             return _ranking_answer(arm, ranking, "similar", ResolvedHistory(items, "request"), names, context)
 
     async def explain(self, request: ExplainRequest, context: RequestContext) -> ExplainAnswer:
-        """Why this item for this user. Raises InputError, and what `Batcher.submit` raises."""
-        with self._host.lease(request.user_id, request.arm) as arm:
-            item = ItemNames(arm, strict=True).one(request.item_id, "item_id")
-            user = arm.find_user(request.user_id)
-            history = await self._histories.resolve(arm, request.user_id, user, None, context)
-            user = history.user
-            explanation, preference, attributes = await asyncio.gather(
-                self._text(arm, TextRequest(Task.EXPLANATION, user, item), request.user_id, context),
-                self._text(arm, TextRequest(Task.USER_PREFERENCE, user), request.user_id, context),
-                self._text(arm, TextRequest(Task.ITEM_ATTRIBUTES, None, item), None, context),
-            )
-            history = replace(history, degraded=history.degraded or context.degraded)
-            evidence = [
-                Evidence(
-                    item_id=arm.catalog.item_ids[e.item_index], title=arm.catalog.title(e.item_index), share=e.share
-                )
-                for e in arm.ranker.evidence(history.items, item, MAX_EVIDENCE)
-            ]
-            _note(arm, history, context)
-            return ExplainAnswer(
-                model_version=arm.version,
-                history_source=history.source,
-                degraded=history.degraded,
-                item_id=request.item_id,
-                title=arm.catalog.title(item),
-                explanation=explanation,
-                user_preference=preference,
-                item_attributes=attributes,
-                evidence=evidence,
-            )
+        """See Explanations.explain."""
+        return await self._explanations.explain(request, context)
 
     async def close(self) -> None:
         """End the shadows."""
@@ -190,38 +161,6 @@ class Recommender:
             context.spend("queue", outcome.queue_s)
             context.spend("engine", outcome.engine_s)
         return outcome.value
-
-    async def _text(self, arm: Arm, asked: TextRequest, user_id: str | None, context: RequestContext) -> str | None:
-        """A profile of the bundle, a cached text, or a new one; None where the model has nothing to say.
-
-        user_id: for whom it is written, so that it goes when the user is forgotten.
-        """
-        needs_user = asked.task is not Task.ITEM_ATTRIBUTES
-        if asked.task not in arm.bundle.manifest.text_tasks or (needs_user and asked.user_index is None):
-            return None
-        if (profile := arm.profiles.find(asked)) is not None:
-            return profile
-        work = arm.text_request(asked)
-        shared_key = f"{arm.version}:{arm.score_mode}:{work.task.name}:{work.user_index}:{work.item_index}:{work.fast}"
-
-        async def compute() -> str:
-            known = None if self._shared_cache is None else await self._shared_cache.get(shared_key, user_id)
-            if known is not None:
-                return known
-            outcome = await arm.submit(Kind.TEXT, 1, work, context.deadline)
-            context.spend("queue", outcome.queue_s)
-            context.spend("engine", outcome.engine_s)
-            self._metrics.words.labels(arm.name).inc(len(outcome.value.split()))
-            if self._shared_cache is not None:
-                await self._shared_cache.put(shared_key, outcome.value, self._settings.shared_cache_ttl_s, user_id)
-            return str(outcome.value)
-
-        try:
-            text, context.cache = await self._cache.get((arm.version, arm.name, work), context.deadline, compute)
-        except EngineDownError:  # what the bundle has is said all the same
-            context.degraded = True
-            return None
-        return text or None
 
     async def _shadow(
         self, arm: Arm, rank: Rank[R], request: R, context: RequestContext, answer: RankingAnswer

@@ -221,6 +221,13 @@ async function similar(item, place, button, arm) {
   button.setAttribute("aria-expanded", "true");
 }
 
+// One statement: what is said, by how many, and whose words it is.
+function chip(statement) {
+  const whose = statement.about === "user" ? "this user" : "buyers";
+  return element("li", { class: `chip ${statement.polarity}`, title: statement.quote ?? "" },
+    statement.text, element("span", { class: "muted" }, `${statement.count} of ${statement.total} reviews · ${whose}`));
+}
+
 async function why(item, place, button, arm) {
   const open = place.querySelector(".why");
   if (open) {
@@ -230,11 +237,13 @@ async function why(item, place, button, arm) {
   }
   const answer = await call("POST", "/explain", { user_id: state.user, item_id: item.item_id, arm });
   const evidence = answer.evidence.map((each) => each.title ?? each.item_id).join(" · ");
-  const lines = [["Explanation", answer.explanation], ["What the user prefers", answer.user_preference],
-    ["What the item offers", answer.item_attributes], ["Items of the history that speak for it", evidence]];
-  place.append(element("dl", { class: "why" }, ...lines.filter(([, text]) => text)
-    .flatMap(([term, text]) => [element("dt", {}, term), element("dd", {}, text)])));
-  if (!lines.some(([, text]) => text)) place.lastChild.append(element("dd", {}, "The model has nothing to say about this pair."));
+  const said = answer.statements.length ? element("ul", { class: "chips" }, ...answer.statements.map(chip)) : null;
+  const lines = [["What reviews say", said], ["Worth knowing first", answer.caution],
+    ["What this user likes, from their own reviews", answer.user_preference],
+    ["What buyers praise in this item", answer.item_attributes], ["Bought before, and it speaks for this", evidence]];
+  place.append(element("div", { class: "why" }, element("p", { class: "sentence" }, answer.explanation),
+    element("dl", {}, ...lines.filter(([, content]) => content).flatMap(([term, content]) =>
+      [element("dt", {}, term), element("dd", { class: content === answer.caution ? "caution" : "" }, content)]))));
   button.setAttribute("aria-expanded", "true");
 }
 

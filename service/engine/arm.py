@@ -17,9 +17,11 @@ import numpy as np
 
 from rdrec_core.bundle import Bundle
 from rdrec_core.errors import BundleError, RDRecError
-from rdrec_core.profiles import Profiles
+from rdrec_core.explaining import Explainer
+from rdrec_core.frames import Frames
 from rdrec_core.ranking import Ranker
-from rdrec_core.types import RankRequest, ScoreMode, ScoreRequest, Strategy, TextRequest
+from rdrec_core.statements import Statements
+from rdrec_core.types import RankRequest, ScoreMode, ScoreRequest, Strategy, Task, TextRequest
 from service.engine.batch_queue import BatchQueue
 from service.engine.batcher import Batcher, BatcherObserver, Computed, Lane
 from service.engine.computation import Computation, RankWork, ScoreWork, open_ranker
@@ -52,7 +54,8 @@ class Arm:
         self.bundle = bundle
         self.catalog = bundle.catalog
         self.users = bundle.users
-        self.profiles = Profiles.of_bundle(bundle)
+        frames = Frames() if settings.explain_frames is None else Frames.read(settings.explain_frames)
+        self.explainer = Explainer(Statements.of_bundle(bundle), frames, self._title, self._popularity)
         self.version = bundle.manifest.model_version
         self.made_at = _seconds_of(bundle.manifest.created_at)
         """Seconds since 1970."""
@@ -126,8 +129,24 @@ class Arm:
                 found[int(np.searchsorted(offsets, match.start(), side="right")) - 1] = None
         return list(found)[:limit]
 
+    def _title(self, index: int) -> str | None:
+        return self.name_of(index)[1]
+
+    def _popularity(self, index: int) -> float:
+        """Share of the catalogue that is chosen less often; 0 for an item that nobody chose."""
+        chosen = self.ranker.graph.popularity if self.ranker.graph is not None else np.empty(0)
+        if index >= len(chosen) or chosen[index] <= 0:
+            return 0.0
+        return max(float((chosen < chosen[index]).mean()), 1e-9)
+
     def _name_of(self, index: int) -> tuple[str, str | None]:
         return self.catalog.item_ids[index], self.catalog.title(index)
+
+    @property
+    def _asked_texts(self) -> list[Task]:
+        """What `/explain` asks the engine to write."""
+        written = Task.EXPLANATION in self.bundle.manifest.text_tasks and self._settings.explain_model
+        return [Task.EXPLANATION] if written else []
 
     @cached_property
     def _titles(self) -> bytes:
@@ -159,7 +178,7 @@ class Arm:
         history = history or candidates[:1]
         ranks = [RankWork(RankRequest(user, history), fusion=True) for user in (known, None)]
         scores = [ScoreWork(ScoreRequest(known, candidates, history), 10, fusion=True)]
-        texts = [self.text_request(TextRequest(task, known, 0)) for task in self.bundle.manifest.text_tasks]
+        texts = [self.text_request(TextRequest(task, known, 0)) for task in self._asked_texts]
         for kind, works, copies in (
             (Kind.RANK, ranks, self._settings.batch_size),
             (Kind.SCORE, scores, self._settings.batch_size),

@@ -41,6 +41,8 @@ class Metrics:
         self.batch_size = self._histogram("batch_size", "Jobs in an engine batch", _JOBS, "arm", "kind")
         self.engine = self._seconds("engine_batch_seconds", "Engine time of a batch", "arm", "kind")
         self.words = self._counter("generated_words", "Words of generated text", "arm")
+        self.explanations = self._counter("explanations", "Explanations by what speaks in them", "arm", "basis")
+        self.refused_texts = self._counter("refused_texts", "Texts of the model that were not served", "arm", "why")
         self.arm_answers = self._seconds("arm_seconds", "Latency of answers by arm", "arm", "endpoint")
         self.shadow_overlap = self._histogram("shadow_overlap", "Share of the items that the shadow names too", _SHARES)
         self.shadow_failures = self._counter("shadow_failures", "Shadow computations that failed")

@@ -195,7 +195,8 @@ async def recommend_similar(request: Request, body: Annotated[SimilarRequest, Bo
 async def explain(request: Request, body: Annotated[ExplainRequest, Body()]) -> Response:
     """Why this item for this user?
 
-    The explanation, what the user prefers, what the item offers, and the items of the history that speak for it.
+    One or two sentences from what reviews say of the item and what the user said before, the statements that they speak
+    from, a caution where many complain, and the items of the history that speak for it.
     """
     parts = parts_of(request)
     _name_user(request, body.user_id)

@@ -18,6 +18,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from tests.fake_service import write_bundle
+from tests.fake_statements import fake_statements
 from tests.redis_process import free_port
 
 CHROMIUM = shutil.which("chromium")
@@ -38,7 +39,9 @@ FUSION = {
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    bundle = write_bundle(tmp_path_factory.mktemp("console") / "bundle", fusion=FUSION, metrics={"HR@10": 0.123})
+    folder = tmp_path_factory.mktemp("console")
+    told = fake_statements(folder / "data")
+    bundle = write_bundle(folder / "bundle", statements=told, fusion=FUSION, metrics={"HR@10": 0.123})
     port = free_port()
     command = [sys.executable, "-m", "tests.fake_server", "--bundle", str(bundle), "--port", str(port)]
     environment = os.environ | {"RDREC_SECOND_SCORE_MODE": "full", "RDREC_SECOND_MODE": "on_request"}
@@ -120,8 +123,7 @@ def test_why_opens_and_closes_the_explanation(page: Page) -> None:
     button = page.locator("#results li").first.get_by_role("button", name="why")
     button.click()
     opened = page.locator("#results li").first.locator(".why")
-    expect(opened).to_contain_text("explanation of user 0 and item 5")
-    expect(opened).to_contain_text("What the user prefers")
+    expect(opened.locator(".sentence")).to_have_text("Customers who chose Toy 4 often choose Toy 5 too.")
     expect(opened).to_contain_text("Toy 4")
     expect(button).to_have_attribute("aria-expanded", "true")
     button.click()
@@ -152,6 +154,22 @@ def test_similar_items_open_and_close_below_an_item(page: Page) -> None:
     expect(button).to_have_attribute("aria-expanded", "true")
     button.click()
     expect(opened).to_have_count(0)
+
+
+def test_why_shows_statements_as_chips_and_the_caution(page: Page) -> None:
+    page.locator("#user").fill("u0003")
+    page.get_by_role("button", name="Open").click()
+    first = page.locator("#results li").first
+    expect(first.locator(".title")).to_have_text("Toy 8")
+    first.get_by_role("button", name="why").click()
+    expect(first.locator(".sentence")).to_have_text(
+        "You liked the sturdy lid of Toy 7; 2 of 3 buyers say the same of Toy 8."
+    )
+    expect(first.locator(".chip")).to_have_text(
+        ["sturdy lid1 of 1 reviews · this user", "sturdy lid2 of 3 reviews · buyers"]
+    )
+    expect(first.locator(".caution")).to_have_text("One of 3 buyers finds it too small.")
+    expect(first).to_contain_text("Likes the sturdy lid.")
 
 
 def test_side_by_side_candidates_and_curl(page: Page, address: str) -> None:

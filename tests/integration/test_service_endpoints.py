@@ -6,20 +6,21 @@ import hashlib
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
-from rdrec_core.profiles import Profiles
+from rdrec_core.errors import InputError
 from service.parts import Stores
 from service.stores.history.base import HistoryUnavailableError, Kept
 from service.stores.history.memory import MemoryHistoryStore
 from service.stores.rate_limit import MemoryRateLimiter
 from service.web.app import create_app
 from tests.fake_service import N_ITEMS, FakeEngine, fake_settings, item_id, open_fake, user_id, write_bundle
+from tests.fake_statements import fake_statements
 
 
 @pytest.fixture(scope="session")
@@ -184,46 +185,96 @@ def test_topn_of_a_stranger_ranks_candidates_by_popularity(client: TestClient) -
     assert answer["history_source"] == "none"
 
 
-def test_explain_gives_texts_and_the_items_that_speak_for_it(client: TestClient) -> None:
+def test_without_statements_the_catalogue_explains(client: TestClient) -> None:
     answer = client.post("/explain", json={"user_id": user_id(3), "item_id": "i0008"}).json()
-    assert answer["explanation"] == "explanation of user 3 and item 8"
-    assert answer["user_preference"] == "user_preference of user 3 and item None"
-    assert answer["item_attributes"] == "item_attributes of user None and item 8"
+    assert answer["explanation"] == "Customers who chose Toy 7 often choose Toy 8 too."
+    assert (answer["basis"], answer["statements"]) == ("catalogue", [])
+    assert [answer[k] for k in ("user_preference", "item_attributes", "caution")] == [None] * 3
     assert [e["item_id"] for e in answer["evidence"]] == ["i0007", "i0003"]  # what it follows, and what it is alike to
     assert sum(e["share"] for e in answer["evidence"]) == pytest.approx(1.0)
+    answer = client.post("/explain", json={"item_id": "i0030"}).json()
+    assert answer["explanation"] == "This item was chosen by other customers of this shop."
+    assert answer["history_source"] == "none"
 
 
-def test_explain_to_a_stranger_still_gives_attributes_and_evidence(client: TestClient) -> None:
-    client.post("/interactions", json={"user_id": "stranger", "item_id": "i0007"})
-    answer = client.post("/explain", json={"user_id": "stranger", "item_id": "i0008"}).json()
-    assert (answer["explanation"], answer["user_preference"]) == (None, None)
-    assert answer["item_attributes"] == "item_attributes of user None and item 8"
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """A service whose bundle has statements, which shows quotes."""
+    folder = tmp_path_factory.mktemp("told")
+    bundle = write_bundle(folder / "bundle", statements=fake_statements(folder / "data"))
+    with TestClient(create_app(fake_settings(bundle, explain_quotes=True), open_engine=open_fake)) as client:
+        yield client
+
+
+def test_statements_explain_to_a_user_who_said_the_like(told: TestClient) -> None:
+    answer = told.post("/explain", json={"user_id": user_id(3), "item_id": "i0008"}).json()
+    assert answer["explanation"] == "You liked the sturdy lid of Toy 7; 2 of 3 buyers say the same of Toy 8."
+    assert answer["basis"] == "statements"
+    assert [(s["about"], s["text"], s["count"], s["total"], s["polarity"]) for s in answer["statements"]] == [
+        ("user", "sturdy lid", 1, 1, "positive"), ("item", "sturdy lid", 2, 3, "positive"),
+    ]  # fmt: skip
+    assert answer["user_preference"] == "Likes the sturdy lid."
+    assert answer["caution"] == "One of 3 buyers finds it too small."
+    assert answer["statements"][1]["quote"] == "A sturdy lid! I love it."
+    metrics = told.get("/metrics").text
+    assert 'rdrec_explanations_total{arm="a",basis="statements"}' in metrics
+    assert 'rdrec_refused_texts_total{arm="a",why="not_whole"}' in metrics  # what the engine writes has no full stop
+
+
+def test_a_history_alone_is_explained_to(told: TestClient) -> None:
+    answer = told.post("/explain", json={"history": ["i0007", "gone"], "item_id": "i0008"}).json()
+    assert answer["explanation"].startswith("2 of 3 buyers of Toy 8 praise the sturdy lid.")
+    assert (answer["history_source"], answer["ignored_items"]) == ("request", ["gone"])
+    assert answer["user_preference"] is None
     assert [e["item_id"] for e in answer["evidence"]] == ["i0007"]
+    refused = told.post("/explain", json={"history": ["gone"], "item_id": "i0008", "strict": True})
+    assert (refused.status_code, refused.json()["field"]) == (404, "history[0]")
 
 
-def test_a_model_without_texts_explains_by_evidence_alone(tmp_path: Path) -> None:
-    bundle = write_bundle(tmp_path / "mute", text_tasks=[])
+def test_a_forgotten_users_words_are_not_served(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle", statements=fake_statements(tmp_path / "data"))
     with TestClient(create_app(fake_settings(bundle), open_engine=open_fake)) as client:
-        answer = client.post("/explain", json={"user_id": user_id(3), "item_id": "i0008"}).json()
-    assert [answer[k] for k in ("explanation", "user_preference", "item_attributes")] == [None] * 3
-    assert answer["evidence"]
+        body = {"user_id": user_id(3), "item_id": "i0008"}
+        before = client.post("/explain", json=body).json()
+        assert before["user_preference"]
+        assert all(s["quote"] is None for s in before["statements"])  # not shown unless the shop says so
+        assert client.delete(f"/users/{user_id(3)}/history").status_code == 204
+        after = client.post("/explain", json=body).json()
+    assert after["user_preference"] is None
+    assert "You" not in after["explanation"]
+    assert [s["about"] for s in after["statements"]] == ["item"]
 
 
-def test_profiles_of_the_bundle_answer_at_once_and_the_engine_writes_the_others(tmp_path: Path) -> None:
-    profiles = Profiles.from_texts(
-        ["" if n == 4 else f"user {n} likes toys" for n in range(5)], [f"item {n} is a toy" for n in range(9)]
-    )
-    engine = FakeEngine()
-    bundle = write_bundle(tmp_path / "profiled", profiles=profiles)
-    with TestClient(create_app(fake_settings(bundle), open_engine=lambda b, s: engine)) as client:
-        engine.calls.clear()
-        answer = client.post("/explain", json={"user_id": user_id(3), "item_id": "i0008"}).json()
-        assert answer["user_preference"] == "user 3 likes toys"
-        assert answer["item_attributes"] == "item 8 is a toy"
-        assert engine.calls == [("text", 1)]  # the explanation of the pair
-        answer = client.post("/explain", json={"user_id": user_id(4), "item_id": "i0009"}).json()
-        assert answer["user_preference"] == "user_preference of user 4 and item None"
-        assert answer["item_attributes"] == "item_attributes of user None and item 9"
+def test_a_text_that_the_statements_bear_out_is_served_and_an_engine_that_fails_is_no_error(tmp_path: Path) -> None:
+    class Writing(FakeEngine):
+        written = "The sturdy lid."
+
+        def generate_text(self, requests: Sequence[Any]) -> list[str]:
+            if not self.written:
+                raise RuntimeError("broken")
+            return [self.written] * len(requests)
+
+    engine = Writing()
+    bundle = write_bundle(tmp_path / "bundle", statements=fake_statements(tmp_path / "data"))
+    settings = fake_settings(bundle, cache_size=0)
+    with TestClient(create_app(settings, open_engine=lambda *_: engine)) as client:
+        body = {"user_id": user_id(3), "item_id": "i0008"}
+        answer = client.post("/explain", json=body).json()
+        assert (answer["basis"], answer["explanation"]) == ("model", "The sturdy lid.")
+        engine.written = "The sturdy lid is of gold."
+        assert client.post("/explain", json=body).json()["basis"] == "statements"
+        engine.written = ""
+        answer = client.post("/explain", json=body)
+        assert (answer.status_code, answer.json()["basis"]) == (200, "statements")
+        assert 'rdrec_refused_texts_total{arm="a",why="engine"} 1.0' in client.get("/metrics").text
+
+
+def test_frames_that_are_not_whole_are_refused_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "frames.json").write_text("{}")
+    bundle = write_bundle(tmp_path / "bundle")
+    settings = fake_settings(bundle, explain_frames=tmp_path / "frames.json")
+    with pytest.raises(InputError, match="lacks the frames"), TestClient(create_app(settings, open_engine=open_fake)):
+        pass
 
 
 def test_an_interaction_changes_the_next_answer(client: TestClient) -> None:
@@ -268,7 +319,7 @@ def test_a_batch_answers_each_part_or_says_why_not(client: TestClient) -> None:
     assert ids(results[0]["answer"]) == ["i0008"]
     assert results[1]["answer"] is None
     assert results[1]["problem"]["field"] == "candidates[0]"
-    assert results[2]["answer"]["explanation"] == "explanation of user 3 and item 8"
+    assert results[2]["answer"]["explanation"] == "Customers who chose Toy 7 often choose Toy 8 too."
 
 
 def test_a_batch_of_256_is_answered_though_the_queue_is_smaller(bundle: Path) -> None:
@@ -299,7 +350,8 @@ class KeptTexts(dict[str, str]):
         self[f"{user_id} {key}"] = text
 
 
-def test_a_request_chooses_its_arm_and_no_cache_mixes_them(bundle: Path) -> None:
+def test_a_request_chooses_its_arm_and_no_cache_mixes_them(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle", statements=fake_statements(tmp_path / "data"))
     texts = KeptTexts()
     stores = Stores(MemoryHistoryStore(), MemoryRateLimiter(lambda: 0.0), texts)
     settings = fake_settings(bundle, second_score_mode="full", second_mode="on_request")
@@ -320,7 +372,7 @@ def test_a_request_chooses_its_arm_and_no_cache_mixes_them(bundle: Path) -> None
         assert [ids(result["answer"])[0] for result in results] == ["i0008", "i0008", "i0011"]
         for arm in ("a", "b"):
             assert client.post("/explain", json={"user_id": user_id(3), "item_id": "i0008", "arm": arm}).is_success
-        assert len(texts) == 6  # three texts by each arm's weights
+        assert len(texts) == 2  # one text by each arm's weights
         assert 'rdrec_answer_cache_total{outcome="miss"} 6.0' in client.get("/metrics").text
 
 

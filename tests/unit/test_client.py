@@ -111,7 +111,8 @@ async def test_only_what_was_given_is_sent_and_the_answer_is_typed(ask: Ask) -> 
 async def test_a_batch_names_its_kinds_and_mixes_answers_and_problems(ask: Ask) -> None:
     text = {
         "model_version": "demo-1", "history_source": "none", "degraded": False, "item_id": "i", "title": "T",
-        "explanation": "because", "user_preference": None, "item_attributes": None, "evidence": [],
+        "explanation": "because", "basis": "catalogue",
+        "user_preference": None, "item_attributes": None, "evidence": [],
     }  # fmt: skip
     refused = json.loads(problem(404, "unknown-item").content)
     results = [{"status": 200, "answer": RANKING}, {"status": 200, "answer": text}, {"status": 404, "problem": refused}]

@@ -20,17 +20,18 @@ from rdrec_core.encoding import SourceEncoder, encode_words
 from rdrec_core.engines.bundled import trie_group
 from rdrec_core.exported.search_export import export_search_graphs
 from rdrec_core.exported.text_export import export_text_graphs
-from rdrec_core.profiles import GROUP as PROFILES
 from rdrec_core.replacing import replacing_folder
+from rdrec_core.statements import GROUP as STATEMENTS
 from rdrec_core.text_rows import GROUP as TEXT_ROWS
 from rdrec_core.types import ScoreMode, Strategy
-from training.bundling.profiles import profiles_of_checkpoint
 from training.bundling.signals import add_signals
+from training.bundling.statements import statements_of_checkpoint
 from training.data.dataset import Dataset, Split
 from training.learning.backbone import CatalogTokens
 from training.learning.checkpoint import Checkpoint
 from training.learning.examples import text_pools
 from training.learning.targets import TargetRule
+from training.signals.statements import build_statements
 
 Say = Callable[[str], None]
 
@@ -93,8 +94,10 @@ def export_bundle(
         trie = ItemTrie.build(tokens.labels, eos_token_id=t5.eos_token_id, start_token_id=t5.pad_token_id)
         for collapsed in sorted({mode is not ScoreMode.FULL for mode in modes}):
             writer.add_arrays(trie_group(collapsed=collapsed), trie.arrays(collapsed=collapsed))
-        if (profiles := profiles_of_checkpoint(checkpoint.path)) is not None:
-            writer.add_arrays(PROFILES, profiles.arrays())
+        if dataset.has_reviews:
+            say("statements of reviews")
+            statements = statements_of_checkpoint(checkpoint.path, dataset) or build_statements(dataset)
+            writer.add_arrays(STATEMENTS, statements.arrays())
         say("item graph and text")
         fusion = add_signals(writer, checkpoint, dataset, upto)
         if checkpoint.text_rows is not None:  # by which an item that comes later gets a row

@@ -1,4 +1,4 @@
-"""`rdrec profile`: users' preferences and items' attributes, written offline; the work is in `bundling/profiles.py`."""
+"""`rdrec profile`: what reviews say of items and users, read into a checkpoint or bundle."""
 
 from __future__ import annotations
 
@@ -7,57 +7,62 @@ from typing import Annotated
 
 import typer
 
-INTERRUPTED = 130
+from rdrec_core.errors import InputError
 
 
 def profile(
     path: Annotated[Path, typer.Argument(help="Checkpoint of `rdrec train` or bundle of `rdrec export`.")],
     dataset: Annotated[
-        Path | None, typer.Option(help="Dataset folder of a checkpoint, if it moved since training.")
+        Path | None,
+        typer.Option(help="Dataset folder: of a bundle always, of a checkpoint if it moved since training."),
     ] = None,
-    fast: Annotated[bool, typer.Option("--fast", help="Greedy search instead of 21 beams in 3 groups.")] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Texts computed and kept together.")] = 64,
-    threads: Annotated[int, typer.Option(min=0, help="Threads of a bundle's engine; 0 for one a core.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace the profiles of a bundle that has some.")] = False,
+    quotes: Annotated[
+        bool, typer.Option("--quotes", help="Keep a reviewer's own sentence with an item's first statements.")
+    ] = False,
+    language: Annotated[
+        str | None, typer.Option(help="Of the reviews: en, de, fr, es, it, pt, ja; found out by default.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the statements of a bundle that has some.")] = False,
 ) -> None:
-    """Write the preference of every user and the attributes of every item with the model's own decoder, and keep them.
+    """Read training reviews and rationales into statements, which explanations speak from.
 
-    In a checkpoint they wait for `rdrec export`; a bundle is replaced by one with the profiles and a new model version.
-    A run that was cut off goes on when the same command is given again.
+    In a checkpoint they wait for `rdrec export` (which reads them itself where this was not run); a bundle is replaced
+    by one with the statements and a new model version. Held-out reviews are never read.
     """
     from rich.console import Console
 
     from rdrec_core.bundle import MANIFEST_FILE, Bundle
-    from training.bundling import profiles
-    from training.bundling.profile_sources import of_bundle, of_checkpoint
-    from training.evaluation.tables import progress_bar
+    from training.bundling import statements as keeping
+    from training.data.dataset import Dataset
+    from training.learning.checkpoint import load_checkpoint
+    from training.signals.languages import BY_CODE
+    from training.signals.statements import StatementOptions, build_statements
 
+    if language is not None and language not in BY_CODE:
+        raise InputError(f"--language {language!r} should be one of {', '.join(BY_CODE)}", field="language")
+    options = StatementOptions(quotes=quotes, language=BY_CODE.get(language or ""))
     console = Console(stderr=True)
-    is_bundle = (path / MANIFEST_FILE).is_file()
-    if is_bundle:
-        bundle = Bundle.open(path)
-        profiles.require_new(bundle, force=force)
-        job, write = of_bundle(bundle, fast=fast, threads=threads)
+    bundle = Bundle.open(path) if (path / MANIFEST_FILE).is_file() else None
+    if bundle is not None:
+        keeping.require_new(bundle, force=force)
+        if dataset is None:
+            raise InputError("--dataset is missing: a bundle does not say where its reviews are", field="dataset")
+        data = Dataset(dataset)
+        keeping.require_same_ids(bundle, data)
     else:
-        job, write = of_checkpoint(path, dataset, fast=fast)
-    with profiles.ProfileJournal(profiles.journal_of(path), job) as journal:
-        if journal.n_done:
-            console.print(f"{journal.n_done:,} texts were written by an earlier run", highlight=False)
-        try:
-            with progress_bar(console) as bar:
-                row = bar.add_task("profiles", total=job.requests, completed=journal.n_done)
-                texts = profiles.write_profiles(
-                    write, job, journal, batch_size=batch_size, done=lambda n: bar.update(row, completed=n)
-                )
-        except KeyboardInterrupt:
-            console.print("interrupted; run the same command again to go on")
-            raise typer.Exit(INTERRUPTED) from None
-    users, items = job.counts
-    if is_bundle:
-        if profiles.is_signed(path):
+        data = load_checkpoint(path).dataset(dataset)
+    with console.status("reading reviews") as status:
+        made = build_statements(data, options, say=status.update)
+    if bundle is not None:
+        if keeping.is_signed(path):
             console.print("the signature no longer fits and is left out; sign the bundle again", highlight=False)
-        said = profiles.store_in_bundle(bundle, texts).model_version
+        said = keeping.store_in_bundle(bundle, made).model_version
     else:
-        said = str(profiles.store_in_checkpoint(path, texts))
-    journal.path.unlink()
-    console.print(f"{users:,} users' preferences, {items:,} items' attributes: {said}", highlight=False)
+        said = str(keeping.store_in_checkpoint(path, made, data))
+    silent = [int((rows.indptr[1:] == rows.indptr[:-1]).sum()) for rows in (made.items, made.users)]
+    console.print(
+        f"{len(made.items.text):,} statements of {len(made.items):,} items ({silent[0]:,} without any),"
+        f" {len(made.users.text):,} of {len(made.users):,} users ({silent[1]:,} without any); language {made.language};"
+        f" {said}",
+        highlight=False,
+    )

@@ -122,6 +122,7 @@ BLANKLESS = Language("ja", None, frozenset(), frozenset(["私", "僕", "俺", "�
 """Japanese, Chinese, Thai and the like: characters instead of words."""
 OTHER = Language("und", None, frozenset(), frozenset(), frozenset())
 _KNOWN = (ENGLISH, GERMAN, FRENCH, SPANISH, ITALIAN, PORTUGUESE)
+BY_CODE = {language.code: language for language in (*_KNOWN, BLANKLESS)}
 _WORD = re.compile(r"[^\W\d_]+")
 
 

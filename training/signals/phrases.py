@@ -155,6 +155,7 @@ class Lexicon:
         kept = list(texts)
         degrees: Counter[str] = Counter()
         named: Counter[str] = Counter()
+        praised: Counter[str] = Counter()
         for text in kept:
             for clause in clauses(text):
                 for before, word, after in zip(clause, clause[1:], [*clause[2:], ","], strict=False):
@@ -162,7 +163,10 @@ class Lexicon:
                         degrees[word] += after in _AFTER_ADJECTIVE
                     elif before in _ARTICLE:
                         named[word] += after in _AFTER_NOUN
-        nouns = frozenset(feature_words(kept, max_nouns)) - _NO_NOUN - ENGLISH.function
+                    elif before in _GOOD and word.isalpha() and not word.endswith(("ing", "ly")):
+                        praised[word] += after in _AFTER_NOUN
+        often = {word for word, count in praised.items() if count >= min_count and count > degrees[word]}
+        nouns = (frozenset(feature_words(kept, max_nouns)) | often) - _NO_NOUN - ENGLISH.function - _PLAIN - _GOOD
         adjectives = {
             word
             for word, count in degrees.items()

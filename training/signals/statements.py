@@ -329,6 +329,7 @@ def _assemble(
         _rows(users, texts, quotes), _rows(items, texts, quotes), StringTable.from_strings(texts),
         (indptr, np.asarray([stem for row in about for stem in row], dtype=np.int32)),
         idf, StringTable.from_strings(kept), lexicon_stems, tones, names, StringTable.from_strings(quotes),
+        language.code,
     )  # fmt: skip
 
 
