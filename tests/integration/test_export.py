@@ -22,6 +22,7 @@ from tests.small_dataset import write_small_dataset
 from tests.tiny_language_models import tiny_sentence_encoder
 from training.cli import main
 from training.data.dataset import Dataset
+from training.evaluation.systems import WEIGHTS_KEY
 from training.learning.checkpoint import load_checkpoint
 from training.learning.config import load_config
 from training.learning.run import train
@@ -124,6 +125,37 @@ def test_fitted_fusion_weights_travel_with_the_bundle_and_idle_channels_stay_beh
         assert item in found
         del found[item]
         assert found == pytest.approx(expected, rel=1e-3)
+
+
+def test_dense_channels_are_fused_and_a_bundle_is_fused_and_measured_on_the_channels_that_it_has(
+    checkpoint: Path, dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(checkpoint, tmp_path / "copy")
+    encoder = tiny_sentence_encoder(tmp_path / "encoder")
+    fuse = ["--no-tune-graph", "--limit-users", "20"]
+    assert main(["fuse", str(copy), str(dataset.path), *fuse, "--text-encoder", str(encoder)]) == 0
+    fusion = json.loads((copy / "fusion.json").read_text(encoding="utf-8"))
+    del fusion[WEIGHTS_KEY]
+    dense = {name: value for name, value in fusion.items() if name.endswith(".dense")}
+    assert {name.split(".")[3] for name in dense} >= {"catalogue", "reviews"}
+    assert (copy / "text_encoder.json").is_file() is any(dense.values())  # an encoder that earned nothing is not kept
+
+    forced = dict.fromkeys(fusion, 0.0) | {
+        "sequential.graph": 0.5, "topn.graph": 0.5, "sequential.channel.next": 0.4,
+        "sequential.channel.text.catalogue.dense": 0.4, "topn.channel.text.catalogue.dense": 0.4,
+    }  # fmt: skip
+    (copy / "fusion.json").write_text(json.dumps(forced), encoding="utf-8")
+    (copy / "text_encoder.json").write_text(json.dumps({"text_encoder": str(encoder)}), encoding="utf-8")
+    assert main(["export", str(copy), "--out", str(tmp_path / "out")]) == 0
+    shutil.rmtree(encoder)  # the bundle brings its own
+    assert main(["evaluate", str(tmp_path / "out"), str(dataset.path), "--split", "val"]) == 0
+    assert main(["fuse", str(tmp_path / "out"), str(dataset.path), *fuse]) == 0
+    again = Bundle.open(tmp_path / "out")
+    assert again.manifest.fusion is not None
+    channels = {name.partition(".channel.")[2] for name in again.manifest.fusion if ".channel." in name}
+    assert channels == {"next", "text.catalogue.dense"}
+    assert main(["fuse", str(tmp_path / "out"), str(dataset.path), "--text-encoder", "x"]) == 2
+    assert "give --text-encoder with the checkpoint" in capsys.readouterr().err
 
 
 def test_a_bundle_that_was_never_fused_holds_every_channel_and_field(bundle: Bundle) -> None:

@@ -121,3 +121,12 @@ def test_another_encoder_has_another_fingerprint(tmp_path: Path) -> None:
     first = SentenceEncoder.open(str(tiny_sentence_encoder(tmp_path / "a"))).fingerprint
     assert first == SentenceEncoder.open(str(tiny_sentence_encoder(tmp_path / "b"))).fingerprint
     assert first != SentenceEncoder.open(str(tiny_sentence_encoder(tmp_path / "c", pooling="cls_token"))).fingerprint
+
+
+def test_a_folder_that_cannot_be_written_costs_time_alone(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    plain = CountingEncoder()
+    remembered = RememberedVectors(plain, tmp_path / "file" / "kept")
+    for _ in range(2):
+        np.testing.assert_array_equal(remembered.encode(["a", "bb"]), CountingEncoder().encode(["a", "bb"]))
+    assert plain.asked == ["a", "bb"] * 2

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -56,7 +57,8 @@ class RememberedVectors:
             fresh = self.encoder.encode(new_texts[start : start + _SAVE_EVERY])
             known = np.concatenate([known, np.asarray(new_keys[start : start + _SAVE_EVERY], dtype=np.uint64)])
             vectors = np.concatenate([vectors, fresh]) if vectors.size else fresh
-            with replacing_file(self._file) as temporary, temporary.open("wb") as opened:
+            # a dataset that may only be read, or a full disk: the vectors are then computed again next time
+            with suppress(OSError), replacing_file(self._file) as temporary, temporary.open("wb") as opened:
                 np.savez(opened, keys=known, vectors=vectors)
         if not len(keys):
             return self.encoder.encode([])
