@@ -154,6 +154,34 @@ def test_json_that_the_limit_cut_is_nothing(answer: str) -> None:
     assert parse(answer, truncated=True) is None
 
 
+# What a small model writes for most reviews: its question's words, and the review in quotation marks.
+NAMED = [
+    (
+        "The user's preference is to play every week, and the item's attributes are a good cable at a fair price.",
+        ("The user's preference is to play every week.", "The item's attributes are a good cable at a fair price."),
+    ),
+    (
+        'The user\'s preference is "Sturdy, easy to use." The item\'s attributes are "Sturdy and easy to use."',
+        ('The user\'s preference is "Sturdy, easy to use."', 'The item\'s attributes are "Sturdy and easy to use."'),
+    ),
+    (
+        'The user\'s preference is "Use it a lot. It ends noise." and the item\'s attributes are "It ends noise."',
+        ('The user\'s preference is "Use it a lot. It ends noise."', 'The item\'s attributes are "It ends noise."'),
+    ),
+]
+
+
+@pytest.mark.parametrize(("answer", "halves"), NAMED, ids=range(len(NAMED)))
+def test_a_quotation_does_not_end_the_sentence_around_it(answer: str, halves: tuple[str, str]) -> None:
+    assert parse(answer) is not None
+    found = parse(answer)
+    assert found is not None
+    assert tuple(half.replace('"', "") for half in (found.user_preference, found.item_attributes)) == tuple(
+        half.replace('"', "") for half in halves
+    )
+    assert found.user_preference.count('"') % 2 == found.item_attributes.count('"') % 2 == 0
+
+
 # Everyday words of reviews that patterns for refusals and for «nothing said» hold.
 GOOD_HALVES = [
     ("The user wants a polish with no streaks that dries clear.", "The item is a polish without any haze."),

@@ -72,13 +72,17 @@ def _sound(user: str, item: str) -> Rationale | None:
     """The last gate, whatever the form: neither half a refusal, empty, too long or a copy of the other."""
     sentences = []
     for half in (user, item):
-        sentence = re.sub(r"\s+", " ", half.replace("’", "'")).strip(" \t\n\"'“”„«»`*-,;")
+        sentence = re.sub(r"\s+", " ", half.replace("’", "'")).strip(" `*-,;“”„«»")
+        if sentence.startswith(('"', "'")) or sentence.endswith("'"):
+            sentence = sentence.strip("\"' ")
         if not MIN_WORDS <= word_count(sentence) <= MAX_WORDS or declines(sentence) or says_nothing(sentence):
             return None
+        if sentence.count('"') % 2:  # half of a quotation stayed in the other sentence, or was taken off above
+            sentence = sentence.replace('"', "")
         if not re.search(f"[{BLANKLESS}]", sentence):
             sentence = sentence.replace("。", ". ").replace("！", "! ").replace("？", "? ").strip()
         sentence = sentence[0].upper() + sentence[1:]
-        sentences.append(sentence if sentence[-1] in _STOPS else f"{sentence}.")
+        sentences.append(sentence if re.search(rf"[{_STOPS}]\"?$", sentence) else f"{sentence}.")
     if sentences[0] == sentences[1]:
         return None
     return Rationale(*sentences)

@@ -44,6 +44,12 @@ _JOINT = re.compile(
     rf"|,\s*(?:and|while|whereas)\s+(?=(?:it|its|this)\b)",
     re.I,
 )
+# «The user's preference is "...", and the item's attributes are "..."», whatever sentences the quotations hold.
+_NAMED = re.compile(
+    rf"(?P<user>the (?:{_PERSON})'s preferences? (?:is|are|was|were)\b.{{3,400}}?[\"”]?)[.,;]?\s+(?:and\s+|while\s+)?"
+    rf"(?P<item>the (?:{_THING})'s attributes? (?:is|are|was|were)\b.*)",
+    re.I | re.S,
+)
 _LEAD = (
     r"^(?:(?:based on|according to|from|in|judging by)\s+[^,]{1,60},\s*"
     r"|(?:firstly|first|secondly|second|additionally|also|overall|as for)\b,?\s*)*"
@@ -178,6 +184,8 @@ def from_list(text: str, language: Language) -> tuple[str, str] | None:
 
 def from_prose(text: str, language: Language) -> tuple[str, str] | None:
     """The first sentence about the user and the first one after it about the item."""
+    if named := _NAMED.match(text.strip()):
+        return named["user"], _sentences(named["item"])[0]
     sentences: list[str] = []
     for line in _lines(text):
         for sentence in _sentences(
