@@ -182,6 +182,10 @@ def test_a_quotation_does_not_end_the_sentence_around_it(answer: str, halves: tu
     assert found.user_preference.count('"') % 2 == found.item_attributes.count('"') % 2 == 0
 
 
+def test_a_preference_that_speaks_of_the_attributes_is_one_sentence() -> None:
+    assert parse("The user's preference is that the item's attributes are worth the cost.") is None
+
+
 # Everyday words of reviews that patterns for refusals and for «nothing said» hold.
 GOOD_HALVES = [
     ("The user wants a polish with no streaks that dries clear.", "The item is a polish without any haze."),

@@ -46,7 +46,8 @@ _JOINT = re.compile(
 )
 # «The user's preference is "...", and the item's attributes are "..."», whatever sentences the quotations hold.
 _NAMED = re.compile(
-    rf"(?P<user>the (?:{_PERSON})'s preferences? (?:is|are|was|were)\b.{{3,400}}?[\"”]?)[.,;]?\s+(?:and\s+|while\s+)?"
+    rf"(?P<user>the (?:{_PERSON})'s preferences? (?:is|are|was|were)\b.{{3,400}}?)"
+    r"(?:[,;]?\s+(?:and|while)\s+|[,;]\s+|(?<=[.!?\"”])\s+)"
     rf"(?P<item>the (?:{_THING})'s attributes? (?:is|are|was|were)\b.*)",
     re.I | re.S,
 )
