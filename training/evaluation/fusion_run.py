@@ -31,6 +31,7 @@ from training.evaluation.tables import progress_bar
 from training.evaluation.wishes import fit_wishes
 from training.learning.checkpoint import ENCODER_FILE, FUSION_FILE, weights_sha256
 from training.signals.graph import GraphConfig, Sequences, graph_of, with_decays
+from training.signals.profiles import FIELDS
 from training.signals.remembered import TextEncoder
 from training.signals.text import (
     KINDS,
@@ -69,13 +70,18 @@ class Fitted:
 
 
 def fit_system(
-    system: System, dataset: Dataset, *, limit_users: int, tune_graph: bool, seed: int, console: Console
-) -> Fitted:
-    """Choose graph settings and weights on validation users."""
+    system: System, dataset: Dataset, *, limit_users: int, tune_graph: bool, seed: int, console: Console,
+    without_fields: Collection[str] = (),
+) -> Fitted:  # fmt: skip
+    """Choose graph settings and weights on validation users.
+
+    without_fields: fields of item texts whose channels are left out.
+    """
     asked = questions(dataset, "val", limit=limit_users, seed=seed)
     sequences = Sequences.of(dataset, "train")
     with console.status("text: vectors and nearest items"):
-        fields = text_fields(dataset, "train", system.encoder)
+        only = {channel_name(field, kind) for field in FIELDS if field not in without_fields for kind in KINDS}
+        fields = text_fields(dataset, "train", system.encoder, only=only)
         text = text_channels(fields, GraphConfig())
     if tune_graph and system.channels is None:
         tuning = questions(dataset, "val", limit=TUNING_USERS, seed=seed)
