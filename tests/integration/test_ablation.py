@@ -31,6 +31,7 @@ from training.evaluation.ablation import (
 )
 from training.evaluation.systems import System
 from training.learning.config import load_config
+from training.signals.profiles import FIELDS
 
 CONFIG = load_config("scratch", None, {})
 
@@ -132,5 +133,5 @@ def test_a_rationale_that_is_off_gives_no_signal(tmp_path: Path, monkeypatch: py
                 system, data, limit_users=5, tune_graph=False, seed=0, console=Console(quiet=True),
                 without_fields=row.fields_left_out,
             )  # fmt: skip
-    always = {"catalogue", "reviews"}
+    always = set(FIELDS) - {"preferences", "attributes"}
     assert seen == [always, always | {"preferences"}, always | {"attributes"}, always | {"preferences", "attributes"}]
