@@ -51,7 +51,7 @@ def ranking(answer: dict[str, Any]) -> Table:
 def words_of(item: dict[str, Any]) -> str:
     """The longest words of an item's title: what somebody might type who looks for such a thing."""
     found = sorted((word for word in (item["title"] or "").split() if word.isalpha()), key=len, reverse=True)
-    return " ".join(found[:2]).lower()
+    return " ".join(found[:3]).lower()
 
 
 def main() -> None:
