@@ -85,7 +85,7 @@ def test_problems_are_exceptions(client: RDRecClient, replica: Replica) -> None:
         client.sequential("u", n_items=0)
     assert invalid.value.problem.errors is not None
     assert invalid.value.problem.errors[0].field == "n_items"
-    with RDRecClient(replica.url, api_key="wrong") as stranger, pytest.raises(ProblemError) as refused:
+    with RDRecClient(replica.url, api_key="wrong", timeout_s=20) as stranger, pytest.raises(ProblemError) as refused:
         stranger.model()
     assert (refused.value.status, refused.value.slug) == (401, "unauthenticated")
     with RDRecClient("http://127.0.0.1:1", retry=RetryPolicy(attempts=1)) as nobody:

@@ -96,7 +96,7 @@ def test_the_installed_service_answers_and_writes(image: Path, tmp_path: Path) -
             replica.process = subprocess.Popen(command, cwd=image, env=environment, stdout=log, stderr=log)
         try:
             replica.wait_until_ready()
-            with RDRecClient(replica.url) as client:
+            with RDRecClient(replica.url, timeout_s=20.0) as client:
                 assert client.sequential(user_id(1), n_items=2).items
                 assert client.record(user_id(1), item_id(3)).history_source == "redis"
                 assert client._http.get("/").text.startswith("<!doctype html>")

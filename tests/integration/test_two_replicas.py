@@ -48,7 +48,7 @@ async def test_ten_thousand_concurrent_writes_for_a_hundred_users(replicas: tupl
         Every tenth is sent to both replicas at once, as by a caller that lost the first answer.
         """
         new = []
-        clients = [AsyncRDRecClient(replica.url, retry=RetryPolicy(attempts=8)) for replica in replicas]
+        clients = [AsyncRDRecClient(replica.url, timeout_s=20.0, retry=RetryPolicy(attempts=8)) for replica in replicas]
         for user, number in left:
             asked = clients if number % 10 == 0 else [clients[number % 2]]
             item, key = item_id(number % N_ITEMS), f"k{number}"
@@ -64,7 +64,7 @@ async def test_ten_thousand_concurrent_writes_for_a_hundred_users(replicas: tupl
     assert len(recorded) == USERS * WRITES_A_USER
     assert max(recorded) == 1, "0 is a write whose first answer was late, so that the second try found it done"
     expected = Counter(item_id(number % N_ITEMS) for number in range(WRITES_A_USER))
-    with RDRecClient(replicas[0].url) as one, RDRecClient(replicas[1].url) as two:
+    with RDRecClient(replicas[0].url, timeout_s=20.0) as one, RDRecClient(replicas[1].url, timeout_s=20.0) as two:
         for user in range(USERS):
             first, second = one.history(f"w{user}", limit=1000), two.history(f"w{user}", limit=1000)
             assert first == second
@@ -73,7 +73,7 @@ async def test_ten_thousand_concurrent_writes_for_a_hundred_users(replicas: tupl
 
 
 async def test_first_writes_at_both_replicas_seed_the_base_once(replicas: tuple[Replica, Replica]) -> None:
-    clients = [AsyncRDRecClient(replica.url) for replica in replicas]
+    clients = [AsyncRDRecClient(replica.url, timeout_s=20.0) for replica in replicas]
     for user in range(N_USERS - 2):
         await asyncio.gather(
             *(client.record(user_id(user), item_id(30 + n), timestamp=float(n)) for n, client in enumerate(clients))
@@ -86,7 +86,7 @@ async def test_first_writes_at_both_replicas_seed_the_base_once(replicas: tuple[
 
 
 def test_a_forgotten_user_is_forgotten_at_both_and_the_base_stays_away(replicas: tuple[Replica, Replica]) -> None:
-    with RDRecClient(replicas[0].url) as one, RDRecClient(replicas[1].url) as two:
+    with RDRecClient(replicas[0].url, timeout_s=20.0) as one, RDRecClient(replicas[1].url, timeout_s=20.0) as two:
         user = user_id(N_USERS - 2)
         assert len(one.history(user).items) == 5
         one.forget(user)
@@ -102,7 +102,10 @@ def test_without_redis_answers_are_degraded_and_writes_refused(
     replicas: tuple[Replica, Replica], redis: RedisProcess, fault: str
 ) -> None:
     user = user_id(4)
-    with RDRecClient(replicas[0].url, retry=RetryPolicy(attempts=1)) as client, RDRecClient(replicas[0].url) as patient:
+    with (
+        RDRecClient(replicas[0].url, timeout_s=20.0, retry=RetryPolicy(attempts=1)) as client,
+        RDRecClient(replicas[0].url, timeout_s=20.0) as patient,
+    ):
         patient.record(user, item_id(20), idempotency_key=f"before-{fault}")
         before = client.history(user)
         assert (before.history_source, before.degraded) == ("redis", False)
@@ -154,7 +157,10 @@ def test_without_redis_answers_are_degraded_and_writes_refused(
 def test_full_redis_refuses_writes_and_answers_stay_fresh(
     replicas: tuple[Replica, Replica], redis: RedisProcess
 ) -> None:
-    with RDRecClient(replicas[1].url, retry=RetryPolicy(attempts=1)) as client, RDRecClient(replicas[1].url) as patient:
+    with (
+        RDRecClient(replicas[1].url, timeout_s=20.0, retry=RetryPolicy(attempts=1)) as client,
+        RDRecClient(replicas[1].url, timeout_s=20.0) as patient,
+    ):
         patient.record("full", item_id(1))
         ask(redis.port, "CONFIG", "SET", "maxmemory", "1")
         try:
