@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from rdrec_core.profiles import Profiles
 from service.answers.histories import with_newer
 from service.parts import Stores
 from service.stores.history.base import HistoryUnavailableError, Kept
 from service.stores.history.memory import MemoryHistoryStore
 from service.stores.rate_limit import MemoryRateLimiter
 from service.web.app import create_app
-from tests.fake_service import N_USERS, fake_settings, item_id, open_fake, user_id, write_bundle
+from tests.fake_service import fake_settings, item_id, open_fake, user_id, write_bundle
 
 USER = user_id(3)
 ODD_IDS = ["a/b", "..", ".", "../..", "a//b", "/", "a/history", "50%off", "user?x=1", "user#7", "plus+sign", "a b/ü"]
@@ -25,8 +24,7 @@ ODD_IDS = ["a/b", "..", ".", "../..", "a//b", "/", "a/history", "50%off", "user?
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    profiles = Profiles.from_texts([f"user {n} likes toys" for n in range(N_USERS)], [])
-    return write_bundle(tmp_path / "bundles" / "first", profiles=profiles)
+    return write_bundle(tmp_path / "bundles" / "first")
 
 
 @contextmanager
@@ -47,8 +45,6 @@ def personal(client: TestClient) -> list[Any]:
         client.get("/history", params={"user_id": USER}).json()["items"],
         [] if sequential["strategy"] == "popularity" else sequential["items"],
         [] if topn["strategy"] == "popularity" else topn["items"],
-        explained["explanation"] or "",
-        explained["user_preference"] or "",
         explained["evidence"],
         listed,
     ]
