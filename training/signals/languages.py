@@ -19,8 +19,6 @@ from rdrec_core.words import is_gram, words
 class Language:
     """code: ISO 639-1. stemmer: as Snowball calls it. function: words without a claim; personal: of a first person."""
 
-    "first person."
-
     code: str
     stemmer: str | None
     function: frozenset[str]
