@@ -31,7 +31,7 @@ from tests.fake_service import FakeEngine, Gate, fake_settings, item_id, open_fa
 from tests.integration.test_service_endpoints import key
 
 ADMIN = {"X-API-Key": "root"}
-KEYS = [key("root", "ops", "recommend", "write", "admin")]
+KEYS = [key("root", "ops", "recommend", "write", "admin", "metrics")]
 
 
 @asynccontextmanager
