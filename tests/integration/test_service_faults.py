@@ -229,8 +229,11 @@ async def test_an_engine_that_hangs_is_ended_and_what_it_computed_is_blamed(
 ) -> None:
     """As an engine process is, which can be killed; a thread only plays dead here."""
 
+    ended_lanes: list[EngineThread] = []
+
     def kill(lane: EngineThread) -> bool:
         lane._call(lane._ended, "killed")
+        ended_lanes.append(lane)
         return True
 
     monkeypatch.setattr(EngineThread, "kill", kill)
@@ -249,6 +252,7 @@ async def test_an_engine_that_hangs_is_ended_and_what_it_computed_is_blamed(
         assert len(engines) == 2
         assert (await ask(client, 2)).json()["degraded"] is False
         gate.opened.set()
+        await ended_lanes[0].close()  # a process would be gone; the thread is not
 
 
 async def test_overload_is_a_429_with_the_time_to_wait_and_all_accepted_are_answered(bundle: Path) -> None:
