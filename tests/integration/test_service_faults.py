@@ -244,9 +244,14 @@ async def test_an_engine_that_hangs_is_ended_and_what_it_computed_is_blamed(
         engines.append(FakeEngine())
         return engines[-1]
 
-    async with running(create_app(fake_settings(bundle, stall_s=0.2), open_engine=open_engine)) as client:
+    ahead_s = [0.0]
+    app = create_app(fake_settings(bundle), open_engine=open_engine, clock=lambda: time.monotonic() + ahead_s[0])
+    async with running(app) as client:
         engines[0]._before = gate
-        ended = await ask(client, 1)
+        asked = asyncio.create_task(ask(client, 1))
+        await asyncio.to_thread(gate.entered.wait, 10)
+        ahead_s[0] = 100.0  # RDREC_STALL_S is 30
+        ended = await asked
         assert (ended.status_code, slug(ended)) == (500, "engine-ended")
         await until_model(client)
         assert len(engines) == 2
