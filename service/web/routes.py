@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel, StringConstraints, TypeAdapter, ValidationError
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from service.engine.arm import Arm
 from service.parts import Parts
@@ -45,6 +46,15 @@ from service.wire.schemas import (
 )
 
 MAX_TIMEOUT_MS = 60_000
+
+
+class _Anything(PathConvertor):
+    """Like `path`, but the id may hold line ends too."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("anything", _Anything())
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 UserPath = Annotated[str, Path(min_length=1, max_length=128)]
 UserQuery = Annotated[str, Query(min_length=1, max_length=128)]
@@ -245,7 +255,7 @@ async def add_interactions(
     return _json(InteractionsAnswer(history_source=parts.stores.history.name, results=results))
 
 
-@read.get("/users/{user_id:path}/history", response_model=HistoryAnswer, responses=problems())
+@read.get("/users/{user_id:anything}/history", response_model=HistoryAnswer, responses=problems())
 async def get_history(request: Request, user_id: UserPath, limit: Limit = 100) -> Response:
     """What the service knows of the user, oldest first; empty for a user of whom it knows nothing."""
     parts = parts_of(request)
@@ -259,7 +269,7 @@ async def get_history_by_query(request: Request, user_id: UserQuery, limit: Limi
     return await get_history(request, user_id, limit)
 
 
-@write.delete("/users/{user_id:path}/history", status_code=204, responses=problems(history=True))
+@write.delete("/users/{user_id:anything}/history", status_code=204, responses=problems(history=True))
 async def forget_user(request: Request, user_id: UserPath) -> Response:
     """Forget the user: the history, the bundle's part of it, and every text that was written from them.
 

@@ -104,5 +104,5 @@ PAIRS: list[tuple[str, type[BaseModel]]] = [
 
 @pytest.mark.parametrize(("schema", "model"), PAIRS, ids=lambda value: value if isinstance(value, str) else "")
 def test_models_have_the_fields_of_the_api_document(replica: Replica, schema: str, model: type[BaseModel]) -> None:
-    document = httpx.get(f"{replica.url}/openapi.json").json()
+    document = httpx.get(f"{replica.url}/openapi.json", headers={"X-API-Key": KEY}).json()
     assert set(model.model_fields) == set(document["components"]["schemas"][schema]["properties"])
