@@ -245,3 +245,11 @@ def test_the_title_is_a_field_of_its_own_where_the_catalogue_says_more(tmp_path:
     title = items["title"][0]
     assert profiles["title"][0] == f"{title}\nAcme"
     assert profiles["catalogue"][0] == f"{title}\nAcme\nToys"
+
+
+def test_fields_that_nobody_asks_for_are_not_read(tmp_path: Path) -> None:
+    data = telling_dataset(tmp_path / "d", protocol="clean", splits_of_texts=None)
+    whole = item_profiles(data, "train")
+    (data.path / "reviews.parquet").unlink()
+    (data.path / "rationales.parquet").write_bytes(b"no table")
+    assert item_profiles(data, "train", only=("catalogue",)) == {"catalogue": whole["catalogue"]}

@@ -36,6 +36,11 @@ class CatalogTokens:
     item_words: RaggedTokens
     labels: RaggedTokens
 
+    @property
+    def writes_whole_items(self) -> bool:
+        """Whether each label is one token."""
+        return len(self.labels.tokens) == len(self.labels)
+
     @classmethod
     def of(cls, tokenizer: Tokenizer, labels: list[str], *, whole_labels: bool = False) -> CatalogTokens:
         """Tokens of every item; whole_labels: an item is written by its word, where that is one token.

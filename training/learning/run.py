@@ -103,7 +103,7 @@ def materials(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) -> Ma
     label_trie = LabelTrie.of(trie) if config.loss == "trie" else None
     bought = np.bincount(histories.items, minlength=len(labels)) > 0
     rivals = None
-    if label_trie is not None and config.text_rows and len(catalog.labels.tokens) == len(labels):
+    if label_trie is not None and config.text_rows and catalog.writes_whole_items:
         # what nobody has bought yet must not learn that nobody buys it
         rivals = np.isin(label_trie.rows, catalog.labels.tokens[bought])
     batcher = Batcher(
@@ -213,7 +213,7 @@ def _train(
         initialise_from_graph(model, parts.catalog, parts.histories, torch.Generator().manual_seed(config.seed))
 
     words = None
-    if config.text_rows and len(parts.catalog.labels.tokens) == len(parts.labels):
+    if config.text_rows and parts.catalog.writes_whole_items:
         width = model.config.t5.d_model
         words = text_places(dataset, width, config.seed)
         if words is None:

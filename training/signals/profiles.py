@@ -12,6 +12,8 @@ asked for. Knows the dataset's tables, not how texts are compared.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import polars as pl
 
 from training.data.catalogue import catalogue_text
@@ -23,20 +25,25 @@ MAX_CHARACTERS = 20_000
 _ITEMS_AT_ONCE = 100_000
 
 
-def item_profiles(dataset: Dataset, upto: Split) -> dict[str, list[str]]:
-    """Field -> the text of each item, "" where there is none. A field without any text is left out."""
-    found = _catalogue(dataset)
+def item_profiles(dataset: Dataset, upto: Split, *, only: Collection[str] = FIELDS) -> dict[str, list[str]]:
+    """Field -> the text of each item, "" where there is none; of these fields, and no other is read.
+
+    A field without any text is left out.
+    """
+    wanted = set(only)
+    found = _catalogue(dataset) if wanted & {"title", "catalogue"} else {}
     seen = _seen_pairs(dataset, upto)
-    if dataset.has_reviews:
+    if "reviews" in wanted and dataset.has_reviews:
         # by the split of the text, and by that of the purchase: under protocol `paper` the two differ
         reviews = dataset.reviews().filter(pl.col("split").is_in(SPLITS[: SPLITS.index(upto) + 1]))
         found["reviews"] = _joined(reviews.join(seen, on=["user_index", "item_index"], how="semi"), "text", dataset)
-    if dataset.rationales_path.is_file():
+    distilled = {"attributes": "item_attributes", "preferences": "user_preference"}
+    if wanted & distilled.keys() and dataset.rationales_path.is_file():
         rationales = pl.scan_parquet(dataset.rationales_path).filter(pl.col("use"))
         rationales = rationales.join(seen, on=["user_index", "item_index"], how="semi")
-        found["attributes"] = _joined(rationales, "item_attributes", dataset)
-        found["preferences"] = _joined(rationales, "user_preference", dataset)
-    return {field: texts for field, texts in found.items() if any(texts)}
+        for field in distilled.keys() & wanted:
+            found[field] = _joined(rationales, distilled[field], dataset)
+    return {field: found[field] for field in FIELDS if field in wanted and any(found.get(field, ()))}
 
 
 def _catalogue(dataset: Dataset) -> dict[str, list[str]]:

@@ -23,7 +23,7 @@ from rdrec_core.text_vectors import Projection, Rows, SparseVectors, TextIndex
 from training.data.dataset import Dataset, Split
 from training.signals.graph import GraphConfig, Sequences, channel, channel_decay, graph_of, mean_row_sum
 from training.signals.nearest import nearest_dense, nearest_sparse
-from training.signals.profiles import item_profiles
+from training.signals.profiles import FIELDS, item_profiles
 from training.signals.remembered import TextEncoder
 
 KINDS = ("sparse", "dense")
@@ -60,7 +60,8 @@ def text_fields(
     only: names of channels; fields and vectors that none of them needs are left out.
     """
     out = []
-    for name, texts in item_profiles(dataset, upto).items():
+    wanted = [f for f in FIELDS if only is None or any(channel_name(f, kind) in only for kind in KINDS)]
+    for name, texts in item_profiles(dataset, upto, only=wanted).items():
         sparse, dense = (only is None or channel_name(name, kind) in only for kind in KINDS)
         if sparse or (dense and encoder is not None):
             vectors, rows = SparseVectors.from_texts(texts)
@@ -145,9 +146,10 @@ def text_places(dataset: Dataset, width: int, seed: int) -> tuple[TextPlaces, np
 
     By the catalogue, or by training reviews where it has no words.
     """
-    profiles = item_profiles(dataset, "train")
-    texts = profiles.get(CATALOGUE) or profiles.get("reviews")
-    if texts is None:
+    for field in (CATALOGUE, "reviews"):
+        if texts := item_profiles(dataset, "train", only=(field,)).get(field):
+            break
+    else:
         return None
     vectors, rows = SparseVectors.from_texts(texts)
     places = TextPlaces(vectors, fit_projection(rows, len(vectors), width, seed=seed))
