@@ -21,7 +21,7 @@ from service.engine.lifecycle import ModelHost
 from service.settings import Settings
 from service.telemetry.observability import Metrics, describe_error
 from service.wire.context import RequestContext
-from service.wire.schemas import Evidence, ExplainAnswer, ExplainRequest, SpokenStatement
+from service.wire.explaining import Evidence, ExplainAnswer, ExplainRequest, SpokenStatement
 from service.wire.work import EngineDownError, Kind
 
 log = logging.getLogger("rdrec.service")

@@ -18,15 +18,15 @@ from service.engine.arm import Arm
 from service.engine.lifecycle import ModelHost
 from service.stores.history.base import HistoryStore, HistoryUnavailableError, Kept, Write
 from service.wire.context import RequestContext
-from service.wire.problems import as_problem, problem_answer
-from service.wire.schemas import (
+from service.wire.fields import HistorySource
+from service.wire.interactions import (
     HistoryAnswer,
     HistoryItem,
-    HistorySource,
     InteractionAnswer,
     InteractionRequest,
     InteractionResult,
 )
+from service.wire.problems import as_problem, problem_answer
 
 SYNC_EVERY_S = 5.0
 """How often replicas learn whom the others forgot, for the time in which the store may be away."""

@@ -24,10 +24,9 @@ from service.engine.lifecycle import ModelHost
 from service.settings import Settings
 from service.telemetry.observability import Metrics, describe_error
 from service.wire.context import RequestContext
-from service.wire.schemas import (
-    ExplainAnswer,
-    ExplainRequest,
-    FoundBy,
+from service.wire.explaining import ExplainAnswer, ExplainRequest
+from service.wire.fields import FoundBy
+from service.wire.rankings import (
     RankingAnswer,
     RecommendedItem,
     SequentialRequest,

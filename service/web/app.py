@@ -31,6 +31,7 @@ from service.telemetry.tracing import open_tracer
 from service.web import routes
 from service.web.edge import Edge
 from service.web.openapi import install_openapi
+from service.web.operation_routes import look
 from service.web.security import ClosedPages, Guard, closed_pages, context_of
 from service.wire.problems import ProblemError, problem_response
 
@@ -86,7 +87,7 @@ def create_app(
     app.state.parts = parts
     app.state.guard = guard
     for router in routes.ROUTERS:
-        if settings.console or router is not routes.look:
+        if settings.console or router is not look:
             app.include_router(router)
     if settings.console:
         app.mount("/console", StaticFiles(directory=CONSOLE), name="console")

@@ -6,19 +6,19 @@ import asyncio
 
 from rdrec_core.errors import RDRecError
 from service.answers.recommender import Recommender
-from service.wire.context import RequestContext
-from service.wire.problems import as_problem, problem_answer
-from service.wire.schemas import (
+from service.wire.batches import (
     BatchAnswer,
     BatchPart,
     BatchRequest,
     BatchResult,
-    ExplainAnswer,
-    RankingAnswer,
     SequentialPart,
     SimilarPart,
     TopNPart,
 )
+from service.wire.context import RequestContext
+from service.wire.explaining import ExplainAnswer
+from service.wire.problems import as_problem, problem_answer
+from service.wire.rankings import RankingAnswer
 from service.wire.work import DeadlineError
 
 

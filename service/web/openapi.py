@@ -7,8 +7,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from service.wire.base import ProblemAnswer
 from service.wire.problems import MEDIA_TYPE, PROBLEM_TYPES
-from service.wire.schemas import ProblemAnswer
 
 DESCRIPTION = """\
 Recommendations and explanations from an RDRec bundle.

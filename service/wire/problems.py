@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from rdrec_core.errors import BundleError, EngineError, InputError, UnknownItemError
 from service.stores.history.base import HistoryUnavailableError
-from service.wire.schemas import FieldError, ProblemAnswer
+from service.wire.base import FieldError, ProblemAnswer
 from service.wire.work import DeadlineError, EngineDownError, QueueFullError, RequestEndedEngineError
 
 MEDIA_TYPE = "application/problem+json"
