@@ -8,7 +8,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, Unpack
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -18,6 +18,7 @@ from rdrec_client.models import (
     ArmName,
     Batch,
     BatchResult,
+    Choice,
     Explain,
     Explanation,
     History,
@@ -75,12 +76,13 @@ def sequential(
     fusion: bool | None = None,
     strict: bool | None = None,
     arm: ArmName | None = None,
+    **choice: Unpack[Choice],
 ) -> Call[Ranking]:
     """What will this user want next? (POST /recommend/sequential)"""
     request = Sequential(
         user_id=user_id, history=history, n_items=n_items, exclude_seen=exclude_seen, include=include,
         exclude=exclude, beam_width=beam_width, prefer=prefer, prefer_weight=prefer_weight, fusion=fusion,
-        strict=strict, arm=arm,
+        strict=strict, arm=arm, **choice,
     )  # fmt: skip
     return Call("POST", "/recommend/sequential", _reader(Ranking), _alone(request))
 
@@ -96,11 +98,12 @@ def topn(
     fusion: bool | None = None,
     strict: bool | None = None,
     arm: ArmName | None = None,
+    **choice: Unpack[Choice],
 ) -> Call[Ranking]:
     """Which of these candidates suit this user best? (POST /recommend/topn)"""
     request = TopN(
         user_id=user_id, candidates=candidates, history=history, n_items=n_items, prefer=prefer,
-        prefer_weight=prefer_weight, fusion=fusion, strict=strict, arm=arm,
+        prefer_weight=prefer_weight, fusion=fusion, strict=strict, arm=arm, **choice,
     )  # fmt: skip
     return Call("POST", "/recommend/topn", _reader(Ranking), _alone(request))
 
@@ -113,9 +116,12 @@ def similar(
     exclude: Sequence[str] | None = None,
     strict: bool | None = None,
     arm: ArmName | None = None,
+    **choice: Unpack[Choice],
 ) -> Call[Ranking]:
     """What is like these items? (POST /recommend/similar)"""
-    request = Similar(item_ids=item_ids, n_items=n_items, include=include, exclude=exclude, strict=strict, arm=arm)
+    request = Similar(
+        item_ids=item_ids, n_items=n_items, include=include, exclude=exclude, strict=strict, arm=arm, **choice
+    )  # fmt: skip
     return Call("POST", "/recommend/similar", _reader(Ranking), _alone(request))
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict
 
@@ -19,7 +19,25 @@ class _Request(BaseModel):
         return self.model_dump(mode="json", exclude_none=True)
 
 
-class Sequential(_Request):
+class Choice(TypedDict, total=False):
+    """What a list of recommendations may hold, and how unlike its items are to be."""
+
+    where: Mapping[str, Any] | None
+    """`{"category": "Board Games", "price": {"lte": 25}, "not": {"brand": "Acme"}}`; see docs/api.md."""
+    diversity: float | None
+    """0 to 1: how much being unlike the items above counts beside the rank."""
+    max_per_brand: int | None
+    max_per_category: int | None
+
+
+class _Choosing(_Request):
+    where: Mapping[str, Any] | None = None
+    diversity: float | None = None
+    max_per_brand: int | None = None
+    max_per_category: int | None = None
+
+
+class Sequential(_Choosing):
     """What will this user want next?"""
 
     kind: Literal["sequential"] = "sequential"
@@ -43,7 +61,7 @@ class Sequential(_Request):
     """Who answers where two models are served; as configured unless given."""
 
 
-class TopN(_Request):
+class TopN(_Choosing):
     """Which of these candidates suit this user best?"""
 
     kind: Literal["topn"] = "topn"
@@ -59,7 +77,7 @@ class TopN(_Request):
     arm: ArmName | None = None
 
 
-class Similar(_Request):
+class Similar(_Choosing):
     """What is like these items?"""
 
     kind: Literal["similar"] = "similar"

@@ -3,7 +3,7 @@
     manifest.json            Manifest, with the SHA-256 and size of every other file
     manifest.sig             optional Ed25519 signature of manifest.json (signing.py)
     model.json weights.safetensors tokenizer.json
-    arrays/<group>/<name>.npy    items, users, item_words, labels, trie, graph, ...; memory-mapped on reading
+    arrays/<group>/<name>.npy    items, columns, users, labels, trie, graph, ...; memory-mapped on reading
     onnx/*.onnx              search, scoring and text graphs
 
 No pickle anywhere. Knows files, not what engines make of them.

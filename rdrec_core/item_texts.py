@@ -18,7 +18,7 @@ import numpy.typing as npt
 from rdrec_core.bundle import Bundle
 from rdrec_core.catalog import Arrays
 from rdrec_core.text_encoder import GRAPH_FILE, SETTINGS_FILE, TOKENIZER_FILE, OnnxTextEncoder
-from rdrec_core.text_vectors import SparseVectors, TextIndex
+from rdrec_core.text_vectors import Rows, SparseVectors, TextIndex
 from rdrec_core.types import IntArray
 
 GROUP = "text"
@@ -133,6 +133,11 @@ class ItemTexts:
         for items, cosine in found.values():
             total[items] += cosine / cosine.max()
         return (total / len(found)).astype(np.float32)
+
+    def rows_of(self, items: IntArray) -> Rows | None:
+        """The vectors of the items' catalogue words; of the first field where there are no such, None without any."""
+        known = self.fields.get(CATALOGUE) or next(iter(self.fields.values()), None)
+        return None if known is None else known.index.rows_of(items)
 
     def graph_rows(self, text: str) -> dict[str, tuple[IntArray, Floats]]:
         """`text.<field>.<kind>` -> (items ascending, weights): the rows that an item with this text would have.

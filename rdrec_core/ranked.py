@@ -5,6 +5,7 @@ Knows how a list is sorted and what its scores mean, not where the numbers come 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,9 +39,14 @@ class Ranking:
 
     def first(self, n: int) -> Ranking:
         """The best n."""
+        return self.at(slice(n))
+
+    def at(self, places: slice | Sequence[int]) -> Ranking:
+        """The items at these places, in their order."""
+        where: slice | IntArray = places if isinstance(places, slice) else np.asarray(places, dtype=np.int64)
         return Ranking(
-            self.item_indices[:n], self.scores[:n], self.log_scores[:n], self.log_probs[:n], self.graph_scores[:n],
-            self.text_scores[:n], self.fused, self.steered,
+            self.item_indices[where], self.scores[where], self.log_scores[where], self.log_probs[where],
+            self.graph_scores[where], self.text_scores[where], self.fused, self.steered,
         )  # fmt: skip
 
 

@@ -10,9 +10,10 @@ reached by. Knows engines and texts by their protocols, and indices only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -20,74 +21,23 @@ import numpy.typing as npt
 from rdrec_core.bundle import Bundle
 from rdrec_core.engines.base import Engine
 from rdrec_core.errors import BundleError
+from rdrec_core.filters import GROUP as COLUMNS
+from rdrec_core.filters import ItemColumns, Where
+from rdrec_core.fusion import WORDS_WEIGHT, FusionWeights, TaskWeights
 from rdrec_core.item_graph import Eligible, Floats, ItemGraph, Mix, Prior
 from rdrec_core.item_texts import ItemTexts
 from rdrec_core.ranked import UNKNOWN, Ranking, Signals, log_or_nan, ranked
-from rdrec_core.types import FloatArray, IntArray, RankRequest, ScoreRequest, Task, Wish
+from rdrec_core.spreading import CONSIDERED, likeness, spread_out
+from rdrec_core.text_vectors import Rows
+from rdrec_core.types import FloatArray, IntArray, ItemMask, RankRequest, ScoreRequest, Spread, Task, Wish
 
 GRAPH_CANDIDATES = 50
 """How many of the graph's best items join the model's: 100 change 1 list in 700 (docs/experiments.md)."""
 
-WORDS_WEIGHT = 1.0
-"""Of words that a user types, where none was fitted: as loud as everything that the history says."""
 UNFITTED = 0.5
 """The graph's weight where words are asked for and none was fitted."""
 
-_SEPARATOR = "."
 _NO_ITEMS = np.empty(0, dtype=np.int64)
-
-
-@dataclass(frozen=True)
-class TaskWeights:
-    """Fusion for one ranking task: `graph` weights the graph's log score, `mix` says what that score is made of."""
-
-    graph: float
-    mix: Mix
-
-
-@dataclass(frozen=True)
-class FusionWeights:
-    """What `rdrec fuse` fits, one set a ranking task, and how loud words that a user types are in both."""
-
-    sequential: TaskWeights
-    topn: TaskWeights
-    words: float = WORDS_WEIGHT
-
-    def to_manifest(self) -> dict[str, float]:
-        """Flat form for `Description.fusion`: `<task>.graph`, `.popularity`, `.channel.<name>`, and `words.weight`."""
-        out = {"words.weight": self.words}
-        for task in ("sequential", "topn"):
-            weights: TaskWeights = getattr(self, task)
-            out[f"{task}.graph"] = weights.graph
-            out[f"{task}.popularity"] = weights.mix.popularity
-            out |= {f"{task}.channel.{name}": value for name, value in weights.mix.channels.items()}
-        return out
-
-    @property
-    def channels(self) -> frozenset[str]:
-        """Names of the channels that have weight in either task."""
-        mixes = (self.sequential.mix.channels, self.topn.mix.channels)
-        return frozenset(name for mix in mixes for name, weight in mix.items() if weight > 0)
-
-    @classmethod
-    def from_manifest(cls, flat: Mapping[str, float]) -> FusionWeights:
-        """Read what `to_manifest` wrote. Raises BundleError naming what is missing or unknown."""
-
-        def one(task: str) -> TaskWeights:
-            prefix = f"{task}.channel."
-            try:
-                mix = Mix(
-                    flat[f"{task}.popularity"], {k[len(prefix) :]: v for k, v in flat.items() if k.startswith(prefix)}
-                )
-                return TaskWeights(flat[f"{task}.graph"], mix)
-            except KeyError as error:
-                raise BundleError(f"fusion weights lack {error.args[0]!r}") from error
-
-        # `build.*` says how the graph was made, which is the builder's matter
-        known = [key for key in flat if key.split(_SEPARATOR)[0] in ("sequential", "topn", "words", "build")]
-        if len(known) != len(flat):
-            raise BundleError(f"fusion weights hold unknown names: {sorted(set(flat) - set(known))}")
-        return cls(one("sequential"), one("topn"), flat.get("words.weight", WORDS_WEIGHT))
 
 
 class Texts(Protocol):
@@ -95,6 +45,10 @@ class Texts(Protocol):
 
     def affinity(self, text: str) -> FloatArray | None:
         """How well each item suits words that a user typed, (N,) from 0 to 1; None where no word of them is known."""
+        ...
+
+    def rows_of(self, items: IntArray) -> Rows | None:
+        """The items' vectors, each of length one or of no entries; None where there are none at all."""
         ...
 
 
@@ -121,6 +75,7 @@ class Ranker:
         weights: FusionWeights | None,
         *,
         texts: Texts | None = None,
+        columns: ItemColumns | None = None,
         available: npt.NDArray[np.bool_] | None = None,
         topn_task: Task = Task.TOPN,
         candidate_width: int = 100,
@@ -128,12 +83,15 @@ class Ranker:
     ) -> None:
         """weights None ranks by the model alone; the graph then still gives candidates, evidence and cold answers.
 
-        texts None: no wish moves anything. candidate_width: how many candidates one top-N source holds at most, as
-        trained.
+        texts None: no wish moves anything. columns: what items may be chosen by. candidate_width: how many candidates
+        one top-N source holds at most, as trained.
         """
         self.engine, self.graph, self.weights, self._texts = engine, graph, weights, texts
         self._available, self._topn_task, self._width = available, topn_task, candidate_width
         self._graph_candidates = graph_candidates
+        self.columns = columns if columns is not None else ItemColumns()
+        self._masks: WeakKeyDictionary[ItemMask, tuple[object, ItemMask]] = WeakKeyDictionary()
+        """What of a mask is available, by which availability; kept as long as the table keeps the mask."""
         if graph is not None and weights is not None:
             for task in (weights.sequential, weights.topn):
                 weighted = {name for name, weight in task.mix.channels.items() if weight > 0}
@@ -148,6 +106,7 @@ class Ranker:
         weights = FusionWeights.from_manifest(manifest.fusion) if manifest.fusion and arrays else None
         return cls(
             engine, ItemGraph.from_arrays(arrays) if arrays else None, weights, texts=ItemTexts.of_bundle(bundle),
+            columns=ItemColumns.from_arrays(bundle.arrays(COLUMNS), len(bundle.catalog)),
             available=bundle.catalog.available, topn_task=manifest.topn_task, candidate_width=manifest.candidate_width,
         )  # fmt: skip
 
@@ -155,17 +114,43 @@ class Ranker:
         """Replace which items may be answered, (N,) by item index; tell the engine as well."""
         self._available = available
 
+    def open_to(self, where: Where | None) -> ItemMask | None:
+        """The available items that meet the expression, from any thread; None for no expression.
+
+        The same object until items or their availability change. Raises InputError as `ItemColumns.check`.
+        """
+        if where is None:
+            return None
+        asked, available = self.columns.mask(where), self._available
+        kept = self._masks.get(asked)
+        if kept is None or kept[0] is not available:
+            items = asked.items.copy()
+            if available is not None:
+                items = np.zeros(len(available), dtype=np.bool_)
+                items[: len(asked.items)] = asked.items[: len(items)]
+                items &= available
+            kept = self._masks[asked] = (available, ItemMask(items))
+        return kept[1]
+
+    def _narrowed(self, request: RankRequest) -> RankRequest:
+        return request if request.where is None else replace(request, among=self.open_to(request.where))
+
+    def _eligible(self, request: RankRequest) -> Eligible:
+        available = self._available if request.among is None else request.among.items
+        return Eligible(request.exclude, request.include, available)
+
     def recommend(self, requests: Sequence[RankRequest], *, fusion: Sequence[bool] | None = None) -> list[Ranking]:
         """The best min(n_items, eligible) items of each request. fusion[i] False ranks request i by the model alone.
 
         A wish whose words are known is weighed in even there where no weights were fitted.
         """
+        requests = [self._narrowed(request) for request in requests]
         at_once = [self.at_once(r) for r in requests]
         asked = [i for i, answer in enumerate(at_once) if answer is None]
         wanted = [True] * len(requests) if fusion is None else fusion
         priors = {i: self._prior(requests[i], Task.SEQUENTIAL, wanted[i]) for i in asked}
         fuse = {i: wanted[i] and self._can_fuse(priors[i]) for i in asked}
-        also = {i: self._best_of_graph(requests[i], priors[i]) if fuse[i] else _NO_ITEMS for i in asked}
+        also = {i: self._besides(requests[i], priors[i], fuse[i]) for i in asked}
         found = self.engine.recommend([_widened(requests[i], also[i]) for i in asked])
         beams = dict(zip(asked, found, strict=True))
         answers = []
@@ -174,22 +159,28 @@ class Ranker:
                 answers.append(answer)
                 continue
             items, log_probs = beams[i].item_indices, beams[i].log_probs
-            if fuse[i]:
+            if len(also[i]):
                 new = ~np.isin(also[i], items)
                 items = np.concatenate([items, also[i][new]])
                 log_probs = np.concatenate([log_probs, beams[i].also_log_probs[new]])
-            answers.append(self._fused(items, log_probs, priors[i], Task.SEQUENTIAL, fuse[i]).first(request.n_items))
+            ranking = self._fused(items, log_probs, priors[i], Task.SEQUENTIAL, fuse[i])
+            answers.append(self._spread_out(ranking, request.spread, request.n_items))
         return answers
 
     def topn(self, requests: Sequence[ScoreRequest], *, fusion: Sequence[bool] | None = None) -> list[Ranking]:
         """All candidates of each request, best first. The request's `task` is replaced by the one that was trained.
 
-        More candidates than a source holds are scored in chunks of equal size.
+        More candidates than a source holds are scored in chunks of equal size. Where a list is to be spread, the first
+        CONSIDERED of its items are, and what has no place in it any more is left out.
         """
         at_once = [
-            self.at_once(RankRequest(r.user_index, r.history, len(r.candidates), include=r.candidates, wish=r.wish))
+            self.at_once(
+                RankRequest(
+                    r.user_index, r.history, len(r.candidates), include=r.candidates, wish=r.wish, spread=r.spread
+                )
+            )
             for r in requests
-        ]  # fmt: skip
+        ]
         chunks: list[ScoreRequest] = []
         owners: list[int] = []
         for i, request in enumerate(requests):
@@ -210,16 +201,18 @@ class Ranker:
             wanted = fusion is None or fusion[i]
             prior = self._prior(request, Task.TOPN, wanted)
             fuse = wanted and self._can_fuse(prior)
-            answers.append(self._fused(items, np.concatenate(parts[i]), prior, Task.TOPN, fuse))
+            ranking = self._fused(items, np.concatenate(parts[i]), prior, Task.TOPN, fuse)
+            answers.append(self._spread_out(ranking, request.spread, len(items)))
         return answers
 
     def candidates(
         self, history: Sequence[int], n: int, *, exclude: Sequence[int] = (), include: Sequence[int] | None = None,
-        wish: Wish | None = None,
+        wish: Wish | None = None, where: Where | None = None,
     ) -> IntArray:  # fmt: skip
         """What `/recommend/topn` scores where the caller names no candidates: the graph's best, then popular items."""
         prior = self._graph().prior(history, self._weights_of(Task.TOPN).mix, words=self._words(wish))
-        return prior.best(n, Eligible(exclude, include, self._available))
+        among = self.open_to(where)
+        return prior.best(n, Eligible(exclude, include, self._available if among is None else among.items))
 
     def at_once(self, request: RankRequest) -> Ranking | None:
         """The answer that needs no engine, from any thread: the popular items for somebody of whom nothing is known.
@@ -229,18 +222,20 @@ class Ranker:
         """
         if self.graph is None or request.user_index is not None or request.history:
             return None
-        eligible = Eligible(request.exclude, request.include, self._available)
+        request = self._narrowed(request)
         words = self._words(request.wish)
         mix = Mix(popularity=1.0) if words is None else self._weights_of(Task.SEQUENTIAL).mix
         prior = self.graph.prior((), mix, words=words)
-        items = prior.best(request.n_items, eligible)
+        items = self._best_of_graph(request, prior)
         total = prior.log_total() if request.include is None else _log_sum(prior, np.unique(request.include))
         signals = Signals(UNKNOWN, *prior.signals(items))
-        return ranked(items, prior.log_scores(items), signals, fused=True, steered=prior.steered, total=total)
+        ranking = ranked(items, prior.log_scores(items), signals, fused=True, steered=prior.steered, total=total)
+        return self._spread_out(ranking, request.spread, request.n_items)
 
     def similar(
-        self, items: Sequence[int], n: int, *, exclude: Sequence[int] = (), include: Sequence[int] | None = None
-    ) -> Ranking:
+        self, items: Sequence[int], n: int, *, exclude: Sequence[int] = (), include: Sequence[int] | None = None,
+        where: Where | None = None, spread: Spread | None = None,
+    ) -> Ranking:  # fmt: skip
         """At most n items that the channels, mixed as fitted, hold to be like these, from any thread.
 
         Fewer where the channels reach fewer: an item that only many people buy is like nothing. The items asked for
@@ -248,19 +243,23 @@ class Ranker:
         """
         prior = self._graph().prior(tuple(dict.fromkeys(items)), self._weights_of(Task.SEQUENTIAL).mix, alike=True)
         found = prior.reached if include is None else np.intersect1d(prior.reached, np.asarray(include, dtype=np.int64))
-        found = Eligible((*exclude, *items), available=self._available).keep(found)
+        among = self.open_to(where)
+        available = self._available if among is None else among.items
+        found = Eligible((*exclude, *items), available=available).keep(found)
         bought, texts = prior.parts(found)
         signals = Signals(UNKNOWN, log_or_nan(bought), log_or_nan(texts))
-        return ranked(found, np.log(bought + texts), signals, fused=True).first(n)
+        return self._spread_out(ranked(found, np.log(bought + texts), signals, fused=True), spread, n)
 
     def without_model(self, request: RankRequest, task: Task = Task.SEQUENTIAL) -> Ranking:
         """What graph and popularity say alone, from any thread: the answer while the engine is away."""
         if (answer := self.at_once(request)) is not None:
             return answer
         prior = self._graph().prior(request.history, self._weights_of(task).mix, words=self._words(request.wish))
-        items = prior.best(request.n_items, Eligible(request.exclude, request.include, self._available))
+        request = self._narrowed(request)
+        items = self._best_of_graph(request, prior)
         signals = Signals(UNKNOWN, *prior.signals(items))
-        return ranked(items, prior.log_scores(items), signals, fused=True, steered=prior.steered)
+        ranking = ranked(items, prior.log_scores(items), signals, fused=True, steered=prior.steered)
+        return self._spread_out(ranking, request.spread, request.n_items)
 
     def evidence(self, history: Sequence[int], item: int, n: int = 3) -> list[Evidence]:
         """The at most n items of the history that speak most for `item`, strongest first; empty where none does."""
@@ -307,10 +306,43 @@ class Ranker:
         items = np.flatnonzero(affinity > 0)
         return items, weight * affinity[items].astype(np.float64)
 
-    def _best_of_graph(self, request: RankRequest, prior: Prior | None) -> IntArray:
-        assert prior is not None
-        eligible = Eligible(request.exclude, request.include, self._available)
-        return prior.best(max(self._graph_candidates, request.n_items), eligible)
+    def _besides(self, request: RankRequest, prior: Prior | None, fuse: bool) -> IntArray:
+        """Items that join those that the model's search finds.
+
+        The graph's best, and where a list has limits so many items that it can be filled within them.
+        """
+        if prior is None or not (fuse or (request.spread is not None and request.spread.has_limits)):
+            return _NO_ITEMS
+        n = max(self._graph_candidates, request.n_items)
+        if request.spread is None or not request.spread.has_limits:
+            return prior.best(n, self._eligible(request))
+        found = self._best_of_graph(request, prior)
+        within = self._places(found, replace(request.spread, diversity=0.0), request.n_items)
+        return np.unique(np.concatenate([found[: n if fuse else 0], found[within]]))
+
+    def _best_of_graph(self, request: RankRequest, prior: Prior) -> IntArray:
+        """As many of the graph's best as the list needs, which may have to be made of more than it has items."""
+        if request.spread is None:
+            return prior.best(request.n_items, self._eligible(request))
+        n = max(CONSIDERED, request.n_items)
+        while True:
+            found = prior.best(n, self._eligible(request))
+            limits = replace(request.spread, diversity=0.0)
+            if len(found) < n or len(self._places(found, limits, request.n_items)) == request.n_items:
+                return found
+            n *= 10
+
+    def _spread_out(self, ranking: Ranking, spread: Spread | None, n: int) -> Ranking:
+        """At most n items of a list, the best of them, unlike each other as far as is asked for."""
+        return ranking.first(n) if spread is None else ranking.at(self._places(ranking.item_indices, spread, n))
+
+    def _places(self, items: IntArray, spread: Spread, n: int) -> list[int]:
+        categories = self.columns.categories_of(items)
+        alike = None
+        if spread.diversity:
+            rows = None if self._texts is None else self._texts.rows_of(items[:CONSIDERED])
+            alike = likeness(rows, categories[:CONSIDERED])
+        return spread_out(spread, n, self.columns.brands_of(items), categories, alike)
 
     def _fused(self, items: IntArray, log_probs: FloatArray, prior: Prior | None, task: Task, fuse: bool) -> Ranking:
         scores, signals = log_probs.astype(np.float64), Signals(log_probs)

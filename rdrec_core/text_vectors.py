@@ -185,6 +185,7 @@ class TextIndex:
     ) -> None:  # fmt: skip
         """indptr (terms + 1,), items ascending within a term, weights as in the items' vectors."""
         self._indptr, self._items, self._weights, self.n_items = indptr, items, weights, n_items
+        self._by_item: Rows | None = None
 
     @classmethod
     def of(cls, rows: Rows, n_terms: int) -> TextIndex:
@@ -210,6 +211,22 @@ class TextIndex:
             return found, row[found]
         distinct, place = np.unique(items.astype(np.int64), return_inverse=True)
         return distinct, np.bincount(place, weights=values, minlength=len(distinct)).astype(np.float64, copy=False)
+
+    def rows_of(self, items: IntArray) -> Rows:
+        """The vectors of these items, without entries for an item that came later.
+
+        The first to ask waits until the index has been turned round, which is kept.
+        """
+        if self._by_item is None:
+            order = np.argsort(self._items, kind="stable")
+            terms = np.repeat(np.arange(len(self._indptr) - 1, dtype=np.int32), np.diff(self._indptr))
+            indptr = np.concatenate([[0], np.cumsum(np.bincount(self._items, minlength=self.n_items))])
+            self._by_item = Rows(indptr.astype(np.int64), terms[order], self._weights[order])
+        whole = self._by_item
+        starts, stops = (whole.indptr[np.minimum(items + more, self.n_items)] for more in (0, 1))
+        indptr = np.concatenate([[0], np.cumsum(stops - starts)]).astype(np.int64)
+        entries = np.repeat(starts - indptr[:-1], stops - starts) + np.arange(indptr[-1])
+        return Rows(indptr, whole.terms[entries], whole.weights[entries])
 
     def neighbours(self, rows: Rows, n: int) -> list[tuple[IntArray, npt.NDArray[np.float64]]]:
         """For each vector the n items with the greatest cosine, best first; equal ones by item index."""

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from rdrec_core.filters import Where
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
@@ -42,6 +46,13 @@ class Strategy(StrEnum):
     EXACT = "exact"
 
 
+@dataclass(frozen=True, eq=False, slots=True, weakref_slot=True)
+class ItemMask:
+    """Which items may be answered, (N,) bool by item index. Never written to: what follows from it is kept with it."""
+
+    items: npt.NDArray[np.bool_]
+
+
 @dataclass(frozen=True, slots=True)
 class Wish:
     """Words that steer a ranking. The ranker weighs them in; no engine reads them."""
@@ -52,12 +63,29 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
+class Spread:
+    """How unlike each other the items of a list are to be. The ranker sees to it; no engine reads it."""
+
+    diversity: float = 0.0
+    """0 to 1: how much being unlike what stands above counts beside the rank."""
+    max_per_brand: int | None = None
+    max_per_category: int | None = None
+    """Of the category that stands last in an item's list: in a path the narrowest."""
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether items can be shut out by others."""
+        return self.max_per_brand is not None or self.max_per_category is not None
+
+
+@dataclass(frozen=True, slots=True)
 class RankRequest:
     """One sequential request, in indices.
 
     user_index is None for a user whom the model never saw. `history` is oldest first and may be longer than the
     model reads (the encoder takes the last 20). `exclude` holds items that must not be returned; `include`, when
-    given, the only items that may be. Eligible = available and (include is None or in include) and not in exclude.
+    given, the only items that may be, and so `among`. Eligible = available and (include is None or in include) and
+    (among is None or in among) and not in exclude.
     """
 
     user_index: int | None
@@ -69,6 +97,10 @@ class RankRequest:
     also: tuple[int, ...] = ()
     """Distinct items to score besides, eligible or not, wherever they rank."""
     wish: Wish | None = None
+    where: Where | None = None
+    """What the items must be like; the ranker turns it into `among`, which engines read."""
+    among: ItemMask | None = None
+    spread: Spread | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +116,7 @@ class ScoreRequest:
     history: tuple[int, ...] = ()
     task: Task = Task.TOPN
     wish: Wish | None = None
+    spread: Spread | None = None
 
 
 @dataclass(frozen=True, slots=True)

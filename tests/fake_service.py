@@ -13,6 +13,8 @@ import numpy as np
 
 from rdrec_core.bundle import Bundle, BundleWriter, Description
 from rdrec_core.catalog import Catalog, StringTable, Users
+from rdrec_core.filters import GROUP as COLUMNS
+from rdrec_core.filters import ItemColumns
 from rdrec_core.item_graph import Channel, ItemGraph
 from rdrec_core.item_texts import GROUP as TEXTS
 from rdrec_core.item_texts import FieldTexts, ItemTexts
@@ -45,6 +47,22 @@ def texts_of(texts: list[str]) -> ItemTexts:
     """Words of the catalogue's items, to be searched."""
     vectors, rows = SparseVectors.from_texts(texts)
     return ItemTexts({"catalogue": FieldTexts(vectors, TextIndex.of(rows, len(vectors)))}, len(texts))
+
+
+def columns() -> ItemColumns:
+    """Item n is of brand n modulo 3 and the shelf of its colour, costs n, is sealed if even, and arrived at n."""
+    return ItemColumns.of(
+        N_ITEMS,
+        brands=[("Acme", "Zeta", None)[n % 3] for n in range(N_ITEMS)],
+        categories=[["Toys", COLOURS[n % 5]] for n in range(N_ITEMS)],
+        arrived=[float(n) for n in range(N_ITEMS)],
+        attributes={
+            "price": ("number", [float(n) for n in range(N_ITEMS)]),
+            "sealed": ("boolean", [n % 2 == 0 for n in range(N_ITEMS)]),
+            "colour": ("text", [COLOURS[n % 5] for n in range(N_ITEMS)]),
+            "tags": ("list", [["new"] if n > 30 else ["old", "used"] for n in range(N_ITEMS)]),
+        },
+    )
 
 
 def write_bundle(folder: Path, *, name: str = "fake", statements: Statements | None = None, **changes: Any) -> Path:
@@ -97,6 +115,7 @@ def write_bundle(folder: Path, *, name: str = "fake", statements: Statements | N
         writer = BundleWriter(temporary)
         writer.add_arrays("items", catalog.arrays())
         writer.add_arrays("users", users.arrays())
+        writer.add_arrays(COLUMNS, columns().arrays())
         channels = {"follows": follows, "text.catalogue.sparse": alike}
         writer.add_arrays("graph", ItemGraph(popularity / popularity.sum(), channels).arrays())
         writer.add_arrays(TEXTS, texts_of([f"{COLOURS[n % 5]} toy" for n in range(N_ITEMS)]).arrays())
@@ -145,7 +164,7 @@ class FakeEngine:
             scored = [
                 (log_prob(request.user_index, request.history, i, self.score_mode), i)
                 for i in allowed
-                if i not in request.exclude
+                if i not in request.exclude and (request.among is None or request.among.items[i])
             ]
             best = sorted(scored, key=lambda pair: (-pair[0], pair[1]))[: request.n_items]
             answers.append(

@@ -94,7 +94,10 @@ def eligible(n: int, request: RankRequest, available: np.ndarray) -> np.ndarray:
     """(N,) bool, from the definition in `RankRequest`."""
     return np.array(
         [
-            available[i] and (request.include is None or i in request.include) and i not in request.exclude
+            available[i]
+            and (request.include is None or i in request.include)
+            and (request.among is None or request.among.items[i])
+            and i not in request.exclude
             for i in range(n)
         ]
     )

@@ -16,7 +16,7 @@ import onnxruntime as ort
 
 from rdrec_core.bundle import Bundle
 from rdrec_core.decoding.item_trie import ItemTrie
-from rdrec_core.decoding.path_arrays import BoolArray, Paths
+from rdrec_core.decoding.path_arrays import Availability, BoolArray, Paths
 from rdrec_core.encoding import RaggedTokens, SourceBatch, SourceEncoder
 from rdrec_core.engines.bundled import BundledParts
 from rdrec_core.engines.trie_engine import TEXT_ROWS, BeamArrays, ExactArrays, TextWriter, TrieEngine
@@ -161,12 +161,9 @@ class OnnxEngine(TrieEngine):
         for name, graph in self._graphs.items():
             self._keep_catalogue(name, graph)
 
-    def _availability_changed(self) -> None:
+    def _load(self, availability: Availability) -> None:
         for graph in self._graphs.values():
-            graph.keep(self._availability_feed())
-
-    def _availability_feed(self) -> Feed:
-        return {"trie.edge_alive": self._availability.edge_alive, "leaf_alive": self._availability.leaf_alive}
+            graph.keep(_availability_feed(availability))
 
     def _graph(self, name: str) -> _RankingGraph:
         if name not in self._graphs:
@@ -201,7 +198,7 @@ class OnnxEngine(TrieEngine):
             "trie.fanout": sizes(states.fanout),
             "trie.inner_fanout": sizes(states.inner_fanout),
             "trie.widest": np.array([states.fanout.max()], dtype=np.int64),
-            **self._availability_feed(),
+            **_availability_feed(self._in_use),
         }
 
     def _search(self, batch: BeamArrays) -> tuple[FloatArray, IntArray]:
@@ -244,6 +241,10 @@ def _require_exact_sums(path: Path) -> None:
             "this processor's 8-bit products lose sums (it has no VNNI), so trie-int8 would rank wrongly here;"
             " serve with score mode trie"
         )
+
+
+def _availability_feed(availability: Availability) -> Feed:
+    return {"trie.edge_alive": availability.edge_alive, "leaf_alive": availability.leaf_alive}
 
 
 def _source_feed(sources: SourceBatch) -> Feed:

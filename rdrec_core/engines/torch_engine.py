@@ -17,7 +17,7 @@ from rdrec_core.bundle import Bundle
 from rdrec_core.decoding.beam_search import BeamSearch, Eligibility
 from rdrec_core.decoding.candidate_scoring import CandidateScoring, PathTensors
 from rdrec_core.decoding.item_trie import ItemTrie
-from rdrec_core.decoding.path_arrays import BoolArray, Paths
+from rdrec_core.decoding.path_arrays import Availability, BoolArray, Paths
 from rdrec_core.decoding.tensor_ops import TrieTensors
 from rdrec_core.eager.cuda_graphs import FixedShapeOps, Function, GraphCache
 from rdrec_core.eager.torch_ops import Memory, TorchNetwork, TorchOps
@@ -110,20 +110,20 @@ class TorchEngine(TrieEngine):
                 for name in ("edge_start", "inner_edges", "edge_column", "edge_target", "position", "length", "tokens")
             },
             root_tokens=torch.as_tensor(states.root_tokens.astype(np.int64), device=self._device),
-            edge_alive=torch.as_tensor(self._availability.edge_alive, device=self._device),
+            edge_alive=torch.tensor(self._in_use.edge_alive, device=self._device),
             fanout=tuple(states.fanout.tolist()),
             inner_fanout=tuple(states.inner_fanout.tolist()),
             chain=states.tokens.shape[1],
         )
         self._beam_search = BeamSearch(self._ops, network, self._tensors, full=full)
         self._scoring = CandidateScoring(self._ops, network, self._tensors, widest=int(states.fanout.max()), full=full)
-        self._leaf_alive = torch.as_tensor(self._availability.leaf_alive, device=self._device)
+        self._leaf_alive = torch.tensor(self._in_use.leaf_alive, device=self._device)  # written to by `_load`
         self._every_path: PathTensors | None = None
         self._run = GraphCache(records=self._records)  # recorded graphs read this trie's tensors
 
-    def _availability_changed(self) -> None:
-        self._tensors.edge_alive.copy_(torch.as_tensor(self._availability.edge_alive))
-        self._leaf_alive.copy_(torch.as_tensor(self._availability.leaf_alive))
+    def _load(self, availability: Availability) -> None:
+        self._tensors.edge_alive.copy_(torch.as_tensor(availability.edge_alive))
+        self._leaf_alive.copy_(torch.as_tensor(availability.leaf_alive))
 
     def _search(self, batch: BeamArrays) -> tuple[FloatArray, IntArray]:
         given = (batch.allowed_by_default, batch.state, batch.offset, batch.n_items[:, None])

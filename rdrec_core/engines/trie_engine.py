@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from rdrec_core.errors import EngineError, InputError
 from rdrec_core.types import (
     FloatArray,
     IntArray,
+    ItemMask,
     RankedItems,
     RankRequest,
     ScoreMode,
@@ -115,7 +117,8 @@ class TrieEngine(ABC):
         self._trie = trie
         self._states = trie.states(collapsed=self._score_mode is not ScoreMode.FULL)
         alive = np.ones(len(trie), dtype=np.bool_) if available is None else np.asarray(available)[trie.order]
-        self._availability = Availability(self._states, alive)
+        self._availability = self._in_use = Availability(self._states, alive)
+        self._narrowed: WeakKeyDictionary[ItemMask, Availability] = WeakKeyDictionary()
 
     def set_available(self, available: BoolArray) -> None:
         """Take items out of every answer, or bring them back: (N,) bool by item index. Scores do not change."""
@@ -124,7 +127,8 @@ class TrieEngine(ABC):
                 f"availability is for {len(available)} items, the catalogue has {len(self._trie)}", field="available"
             )
         self._availability = Availability(self._states, np.asarray(available)[self._trie.order])
-        self._availability_changed()
+        self._narrowed.clear()
+        self._use(self._availability)
 
     @property
     def score_mode(self) -> ScoreMode:
@@ -135,13 +139,15 @@ class TrieEngine(ABC):
         """The best items of each request, min(n_items, number of eligible items) of them, best first."""
         for request in requests:
             self._check_rank(request)
-        eligible = [self._eligible(request) for request in requests]
+        available = [self._available_to(request.among) for request in requests]
+        eligible = [_eligible(request, self._trie, own) for request, own in zip(requests, available, strict=True)]
         sources = [self._encoder.encode(Task.SEQUENTIAL, r.user_index, r.history) for r in requests]
         results: list[RankedItems | None] = [None] * len(requests)
-        by_width: dict[int, list[int]] = {}
+        alike: dict[tuple[int, Availability], list[int]] = {}
         for index, request in enumerate(requests):
-            by_width.setdefault(max(request.beam_width, request.n_items), []).append(index)
-        for width, indices in by_width.items():
+            alike.setdefault((max(request.beam_width, request.n_items), available[index]), []).append(index)
+        for (width, own), indices in alike.items():
+            self._use(own)
             for chunk in _similar_lengths(indices, sources, self._max_batch):
                 rows = self._filled(chunk)
                 scores, leaves, also = self._rank(
@@ -204,8 +210,23 @@ class TrieEngine(ABC):
         """Scores (B, C)."""
 
     @abstractmethod
-    def _availability_changed(self) -> None:
-        """Take over `self._availability`."""
+    def _load(self, availability: Availability) -> None:
+        """Search by these edges and leaves from now on."""
+
+    def _use(self, availability: Availability) -> None:
+        if availability is not self._in_use:
+            self._load(availability)
+            self._in_use = availability
+
+    def _available_to(self, mask: ItemMask | None) -> Availability:
+        """What of the catalogue a mask leaves; kept as long as the mask is."""
+        if mask is None:
+            return self._availability
+        kept = self._narrowed.get(mask)
+        if kept is None:
+            alive = self._availability.leaf_alive & mask.items[self._trie.order]
+            kept = self._narrowed[mask] = Availability(self._states, alive)
+        return kept
 
     def _all_paths(self) -> Paths:
         """The paths of the whole catalogue, by leaf."""
@@ -231,7 +252,7 @@ class TrieEngine(ABC):
             )
             return scores, found, list(besides)
         edges = [
-            open_edges(self._states, e.leaves) if e.listed else closed_edges(self._states, self._availability, e.leaves)
+            open_edges(self._states, e.leaves) if e.listed else closed_edges(self._states, self._in_use, e.leaves)
             for e in eligible
         ]
         states = [self._states.state_of_edge(e) for e in edges]
@@ -243,21 +264,15 @@ class TrieEngine(ABC):
         scored = iter(self.score(asked))
         return scores, leaves, [next(scored) if r.also else np.empty(0, dtype=np.float32) for r in requests]
 
-    def _eligible(self, request: RankRequest) -> _Eligible:
-        alive = self._availability.leaf_alive
-        excluded = np.unique(self._trie.leaf[np.asarray(request.exclude, dtype=np.int64)]).astype(np.int64)
-        if request.include is None:
-            leaves = excluded[alive[excluded]]
-            return _Eligible(False, leaves, self._availability.count - len(leaves))
-        included = np.unique(self._trie.leaf[np.asarray(request.include, dtype=np.int64)]).astype(np.int64)
-        leaves = np.setdiff1d(included[alive[included]], excluded, assume_unique=True)
-        return _Eligible(True, leaves, len(leaves))
-
     def _check_rank(self, request: RankRequest) -> None:
         self._check_items(request.history, "history")
         self._check_items(request.exclude, "exclude")
         self._check_items(request.include or (), "include")
         self._check_items(request.also, "also")
+        if request.among is not None and len(request.among.items) != len(self._trie):
+            raise InputError(
+                f"among is for {len(request.among.items)} items, the catalogue has {len(self._trie)}", field="among"
+            )
         self._check_user(request.user_index)
         for name in ("n_items", "beam_width"):
             if getattr(request, name) < 1:
@@ -282,6 +297,17 @@ class TrieEngine(ABC):
     def _check_user(user_index: int | None) -> None:
         if user_index is not None and user_index < 0:
             raise InputError(f"user_index is {user_index}, it must be at least 0 or None", field="user_index")
+
+
+def _eligible(request: RankRequest, trie: ItemTrie, availability: Availability) -> _Eligible:
+    alive = availability.leaf_alive
+    excluded = np.unique(trie.leaf[np.asarray(request.exclude, dtype=np.int64)]).astype(np.int64)
+    if request.include is None:
+        leaves = excluded[alive[excluded]]
+        return _Eligible(False, leaves, availability.count - len(leaves))
+    included = np.unique(trie.leaf[np.asarray(request.include, dtype=np.int64)]).astype(np.int64)
+    leaves = np.setdiff1d(included[alive[included]], excluded, assume_unique=True)
+    return _Eligible(True, leaves, len(leaves))
 
 
 def _similar_lengths(indices: Sequence[int], sources: list[EncodedSource], size: int) -> list[list[int]]:

@@ -11,8 +11,9 @@ from functools import partial
 from typing import Any, TypeVar
 
 from rdrec_core.errors import RDRecError
+from rdrec_core.filters import Where
 from rdrec_core.ranked import NOTHING, Ranking
-from rdrec_core.types import RankRequest, ScoreRequest, Task, Wish
+from rdrec_core.types import RankRequest, ScoreRequest, Spread, Task, Wish
 from service.answers.answer_cache import AnswerCache, SharedCache
 from service.answers.explanations import Explanations
 from service.answers.histories import LiveHistories, ResolvedHistory
@@ -93,7 +94,11 @@ class Recommender:
         if request.exclude_seen:
             exclude = tuple(dict.fromkeys((*exclude, *history.items)))
         width = request.beam_width or DEFAULT_BEAM_WIDTH
-        asked = RankRequest(user, history.items, request.n_items, exclude, include, width, wish=_wish(request))
+        where = await _where(arm, request)
+        asked = RankRequest(
+            user, history.items, request.n_items, exclude, include, width, wish=_wish(request), where=where,
+            spread=_spread(request),
+        )  # fmt: skip
         found_by: FoundBy = "popularity"
         if include == ():  # none of the items that may be answered is known
             ranking, found_by = NOTHING, arm.strategy
@@ -116,12 +121,17 @@ class Recommender:
         history = await self._histories.resolve(arm, request.user_id, user, own, context)
         user = history.user
         found_by: FoundBy = "popularity"
-        wish = _wish(request)
-        at_once = RankRequest(user, history.items, request.n_items, include=given, wish=wish)
+        wish, spread = _wish(request), _spread(request)
+        where = await _where(arm, request)
+        if given is not None and (among := arm.ranker.open_to(where)) is not None:
+            given = tuple(index for index in given if among.items[index])
+        at_once = RankRequest(
+            user, history.items, request.n_items, include=given, wish=wish, where=where, spread=spread
+        )  # fmt: skip
         ranking = NOTHING if given == () else await _at_once(arm, at_once)  # (): no candidate is known
         if ranking is None:
-            candidates = given if given is not None else await _drawn(arm, history.items, request.n_items, wish)
-            asked = ScoreRequest(user, candidates, history.items, wish=wish)
+            candidates = given if given is not None else await _drawn(arm, at_once)
+            asked = ScoreRequest(user, candidates, history.items, wish=wish, spread=spread)
             work = ScoreWork(asked, request.n_items, request.fusion)
             found_by = "candidates"
             try:
@@ -139,7 +149,11 @@ class Recommender:
             items = names.distinct(request.item_ids, "item_ids") or ()
             include = names.distinct(request.include, "include")
             exclude = names.distinct(request.exclude, "exclude") or ()
-            ranking = arm.ranker.similar(items, request.n_items, exclude=exclude, include=include)
+            where, spread = await _where(arm, request), _spread(request)
+            find = partial(
+                arm.ranker.similar, items, request.n_items, exclude=exclude, include=include, where=where, spread=spread
+            )
+            ranking = find() if spread is None else await asyncio.to_thread(find)
             return _ranking_answer(arm, ranking, "similar", ResolvedHistory(items, "request"), names, context)
 
     async def explain(self, request: ExplainRequest, context: RequestContext) -> ExplainAnswer:
@@ -188,18 +202,36 @@ def _wish(request: SequentialRequest | TopNRequest) -> Wish | None:
     return Wish(request.prefer, request.prefer_weight)
 
 
+async def _where(arm: Arm, request: SequentialRequest | TopNRequest | SimilarRequest) -> Where | None:
+    """The request's filter, of which the arm knows the mask from now on. Raises InputError naming what is wrong."""
+    if request.where is None:
+        return None
+    where = Where.parse(request.where)
+    if not arm.ranker.columns.is_kept(where):
+        await asyncio.to_thread(arm.ranker.open_to, where)
+    return where
+
+
+def _spread(request: SequentialRequest | TopNRequest | SimilarRequest) -> Spread | None:
+    """How unlike each other the items are to be; None where nobody asks."""
+    spread = Spread(request.diversity, request.max_per_brand, request.max_per_category)
+    return None if spread == Spread() else spread
+
+
 async def _at_once(arm: Arm, asked: RankRequest) -> Ranking | None:
-    """`Ranker.at_once`, off the event loop where words must be looked up."""
-    if asked.wish is None:
+    """`Ranker.at_once`, off the event loop where texts must be looked up."""
+    if asked.wish is None and asked.spread is None:
         return arm.ranker.at_once(asked)
     return await asyncio.to_thread(arm.ranker.at_once, asked)
 
 
-async def _drawn(arm: Arm, history: tuple[int, ...], n_items: int, wish: Wish | None) -> tuple[int, ...]:
+async def _drawn(arm: Arm, asked: RankRequest) -> tuple[int, ...]:
     """Candidates for a request without any: the graph's best that the user does not have yet."""
-    width = max(n_items, arm.bundle.manifest.candidate_width)
-    draw = partial(arm.ranker.candidates, history, width, exclude=history, wish=wish)
-    found = draw() if wish is None else await asyncio.to_thread(draw)
+    width = max(asked.n_items, arm.bundle.manifest.candidate_width)
+    draw = partial(
+        arm.ranker.candidates, asked.history, width, exclude=asked.history, wish=asked.wish, where=asked.where
+    )
+    found = draw() if asked.wish is None else await asyncio.to_thread(draw)
     return tuple(found.tolist())
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rdrec_core.bundle import Bundle
+from rdrec_core.columns import ColumnType
 from rdrec_core.errors import BundleError, InputError, RDRecError
 from rdrec_core.signing import verify_signature
 from service.engine.arm import Arm
@@ -87,6 +88,10 @@ class ModelHost:
             return self._arms["a"]
         except KeyError:
             raise EngineDownError("no bundle is being served yet") from None
+
+    def fields(self) -> dict[str, ColumnType]:
+        """What items can be filtered by, in the first bundle; nothing before it is there."""
+        return self._arms["a"].ranker.columns.fields if "a" in self._arms else {}
 
     @property
     def shadow(self) -> Arm | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from rdrec_core.columns import COLUMNS, ColumnType
+from rdrec_core.filters import MAX_NUMBER, MAX_VALUES, NOT
 from service.wire.base import ProblemAnswer
 from service.wire.problems import MEDIA_TYPE, PROBLEM_TYPES
 
@@ -62,12 +65,16 @@ def _documented(status: int) -> dict[str, Any]:
     return entry
 
 
-def install_openapi(app: FastAPI, *, needs_keys: bool) -> None:
-    """Replace the generated document by one with problems instead of the framework's own error schema."""
+def install_openapi(app: FastAPI, *, needs_keys: bool, fields: Callable[[], Mapping[str, ColumnType]]) -> None:
+    """Replace the generated document by one with problems instead of the framework's own error schema.
+
+    fields: what items can be filtered by now, which the document tells.
+    """
 
     def build() -> dict[str, Any]:
         if app.openapi_schema is None:
             app.openapi_schema = _document(app, needs_keys)
+        app.openapi_schema["components"]["schemas"] |= where_schemas(fields())
         return app.openapi_schema
 
     app.openapi = build  # type: ignore[method-assign]
@@ -80,6 +87,9 @@ def _document(app: FastAPI, needs_keys: bool) -> dict[str, Any]:
         schemas.pop(unused, None)
     schemas["ProblemAnswer"] = ProblemAnswer.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas["ProblemAnswer"].pop("$defs", None)
+    for schema in schemas.values():
+        if "where" in schema.get("properties", {}):
+            schema["properties"]["where"]["anyOf"][0] = {"$ref": "#/components/schemas/Where"}
     for path, item in document["paths"].items():
         for operation in item.values():
             operation["responses"].get("422", {}).get("content", {}).pop("application/json", None)
@@ -91,3 +101,29 @@ def _document(app: FastAPI, needs_keys: bool) -> dict[str, Any]:
             "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
         }
     return document
+
+
+def where_schemas(fields: Mapping[str, ColumnType]) -> dict[str, Any]:
+    """The schema of filters over these fields, `Where`, and of what stands under `not`, which may be nested further."""
+    properties = {name: _condition_schema(type_) for name, type_ in fields.items()}
+    inner = {
+        "type": "object",
+        "title": "What items must not be",
+        "properties": properties,
+        "additionalProperties": False,
+    }
+    outer = {**properties, NOT: {"$ref": "#/components/schemas/WhereNot"}}
+    return {
+        "Where": {**inner, "title": "What items must be", "properties": outer},
+        "WhereNot": inner,
+    }
+
+
+def _condition_schema(type_: ColumnType) -> dict[str, Any]:
+    value: dict[str, Any] = {"type": "boolean" if type_ == "boolean" else "string"}
+    if type_ == "number":
+        value = {"type": "number", "minimum": -MAX_NUMBER, "maximum": MAX_NUMBER}
+    several = {"type": "array", "items": value, "minItems": 1, "maxItems": MAX_VALUES}
+    operators = {name: several if name in ("in", "any", "all") else value for name in COLUMNS[type_].operators}
+    condition = {"type": "object", "properties": operators, "minProperties": 1, "additionalProperties": False}
+    return {"anyOf": [value, condition]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictStr, StringConstraints
 from pydantic_core import PydanticCustomError
@@ -82,4 +82,21 @@ Exclude = Annotated[
     Field(description="These items may not be answered."),
 ]
 
+WhereObject = Annotated[
+    Annotated[dict[str, Any], Field(max_length=100)] | None,
+    Field(
+        description="Only items that are like this may be answered: fields of the catalogue, each with a value or a "
+        "condition (`eq`, `in`, `lt`, `lte`, `gt`, `gte`, `any`, `all`), and `not` with what they must not be.",
+        examples=[{"category": "Board Games", "price": {"lte": 25}, "not": {"brand": {"in": ["Acme"]}}}],
+    ),
+]
+Diversity = Annotated[
+    Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)],
+    Field(description="How much being unlike the items above counts beside the rank, in texts and categories; 0: not."),
+]
+PerBrand = Annotated[UpTo100 | None, Field(description="Items of one brand in the list, at most.")]
+PerCategory = Annotated[
+    UpTo100 | None,
+    Field(description="Items of one category in the list, at most; an item's last category counts, its narrowest."),
+]
 HistorySource = Literal["request", "redis", "memory", "bundle", "none"]

@@ -15,16 +15,20 @@ from service.wire.fields import (
     MAX_CANDIDATES,
     MAX_HISTORY_SENT,
     ArmChoice,
+    Diversity,
     Exclude,
     FoundBy,
     HistorySource,
     Include,
     ItemId,
+    PerBrand,
+    PerCategory,
     Prefer,
     PreferWeight,
     Strict,
     UpTo100,
     UserId,
+    WhereObject,
 )
 
 MAX_SIMILAR_TO = 100
@@ -45,6 +49,10 @@ class SequentialRequest(RequestBody):
     exclude_seen: StrictBool = Field(default=True, description="Leave out the items of the history.")
     include: Include = None
     exclude: Exclude = None
+    where: WhereObject = None
+    diversity: Diversity = 0.0
+    max_per_brand: PerBrand = None
+    max_per_category: PerCategory = None
     prefer: Prefer = None
     prefer_weight: PreferWeight = None
     beam_width: UpTo100 | None = Field(
@@ -71,6 +79,10 @@ class TopNRequest(RequestBody):
         description="Drawn by co-purchase and popularity where not given, without the items of the history.",
     )
     n_items: UpTo100 = 10
+    where: WhereObject = None
+    diversity: Diversity = 0.0
+    max_per_brand: PerBrand = None
+    max_per_category: PerCategory = None
     prefer: Prefer = None
     prefer_weight: PreferWeight = None
     fusion: StrictBool = Field(default=True, description="False ranks by the model alone.")
@@ -87,6 +99,10 @@ class SimilarRequest(RequestBody):
     n_items: UpTo100 = 10
     include: Include = None
     exclude: Exclude = None
+    where: WhereObject = None
+    diversity: Diversity = 0.0
+    max_per_brand: PerBrand = None
+    max_per_category: PerCategory = None
     strict: Strict = False
     arm: ArmChoice = None
 

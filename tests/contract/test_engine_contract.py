@@ -17,7 +17,7 @@ from rdrec_core.errors import InputError
 from rdrec_core.exported.onnx_text import OnnxTextGenerator
 from rdrec_core.exported.search_export import export_search_graphs
 from rdrec_core.exported.text_export import export_text_graphs
-from rdrec_core.types import RankRequest, ScoreMode, ScoreRequest, Strategy, Task, TextRequest
+from rdrec_core.types import ItemMask, RankRequest, ScoreMode, ScoreRequest, Strategy, Task, TextRequest
 from tests import ranking_world as world
 from tests.fake_service import N_ITEMS, FakeEngine
 
@@ -57,6 +57,7 @@ def engine(request: pytest.FixtureRequest, graphs: Path) -> Engine:
     return OnnxEngine(graphs, encoder, trie, score_mode=mode, strategy=strategy, text=text, threads=1)
 
 
+THIRD = ItemMask(np.arange(N_ITEMS) % 3 == 0)
 REQUESTS = [
     RankRequest(user_index=3, history=(1, 2, 3)),
     RankRequest(user_index=None, history=tuple(range(30)), n_items=5, exclude=tuple(range(30)), beam_width=7),
@@ -66,11 +67,15 @@ REQUESTS = [
     RankRequest(user_index=1, history=(8,), include=()),
     RankRequest(user_index=1, history=(8,), exclude=tuple(range(N_ITEMS))),
     RankRequest(user_index=4, history=(0, 7, 7, 2), n_items=2, exclude=(5, 5, 5)),
+    RankRequest(user_index=4, history=(0, 7), n_items=7, exclude=(2, 3), among=THIRD),
+    RankRequest(user_index=4, history=(0, 7), n_items=7, include=tuple(range(20)), exclude=(3,), among=THIRD),
+    RankRequest(user_index=4, history=(0, 7), among=ItemMask(np.zeros(N_ITEMS, dtype=bool))),
 ]
 
 
 def eligible(request: RankRequest) -> set[int]:
-    return (set(range(N_ITEMS)) if request.include is None else set(request.include)) - set(request.exclude)
+    among = set(range(N_ITEMS)) if request.among is None else set(np.flatnonzero(request.among.items).tolist())
+    return (among if request.include is None else set(request.include) & among) - set(request.exclude)
 
 
 def test_as_many_items_as_asked_for_whenever_so_many_are_eligible(engine: Engine) -> None:
@@ -99,7 +104,19 @@ def test_recommend_and_score_speak_of_one_distribution(engine: Engine) -> None:
 
 
 def test_items_beside_the_list_are_scored_wherever_they_rank(engine: Engine) -> None:
-    besides = [(5, 6, 0), (), tuple(range(N_ITEMS)), (39, 4), (1,), (2, 3), (), (5,)]  # excluded ones too
+    besides = [
+        (5, 6, 0),
+        (),
+        tuple(range(N_ITEMS)),
+        (39, 4),
+        (1,),
+        (2, 3),
+        (),
+        (5,),
+        (1, 3),
+        (9,),
+        (),
+    ]  # excluded ones too
     asked = [replace(request, also=also) for request, also in zip(REQUESTS, besides, strict=True)]
     answers = engine.recommend(asked)
     for request, plain, answer in zip(asked, engine.recommend(REQUESTS), answers, strict=True):
@@ -167,6 +184,7 @@ def test_nothing_asked_nothing_answered(engine: Engine) -> None:
         ({"n_items": 0}, "n_items"),
         ({"beam_width": 0}, "beam_width"),
         ({"user_index": -2}, "user_index"),
+        ({"among": ItemMask(np.ones(N_ITEMS - 1, dtype=bool))}, "among"),
     ],
 )
 def test_a_wrong_index_is_an_input_error(engine: Engine, change: dict[str, object], field: str) -> None:

@@ -15,8 +15,9 @@ import pytest
 
 from rdrec_core.bundle import Bundle
 from rdrec_core.engines.torch_engine import TorchEngine
+from rdrec_core.fusion import FusionWeights, TaskWeights
 from rdrec_core.item_graph import Mix
-from rdrec_core.ranking import FusionWeights, Ranker, TaskWeights
+from rdrec_core.ranking import Ranker
 from rdrec_core.types import RankRequest
 from tests.small_dataset import write_small_dataset
 from training.cli import main

@@ -9,8 +9,9 @@ import pytest
 
 from rdrec_core.bundle import Bundle, BundleWriter, Description
 from rdrec_core.errors import BundleError
+from rdrec_core.fusion import WORDS_WEIGHT, FusionWeights, TaskWeights
 from rdrec_core.item_graph import Mix
-from rdrec_core.ranking import WORDS_WEIGHT, FusionWeights, Ranker, TaskWeights
+from rdrec_core.ranking import Ranker
 from rdrec_core.types import RankRequest, ScoreMode, Task, Wish
 from tests.ranking_dataset import chained_histories, write_dataset
 from tests.unit.test_ranking import TableEngine

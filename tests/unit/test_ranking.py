@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from rdrec_core.errors import BundleError
+from rdrec_core.fusion import FusionWeights, TaskWeights
 from rdrec_core.item_graph import ItemGraph, Mix
-from rdrec_core.ranking import Evidence, FusionWeights, Ranker, TaskWeights
+from rdrec_core.ranking import Evidence, Ranker
 from rdrec_core.types import RankedItems, RankRequest, ScoreMode, ScoreRequest, Task, Wish
 from tests.unit.test_item_graph import TEXT, World
 
@@ -42,7 +43,10 @@ class TableEngine:
             allowed = [
                 i
                 for i in range(len(scores))
-                if i not in r.exclude and (r.include is None or i in r.include) and i not in UNAVAILABLE
+                if i not in r.exclude
+                and (r.include is None or i in r.include)
+                and (r.among is None or r.among.items[i])
+                and i not in UNAVAILABLE
             ]
             best = sorted(allowed, key=lambda i: -scores[i])[: r.n_items]
             self.also.append(r.also)

@@ -13,7 +13,7 @@ from rdrec_core.engines.onnx_engine import OnnxEngine
 from rdrec_core.engines.torch_engine import TorchEngine
 from rdrec_core.engines.trie_engine import TrieEngine
 from rdrec_core.exported.search_export import export_search_graphs
-from rdrec_core.types import RankRequest, ScoreMode, ScoreRequest, Strategy, Task
+from rdrec_core.types import ItemMask, RankRequest, ScoreMode, ScoreRequest, Strategy, Task
 from tests import ranking_world as world
 
 COVERING = 64
@@ -30,6 +30,10 @@ _DEEP: list[Label] = [
 catalogues = st.lists(st.lists(st.integers(10, 13), max_size=4).map(tuple), min_size=1, max_size=30, unique=True)
 
 
+def masks(n: int) -> st.SearchStrategy[ItemMask]:
+    return st.lists(st.booleans(), min_size=n, max_size=n).map(lambda items: ItemMask(np.array(items)))
+
+
 @st.composite
 def requests(draw: st.DrawFn, n: int) -> RankRequest:
     items = st.lists(st.integers(0, n - 1), max_size=n).map(tuple)
@@ -39,6 +43,7 @@ def requests(draw: st.DrawFn, n: int) -> RankRequest:
         n_items=draw(st.integers(1, 12)),
         exclude=draw(items),
         include=draw(st.none() | items),
+        among=draw(st.none() | masks(n)),
         beam_width=COVERING,
     )
 

@@ -20,10 +20,12 @@ from rdrec_core.encoding import SourceEncoder, encode_words
 from rdrec_core.engines.bundled import trie_group
 from rdrec_core.exported.search_export import export_search_graphs
 from rdrec_core.exported.text_export import export_text_graphs
+from rdrec_core.filters import GROUP as COLUMNS
 from rdrec_core.replacing import replacing_folder
 from rdrec_core.statements import GROUP as STATEMENTS
 from rdrec_core.text_rows import GROUP as TEXT_ROWS
 from rdrec_core.types import ScoreMode, Strategy
+from training.bundling.columns import columns_of
 from training.bundling.signals import add_signals
 from training.bundling.statements import statements_of_checkpoint
 from training.data.dataset import Dataset, Split
@@ -86,6 +88,7 @@ def export_bundle(
         model.save(folder)
         tokenizer.save(str(folder / "tokenizer.json"))
         writer.add_arrays("items", catalog_of(dataset).arrays())
+        writer.add_arrays(COLUMNS, columns_of(dataset, upto).arrays())
         writer.add_arrays("users", users_of(dataset, upto).arrays())
         tokens = CatalogTokens.of(tokenizer, dataset.items["label"].to_list(), whole_labels=info.config.whole_labels)
         writer.add_tokens("item_words", tokens.item_words)

@@ -6,8 +6,8 @@ Knows which channels are worth their room, not how they are made.
 from __future__ import annotations
 
 from rdrec_core.bundle import BundleWriter
+from rdrec_core.fusion import FusionWeights
 from rdrec_core.item_texts import CATALOGUE, FOLDER, GROUP
-from rdrec_core.ranking import FusionWeights
 from training.data.dataset import Dataset, Split
 from training.evaluation.systems import open_encoder, read_fusion, read_text_encoder
 from training.learning.checkpoint import Checkpoint

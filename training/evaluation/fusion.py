@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rdrec_core.engines.base import Engine
+from rdrec_core.fusion import TaskWeights
 from rdrec_core.item_graph import TEXT_PREFIX, Eligible, ItemGraph, Mix
-from rdrec_core.ranking import TaskWeights
 from rdrec_core.types import RankRequest, ScoreRequest, Task
 from training.evaluation.measure import Progress
 from training.evaluation.protocol import Questions

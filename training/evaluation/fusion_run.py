@@ -14,9 +14,9 @@ from pathlib import Path
 from rich.console import Console
 
 from rdrec_core.bundle import MANIFEST_FILE, Bundle, Description, manifest_of
+from rdrec_core.fusion import FusionWeights
 from rdrec_core.item_graph import ItemGraph, Mix
 from rdrec_core.item_texts import CATALOGUE
-from rdrec_core.ranking import FusionWeights
 from rdrec_core.replacing import replacing_file
 from rdrec_core.signing import SIGNATURE_FILE
 from rdrec_core.types import Task

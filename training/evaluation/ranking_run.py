@@ -15,8 +15,8 @@ import numpy as np
 from rich.console import Console
 
 from rdrec_core.errors import InputError
+from rdrec_core.fusion import FusionWeights
 from rdrec_core.item_graph import ItemGraph, Mix
-from rdrec_core.ranking import FusionWeights
 from training.data.cold_items import purchases_by_item
 from training.data.dataset import Dataset, Split
 from training.evaluation import baselines

@@ -18,9 +18,10 @@ from rdrec_core.decoding.item_trie import ItemTrie
 from rdrec_core.encoding import SourceEncoder
 from rdrec_core.engines.base import Engine
 from rdrec_core.errors import CheckpointError, DatasetError
+from rdrec_core.fusion import FusionWeights
 from rdrec_core.item_graph import ItemGraph, channel_names
 from rdrec_core.item_texts import FOLDER as TEXT_FOLDER
-from rdrec_core.ranking import FusionWeights, Ranker
+from rdrec_core.ranking import Ranker
 from rdrec_core.text_encoder import GRAPH_FILE, SETTINGS_FILE, TOKENIZER_FILE, OnnxTextEncoder
 from rdrec_core.types import ScoreMode, Strategy, Task
 from training.data.dataset import Dataset, Split
