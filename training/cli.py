@@ -19,6 +19,7 @@ from rdrec_core.errors import RDRecError
 
 COMMANDS = {
     "sample": "Write the made-up shop of board games and toys.",
+    "collect": "Take what the service logged since the last time.",
     "prepare": "Turn reviews into a dataset folder.",
     "audit": "Report what leaks in a dataset folder.",
     "distill": "Distill rationales from the training reviews.",
@@ -31,6 +32,7 @@ COMMANDS = {
     "ablation": "Train with and without each kind of rationale.",
     "report": "Compare runs on one HTML page.",
     "batch": "Score all users offline.",
+    "refresh": "From yesterday's model to today's, if it is no worse.",
     "profile": "Write every user's preference and every item's attributes.",
 }
 """Command name -> what it does, in the order of their use."""

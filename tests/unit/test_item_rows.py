@@ -73,6 +73,9 @@ def test_the_finished_state_is_that_of_a_plain_model() -> None:
     assert torch.equal(plain.t5.shared.weight, model.t5.shared.weight)
     assert map_of(plain) is None
     assert set(finished_state(plain)) == set(plain.state_dict())
+    model.train()  # as it is saved after an epoch without validation, of a final fit
+    assert torch.equal(finished_state(model)["t5.shared.weight"], plain.t5.shared.weight)
+    assert model.t5.shared.training
 
 
 @pytest.fixture(scope="module")

@@ -32,9 +32,9 @@ def test_a_cut_is_two_shares_or_two_dates() -> None:
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
-        ("0.9", InputError, "two shares or dates"),
+        ("0.9", InputError, "two shares, dates or times"),
         ("0.9,1.5", InputError, "between 0 and 1"),
-        ("0.8,soon", InputError, "neither a share nor a date"),
+        ("0.8,soon", InputError, "neither a share, nor a date"),
         ("0.9,0.8", DatasetError, "every split needs some"),
         ("0.8,1999-01-01", DatasetError, "reach from 1970-01-01"),
     ],

@@ -15,7 +15,7 @@ from rdrec_core.errors import InputError
 if TYPE_CHECKING:
     from training.data.prepare import PrepareConfig, Prepared
 
-MANY_VALUES = ("--reviews", "--metadata")
+MANY_VALUES = ("--reviews", "--metadata", "--events")
 
 
 def prepare(
@@ -59,31 +59,40 @@ def prepare(
     min_rating: Annotated[float | None, typer.Option(help="Drop what is rated lower.")] = None,
     event_column: Annotated[str | None, typer.Option(help="Column of the kind of event.")] = None,
     events: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             help="Kinds to keep: transaction,addtocart; or with weights, view=1,transaction=5: of a user's "
-            "events with an item the heaviest stays."
+            "events with an item the heaviest stays. With --previous also folders of `rdrec collect` and log files "
+            "(purchases alone, unless kinds are named too)."
         ),
     ] = None,
+    previous: Annotated[
+        Path | None,
+        typer.Option(help="Dataset to go on from: its numbers and labels stay, what is new is appended."),
+    ] = None,
     repeats: Annotated[
-        str, typer.Option(help="Of a user's interactions with one item: first, last, or keep all.")
-    ] = "first",
+        str | None,
+        typer.Option(
+            help="Of a user's interactions with one item: first, last, or keep all. By default first, or that of"
+            " --previous."
+        ),
+    ] = None,
     core: Annotated[
         int, typer.Option("--core", "--min-interactions", min=1, help="Keep the k-core only (not applied to --p5).")
     ] = 1,
     max_bad_lines: Annotated[int, typer.Option(min=0, help="More bad lines than this stop the run.")] = 100,
     protocol: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="clean: leave one out, made from training interactions only; temporal: one cut in time; "
-            "paper: as published, leaks."
+            "paper: as published, leaks. By default clean, or that of --previous."
         ),
-    ] = "clean",
+    ] = None,
     cut: Annotated[
         str,
         typer.Option(
-            help="Under temporal: where validation and test begin, as shares of the interactions or as dates "
-            "(2014-01-01,2014-04-01)."
+            help="Under temporal: where validation and test begin, as shares of the interactions, as dates "
+            "(2014-01-01,2014-04-01) or as times before the last interaction (8d,1d)."
         ),
     ] = "0.8,0.9",
     labels: Annotated[
@@ -103,13 +112,18 @@ def prepare(
     """
     from pydantic import ValidationError
 
+    from training.data.dataset import Dataset
     from training.data.p5 import source_files
     from training.data.prepare import PrepareConfig
     from training.data.prepare import prepare as run
 
+    kinds, logs = split_events(events or [], previous)
+    before = None if previous is None else Dataset(previous).info
     try:
         config = PrepareConfig(
             out=out,
+            previous=previous,
+            event_log=logs,
             reviews=tuple(reviews or ()),
             metadata=tuple(metadata or ()),
             p5=p5,
@@ -125,11 +139,11 @@ def prepare(
             time_format=time_format,
             min_rating=min_rating,
             event_column=event_column,
-            events=parse_events(events),
-            repeats=repeats,
+            events=parse_events(kinds),
+            repeats=repeats or (before.repeats if before else "first"),
             core=core,
             max_bad_lines=max_bad_lines,
-            protocol=protocol,
+            protocol=protocol or (before.protocol if before else "clean"),
             cut=cut,
             labels=labels,
             seed=seed,
@@ -144,6 +158,24 @@ def prepare(
     with _Progress(inputs) as progress:
         made = run(config, on_bytes=progress.on_bytes, on_stage=progress.on_stage)
     _print_summary(config, made)
+
+
+def split_events(given: list[str], previous: Path | None) -> tuple[str | None, tuple[Path, ...]]:
+    """The values of `--events`: kinds of events, and paths of logs, which go with `--previous` only.
+
+    Raises InputError for a path where nothing is.
+    """
+    paths = [v for v in given if "=" not in v and ("/" in v or (previous is not None and Path(v).exists()))]
+    for value in paths:
+        if not Path(value).exists():
+            raise InputError(f"--events {value}: there is no such file or folder", field="events")
+    kinds = [value for value in given if value not in paths]
+    if paths and previous is None:
+        raise InputError(
+            f"--events {paths[0]} is a path, which needs --previous: the dataset that it is added to; to begin with"
+            " events, give them as --reviews", field="events",
+        )  # fmt: skip
+    return ",".join(kinds) or None, tuple(map(Path, paths))
 
 
 def parse_events(text: str | None) -> dict[str, float] | None:

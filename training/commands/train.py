@@ -45,6 +45,13 @@ def train(
         float | None,
         typer.Option(help="Reviews with fewer stars (of 5) give no sentence to learn; 4, or 0 with --recipe paper."),
     ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            help="Checkpoint to go on from, with its configuration; the dataset goes on from its dataset (prepare"
+            " --previous). 3 epochs at half its learning rate, unless told."
+        ),
+    ] = None,
     tokenizer: Annotated[
         Path | None, typer.Option(help="Folder with tokenizer.json, instead of a new vocabulary.")
     ] = None,
@@ -71,7 +78,8 @@ def train(
     from rich.console import Console
 
     from training.data.dataset import Dataset
-    from training.learning.config import Ratio, TrainConfig, load_config
+    from training.learning.checkpoint import load_checkpoint
+    from training.learning.config import Ratio, TrainConfig, continued_config, load_config
     from training.learning.run import materials, train
     from training.learning.trainer import StopReason
 
@@ -85,7 +93,13 @@ def train(
         if value is not None
     }  # fmt: skip
     pretrained = backbone is not None and not backbone.startswith("scratch:")
-    run = load_config(recipe or ("paper" if pretrained else "scratch"), config, overrides)
+    if init is not None:
+        if recipe or tokenizer:
+            raise InputError("--init brings recipe and tokenizer of its checkpoint; leave out --recipe and --tokenizer",
+                field="init")  # fmt: skip
+        run = continued_config(load_checkpoint(init).info.config, config, overrides)
+    else:
+        run = load_config(recipe or ("paper" if pretrained else "scratch"), config, overrides)
     data = Dataset(dataset)
     console = Console()
     if show_batch:
@@ -104,13 +118,15 @@ def train(
     if everything or like is not None:
         from training.evaluation.final_fit import final_fit
 
-        if like is None or not everything or overrides or recipe or config:
+        if like is None or not everything or overrides or recipe or config or init:
             raise InputError(
                 "--all goes with --like CHECKPOINT, which decides everything else: train that one first", field="all"
             )
         outcome = final_fit(like, data, out, resume=resume, force=force, console=console)
     else:
-        outcome = train(run, data, out, tokenizer_folder=tokenizer, resume=resume, force=force, console=console)
+        outcome = train(
+            run, data, out, tokenizer_folder=tokenizer, init=init, resume=resume, force=force, console=console
+        )
     if outcome is StopReason.INTERRUPTED:
         console.print("saved; go on with --resume")
         raise typer.Exit(_INTERRUPTED)

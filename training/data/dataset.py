@@ -98,6 +98,8 @@ class DatasetInfo(BaseModel):
     """Share of the items that are hidden from everything but the catalogue and the test (`cold_items.py`)."""
     cut: tuple[int, int] | None = None
     """Under `temporal`: when validation and test begin, in unix seconds."""
+    events_until: str | None = None
+    """The last batch of `rdrec collect` that is in it; a dataset that goes on from this one takes those after it."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class PurchaseLog:
 
 @dataclass(frozen=True)
 class Histories:
-    """M interactions sorted by (user_index, position); every user and item occurs."""
+    """M interactions sorted by (user_index, position); every user and item occurs, unless numbers were kept."""
 
     user_index: npt.NDArray[np.int32]
     item_index: npt.NDArray[np.int32]

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -27,19 +27,19 @@ N_USERS = 600
 REVIEWS_FILE = "reviews.json.gz"
 METADATA_FILE = "metadata.json.gz"
 
-_GIFT = 0.15
+GIFT = 0.15
 """How many purchases are for somebody else: any product of a series that is not begun and that is not gone on with."""
 _NEXT_OF_SERIES = 0.62
 _SAME_KIND = 0.7
 """Of new series, how many are of the kind that the user is at; the others move one kind on in the ring."""
 _WITHOUT_TEXT = 0.02
 _START = 1_420_070_400  # 2015-01-01
-_DAY = 86_400
+DAY = 86_400
 _IDENTIFIER = np.array(list("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"))
 
 
 @dataclass(frozen=True)
-class _Series:
+class Series:
     """A series of the catalogue: where it stands, what it delights with, and the ids of its products."""
 
     kind: int
@@ -50,7 +50,7 @@ class _Series:
 
 
 @dataclass(frozen=True)
-class _User:
+class User:
     """A customer."""
 
     user_id: str
@@ -63,48 +63,63 @@ class _User:
 
 
 @dataclass(frozen=True)
-class _Purchase:
+class Purchase:
     """The `product`-th product of a series, bought at `timestamp`."""
 
-    series: _Series
+    series: Series
     product: int
     timestamp: int
 
 
-def write_sample(folder: Path, seed: int) -> dict[str, int]:
-    """Write reviews, metadata and a README into an existing folder; returns the numbers of users, items and reviews."""
+def write_sample(folder: Path, seed: int) -> tuple[dict[str, int], Shop]:
+    """Write reviews, metadata and a README into an existing folder.
+
+    Returns the numbers of users, items and reviews, and the shop as its first customers leave it.
+    """
     rng = np.random.default_rng([seed, 2024])
-    catalogue = _catalogue(rng)
-    users = [_user(rng) for _ in range(N_USERS)]
-    records = [_review(user, purchase, rng) for user in users for purchase in _purchases(user, catalogue, rng)]
+    catalogue = first_catalogue(rng)
+    shoppers = [Shopper(new_user(rng)) for _ in range(N_USERS)]
+    records = [
+        _review(shopper.user, purchase, rng) for shopper in shoppers for purchase in _purchases(shopper, catalogue, rng)
+    ]
     records.sort(key=lambda record: (record["unixReviewTime"], record["reviewerID"]))
     _write_lines(folder / REVIEWS_FILE, records)
-    _write_lines(folder / METADATA_FILE, _metadata(catalogue))
+    _write_lines(folder / METADATA_FILE, (line for series in catalogue for line in described(series)))
     counts = {"users": N_USERS, "items": sum(len(s.item_ids) for s in catalogue), "reviews": len(records)}
     (folder / "README.md").write_text(_readme(seed, counts), encoding="utf-8")
-    return counts
+    return counts, Shop(catalogue, shoppers, records[-1]["unixReviewTime"])
 
 
-def _catalogue(rng: np.random.Generator) -> list[_Series]:
-    catalogue = []
-    for number, kind in enumerate(shop.KINDS):
-        for words in kind.series:
-            beside = shop.KINDS[number - 1].delights + shop.KINDS[(number + 1) % len(shop.KINDS)].delights
-            others = [key for key in dict.fromkeys(beside) if key not in kind.delights]
-            delights = [*rng.choice(kind.delights, size=2, replace=False), _pick(rng, others)]
-            catalogue.append(
-                _Series(
-                    kind=number,
-                    words=words,
-                    delights=tuple(map(str, delights)),
-                    item_ids=tuple("B0" + _identifier(rng, 8) for _ in kind.products),
-                    popularity=float(rng.lognormal(0.0, 0.5)),
-                )
-            )
-    return catalogue
+def first_catalogue(rng: np.random.Generator) -> list[Series]:
+    """The series of `sample_shop.py`, all their products."""
+    return [
+        new_series(number, words, len(kind.products), rng)
+        for number, kind in enumerate(shop.KINDS)
+        for words in kind.series
+    ]
 
 
-def _pick(rng: np.random.Generator, options: Sequence[Option]) -> Option:
+def new_series(kind: int, words: shop.Series, n_products: int, rng: np.random.Generator) -> Series:
+    """A series of a kind: two delights of the kind's own, one of its neighbours'."""
+    own = shop.KINDS[kind].delights
+    beside = shop.KINDS[kind - 1].delights + shop.KINDS[(kind + 1) % len(shop.KINDS)].delights
+    others = [key for key in dict.fromkeys(beside) if key not in own]
+    delights = [*rng.choice(own, size=2, replace=False), pick(rng, others)]
+    return Series(
+        kind=kind,
+        words=words,
+        delights=tuple(map(str, delights)),
+        item_ids=tuple(new_item_id(rng) for _ in range(n_products)),
+        popularity=float(rng.lognormal(0.0, 0.5)),
+    )
+
+
+def new_item_id(rng: np.random.Generator) -> str:
+    """Such as `B0K3XQ81ZP`."""
+    return "B0" + _identifier(rng, 8)
+
+
+def pick(rng: np.random.Generator, options: Sequence[Option]) -> Option:
     """One of the options; `rng.choice` would turn them into an array first, which takes most of the time."""
     return options[int(rng.integers(len(options)))]
 
@@ -113,62 +128,99 @@ def _identifier(rng: np.random.Generator, length: int) -> str:
     return "".join(rng.choice(_IDENTIFIER, size=length))
 
 
-def _user(rng: np.random.Generator) -> _User:
+def new_user(rng: np.random.Generator) -> User:
+    """Somebody who has bought nothing yet."""
     kind = int(rng.integers(len(shop.KINDS)))
     own = [str(key) for key in rng.choice(shop.KINDS[kind].delights, size=2, replace=False)]
-    other = _pick(rng, [key for key in shop.DELIGHTS if key not in own])
-    return _User(
+    other = pick(rng, [key for key in shop.DELIGHTS if key not in own])
+    return User(
         user_id="A" + _identifier(rng, 13),
-        name=_pick(rng, shop.FIRST_NAMES),
+        name=pick(rng, shop.FIRST_NAMES),
         kind=kind,
         likes=(*own, other),
-        companion=_pick(rng, shop.COMPANIONS),
-        occasion=_pick(rng, shop.OCCASIONS),
+        companion=pick(rng, shop.COMPANIONS),
+        occasion=pick(rng, shop.OCCASIONS),
         n_purchases=int(np.clip(8 + rng.geometric(0.12), 8, 30)),
     )
 
 
-def _purchases(user: _User, catalogue: list[_Series], rng: np.random.Generator) -> Iterator[_Purchase]:
-    kind = user.kind
-    owned: dict[int, int] = {}  # series -> products bought
-    begun: list[int] = []  # series that are not complete, the latest last
-    time = _START + int(rng.integers(0, 900)) * _DAY
-    for _ in range(user.n_purchases):
-        unknown = [number for number in range(len(catalogue)) if number not in owned]
-        if unknown and rng.random() < _GIFT:
-            gift = _pick(rng, unknown)
-            yield _Purchase(catalogue[gift], int(rng.integers(len(catalogue[gift].item_ids))), time)
-            owned[gift] = len(catalogue[gift].item_ids)
-            time += int(rng.integers(2, 60)) * _DAY
-            continue
-        if begun and rng.random() < _NEXT_OF_SERIES:
-            chosen = begun[-1]
+class Trend(Protocol):
+    """What changes with time (`growing_shop.py`)."""
+
+    def next_kind(self, kind: int, rng: np.random.Generator) -> int:
+        """Where somebody goes who has had enough of a kind."""
+        ...
+
+    def appeal(self, series: int) -> float:
+        """How popular a series is today."""
+        ...
+
+
+class Shopper:
+    """A customer on the way through the catalogue: what is owned, what is begun, at which kind."""
+
+    def __init__(self, user: User) -> None:
+        self.user, self.kind, self.likes = user, user.kind, user.likes
+        self.owned: dict[int, int] = {}
+        """Series -> products bought, all of them where one was a gift."""
+        self.begun: list[int] = []
+        """Series that are not complete, the latest last."""
+
+    def choose(
+        self, catalogue: Sequence[Series], rng: np.random.Generator, trend: Trend | None = None
+    ) -> tuple[int, int]:
+        """The series and the product of the next purchase, which is then owned. trend None: nothing changes."""
+        unknown = [number for number in range(len(catalogue)) if number not in self.owned]
+        if unknown and rng.random() < GIFT:
+            gift = pick(rng, unknown)
+            product = int(rng.integers(len(catalogue[gift].item_ids)))
+            self.owned[gift] = len(catalogue[gift].item_ids)
+            return gift, product
+        if self.begun and rng.random() < _NEXT_OF_SERIES:
+            chosen = self.begun[-1]
         else:
             if rng.random() > _SAME_KIND:
-                kind = (kind + 1) % len(shop.KINDS)
-            while all(number in owned for number, series in enumerate(catalogue) if series.kind == kind):
-                kind = (kind + 1) % len(shop.KINDS)
-            chosen = _new_series(user, kind, owned, catalogue, rng)
-        product = owned.get(chosen, 0)
-        yield _Purchase(catalogue[chosen], product, time)
-        owned[chosen] = product + 1
-        begun = [number for number in begun if number != chosen]
-        if owned[chosen] < len(catalogue[chosen].item_ids):
-            begun.append(chosen)
-        time += int(rng.integers(2, 60)) * _DAY
+                self.kind = (self.kind + 1) % len(shop.KINDS) if trend is None else trend.next_kind(self.kind, rng)
+            while all(number in self.owned for number, series in enumerate(catalogue) if series.kind == self.kind):
+                self.kind = (self.kind + 1) % len(shop.KINDS)
+            chosen = self._new_series(catalogue, rng, trend)
+        product = self.owned.get(chosen, 0)
+        self.owned[chosen] = product + 1
+        self.begun = [number for number in self.begun if number != chosen]
+        if self.owned[chosen] < len(catalogue[chosen].item_ids):
+            self.begun.append(chosen)
+        return chosen, product
+
+    def _new_series(self, catalogue: Sequence[Series], rng: np.random.Generator, trend: Trend | None) -> int:
+        open_ = [number for number, s in enumerate(catalogue) if s.kind == self.kind and number not in self.owned]
+        weight = np.array(
+            [
+                (catalogue[n].popularity if trend is None else trend.appeal(n))
+                * 4.0 ** len(set(catalogue[n].delights) & set(self.likes))
+                for n in open_
+            ]
+        )
+        return int(rng.choice(open_, p=weight / weight.sum()))
 
 
-def _new_series(
-    user: _User, kind: int, owned: dict[int, int], catalogue: list[_Series], rng: np.random.Generator
-) -> int:
-    open_ = [number for number, series in enumerate(catalogue) if series.kind == kind and number not in owned]
-    weight = np.array(
-        [catalogue[n].popularity * 4.0 ** len(set(catalogue[n].delights) & set(user.likes)) for n in open_]
-    )
-    return int(rng.choice(open_, p=weight / weight.sum()))
+@dataclass
+class Shop:
+    """Everything that a growing shop goes on from; `now` is the time of its last purchase."""
+
+    catalogue: list[Series]
+    shoppers: list[Shopper]
+    now: int
 
 
-def _review(user: _User, purchase: _Purchase, rng: np.random.Generator) -> dict[str, Any]:
+def _purchases(shopper: Shopper, catalogue: list[Series], rng: np.random.Generator) -> Iterator[Purchase]:
+    time = _START + int(rng.integers(0, 900)) * DAY
+    for _ in range(shopper.user.n_purchases):
+        series, product = shopper.choose(catalogue, rng)
+        yield Purchase(catalogue[series], product, time)
+        time += int(rng.integers(2, 60)) * DAY
+
+
+def _review(user: User, purchase: Purchase, rng: np.random.Generator) -> dict[str, Any]:
     shared = [key for key in user.likes if key in purchase.series.delights]
     stars = int(rng.choice((4, 5), p=(0.35, 0.65)) if shared else rng.choice((2, 3, 4), p=(0.3, 0.45, 0.25)))
     text = "" if rng.random() < _WITHOUT_TEXT else _text(user, purchase, shared, rng)
@@ -181,23 +233,23 @@ def _review(user: _User, purchase: _Purchase, rng: np.random.Generator) -> dict[
         "asin": purchase.series.item_ids[purchase.product],
         "reviewerName": user.name,
         "reviewText": text,
-        "summary": _pick(rng, shop.SUMMARIES[stars]),
+        "summary": pick(rng, shop.SUMMARIES[stars]),
         "unixReviewTime": purchase.timestamp,
     }
 
 
-def _text(user: _User, purchase: _Purchase, shared: list[str], rng: np.random.Generator) -> str:
+def _text(user: User, purchase: Purchase, shared: list[str], rng: np.random.Generator) -> str:
     """One to three sentences; the first speaks of what this user finds, or misses, in this item."""
     words = _words(user, purchase, shared, rng)
-    templates = [_pick(rng, shop.MATCH if shared else shop.MISMATCH)]
+    templates = [pick(rng, shop.MATCH if shared else shop.MISMATCH)]
     more = int(rng.choice((0, 1, 2), p=(0.3, 0.45, 0.25)))
     about = shop.FOLLOW_UP if purchase.product and rng.random() < 0.5 else shop.ITEM
     pools = (about, shop.USER) if shared else (about,)
-    templates += [_pick(rng, pool) for pool in pools[:more]]
+    templates += [pick(rng, pool) for pool in pools[:more]]
     return " ".join(template.format(**words) for template in templates)
 
 
-def _words(user: _User, purchase: _Purchase, shared: list[str], rng: np.random.Generator) -> dict[str, str]:
+def _words(user: User, purchase: Purchase, shared: list[str], rng: np.random.Generator) -> dict[str, str]:
     kind = shop.KINDS[purchase.series.kind]
     taste = shared[0] if shared else user.likes[0]
     seen_key = taste if shared else purchase.series.delights[0]
@@ -206,16 +258,16 @@ def _words(user: _User, purchase: _Purchase, shared: list[str], rng: np.random.G
     words = {
         "spoken": kind.spoken[purchase.product].format(n=name),
         "base": kind.spoken[0].format(n=name),
-        "seen": _pick(rng, shop.DELIGHTS[seen_key].seen),
-        "other": _pick(rng, shop.DELIGHTS[other_key].seen),
-        "seen_elsewhere": _pick(rng, shop.DELIGHTS[taste].seen),
+        "seen": pick(rng, shop.DELIGHTS[seen_key].seen),
+        "other": pick(rng, shop.DELIGHTS[other_key].seen),
+        "seen_elsewhere": pick(rng, shop.DELIGHTS[taste].seen),
         "detail": purchase.series.words.detail,
     }
     return (
         words
         | {_capital(key): _capital(value) for key, value in words.items()}
         | {
-            "sought": _pick(rng, shop.DELIGHTS[taste].sought),
+            "sought": pick(rng, shop.DELIGHTS[taste].sought),
             "theme": purchase.series.words.theme,
             "noun": kind.noun,
             "verb": kind.verb,
@@ -230,32 +282,31 @@ def _capital(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _metadata(catalogue: list[_Series]) -> Iterator[dict[str, Any]]:
-    """What the shop says of its items; it agrees with what is bought: kinds, series and delights are named."""
-    for series in catalogue:
-        kind, words = shop.KINDS[series.kind], series.words
-        delights = [shop.DELIGHTS[key] for key in series.delights]
-        phrases = {
-            "Noun": _capital(kind.noun),
-            "theme": words.theme,
-            "detail": words.detail,
-            "base": kind.products[0].format(n=words.name),
+def described(series: Series) -> Iterator[dict[str, Any]]:
+    """What the shop says of a series' items; it agrees with what is bought: kinds, series and delights are named."""
+    kind, words = shop.KINDS[series.kind], series.words
+    delights = [shop.DELIGHTS[key] for key in series.delights]
+    phrases = {
+        "Noun": _capital(kind.noun),
+        "theme": words.theme,
+        "detail": words.detail,
+        "base": kind.products[0].format(n=words.name),
+    }
+    fair = shop.FAIR_PRICE if "value" in series.delights else 1.0
+    for product, item_id in enumerate(series.item_ids):
+        seen = [delight.seen[product % len(delight.seen)] for delight in delights]
+        yield {
+            "asin": item_id,
+            "title": kind.products[product].format(n=words.name),
+            "brand": delights[0].maker,
+            "category": ["Toys & Games", *kind.shelf],
+            "description": [
+                shop.PRODUCT_WORDS[product].format(**phrases),
+                f"With {words.detail} and {seen[0]}. For those who look for {delights[1].sought[0]}.",
+            ],
+            "feature": [_capital(phrase) for phrase in seen],
+            "price": f"${kind.price * shop.PRICE_STEPS[product] * fair:.2f}",
         }
-        fair = shop.FAIR_PRICE if "value" in series.delights else 1.0
-        for product, item_id in enumerate(series.item_ids):
-            seen = [delight.seen[product % len(delight.seen)] for delight in delights]
-            yield {
-                "asin": item_id,
-                "title": kind.products[product].format(n=words.name),
-                "brand": delights[0].maker,
-                "category": ["Toys & Games", *kind.shelf],
-                "description": [
-                    shop.PRODUCT_WORDS[product].format(**phrases),
-                    f"With {words.detail} and {seen[0]}. For those who look for {delights[1].sought[0]}.",
-                ],
-                "feature": [_capital(phrase) for phrase in seen],
-                "price": f"${kind.price * shop.PRICE_STEPS[product] * fair:.2f}",
-            }
 
 
 def _write_lines(path: Path, records: Any) -> None:

@@ -37,6 +37,7 @@ def summary_rows(made: Prepared) -> Rows:
     if made.times is not None:
         first, last = (f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d %H:%M}" for time in made.times)
         rows.append(("  first to last, UTC", f"{first} to {last}"))
+    rows += continued_rows(made)
     rows += [("reviews with text", f"{info.n_reviews:,}")]
     if made.reviews.n_set_aside:
         rows.append(("  set aside (a held-out review has the same text)", f"{made.reviews.n_set_aside:,}"))
@@ -53,6 +54,21 @@ def summary_rows(made: Prepared) -> Rows:
     if made.reviews.features:
         rows.append(("feature words", f"{len(made.reviews.features)}: {', '.join(made.reviews.features[:8])}, ..."))
     return rows
+
+
+def continued_rows(made: Prepared) -> Rows:
+    """What was added to an earlier dataset."""
+    was = made.continued
+    if was is None:
+        return []
+    return [
+        ("goes on from", str(was.previous)),
+        ("  new users", f"{made.info.n_users - was.n_users:,}"),
+        ("  new items", f"{made.info.n_items - was.n_items:,}"),
+        ("  events in the log", f"{was.n_events:,}"),
+        ("    recorded twice, the first stays", f"{was.n_repeated:,}"),
+        ("  users forgotten", f"{len(was.forgotten):,}"),
+    ]
 
 
 def catalogue_rows(counts: CatalogueCounts) -> Rows:

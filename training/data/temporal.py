@@ -6,6 +6,7 @@ Here every purchase after a moment is a question, and nothing after it was learn
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 import numpy as np
@@ -15,20 +16,23 @@ from rdrec_core.errors import DatasetError, InputError
 from training.data.histories import TEST, TRAIN, VAL
 
 DEFAULT_CUT = "0.8,0.9"
+_AGO = re.compile(r"(\d+(?:\.\d+)?)([dh])")
+_SECONDS = {"d": 86_400, "h": 3600}
 Times = npt.NDArray[np.int64]
 
 
 def cut_moments(text: str, timestamp: Times) -> tuple[int, int]:
     """When validation and test begin, in unix seconds.
 
-    text: two shares of the interactions in the order of time, or two dates, such as `0.8,0.9` or
-    `2014-01-01,2014-04-01`. Raises InputError where it is neither, DatasetError where an interaction has no time or a
-    split would be empty.
+    text: two shares of the interactions in the order of time, two dates, or two times before the last interaction, such
+    as `0.8,0.9`, `2014-01-01,2014-04-01` or `8d,1d` (or hours, `36h`). Raises InputError where it is none of them,
+    DatasetError where an interaction has no time or a split would be empty.
     """
     parts = [part.strip() for part in text.split(",")]
     if len(parts) != 2:
         raise InputError(
-            f"--cut {text} should be two shares or dates, where validation and test begin, such as {DEFAULT_CUT}",
+            f"--cut {text} should be two shares, dates or times before the last interaction, where validation and test"
+            f" begin, such as {DEFAULT_CUT} or 8d,1d",
             field="cut",
         )
     unknown = int((timestamp < 0).sum())
@@ -58,6 +62,8 @@ def describe_cut(cut: tuple[int, int]) -> str:
 
 
 def _moment(text: str, in_order: Times) -> int:
+    if match := _AGO.fullmatch(text):
+        return int(in_order[-1]) - int(float(match[1]) * _SECONDS[match[2]])
     try:
         share = float(text)
     except ValueError:
@@ -69,7 +75,10 @@ def _moment(text: str, in_order: Times) -> int:
     try:
         date = datetime.fromisoformat(text)
     except ValueError as error:
-        raise InputError(f"--cut {text} is neither a share nor a date such as 2014-01-01", field="cut") from error
+        raise InputError(
+            f"--cut {text} is neither a share, nor a date such as 2014-01-01, nor a time before the last such as 1d",
+            field="cut",
+        ) from error
     return int((date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp())
 
 

@@ -23,15 +23,17 @@ def final_fit(
 ) -> StopReason:
     """Train into `out` as `like` was, for as many epochs as led to its weights, on all interactions and reviews.
 
-    The learning rate goes through its whole schedule in those epochs. Raises CheckpointError where `like` learned other
-    labels than the dataset's.
+    The learning rate goes through its whole schedule in those epochs. Where `like` went on from an earlier checkpoint,
+    this goes on from `like`, by as much again. Raises CheckpointError where `like` learned other labels than the
+    dataset's.
     """
     measured = load_checkpoint(like)
     measured.dataset(dataset.path)
     config = measured.info.config.model_copy(update={"epochs": measured.info.epoch, "time_budget_min": None})
     stopped = train(
         config, WholeDataset(dataset.path), out,
-        tokenizer_folder=(like / TOKENIZER_FILE).parent, resume=resume, force=force, console=console,
+        tokenizer_folder=(like / TOKENIZER_FILE).parent, init=like if measured.info.began_from else None,
+        resume=resume, force=force, console=console,
     )  # fmt: skip
     fusion = read_fusion(like)
     if stopped is not StopReason.INTERRUPTED and fusion is not None:

@@ -70,6 +70,8 @@ class CheckpointInfo(BaseModel):
     """Of the weights, counted from 1."""
     validation_loss: dict[str, float]
     """By task name, of the weights."""
+    began_from: str | None = None
+    """The checkpoint that the training went on from; None where it began anew."""
     held_out: bool = True
     """Whether validation and test interactions were kept from training; not so after `rdrec train --all`."""
 
@@ -115,9 +117,9 @@ class Checkpoint:
         return dataset
 
 
-def labels_sha256(dataset: Dataset) -> str:
-    """Identifies what the labels of a dataset mean."""
-    items = dataset.items
+def labels_sha256(dataset: Dataset, n: int | None = None) -> str:
+    """Identifies what the labels of a dataset, or of its first n items, mean."""
+    items = dataset.items.head(len(dataset.items) if n is None else n)
     pairs = (f"{item} {label}\n" for item, label in zip(items["item_id"], items["label"], strict=True))
     digest = hashlib.sha256()
     for pair in pairs:

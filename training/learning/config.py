@@ -19,6 +19,15 @@ from rdrec_core.types import Task
 RECIPES = ("paper", "scratch")
 RESUMABLE_FIELDS = {"epochs", "time_budget_min", "checkpoint_min", "patience"}
 """What may differ between a run and its resumption: when to stop, and how often to save."""
+CONTINUED_EPOCHS = 3
+"""Of a training that goes on from a checkpoint, where none are named."""
+CONTINUED_RATE = 0.5
+"""Its peak learning rate, as a part of the checkpoint's."""
+_STRUCTURE = (
+    "recipe", "backbone", "causal_encoder", "prompt_length", "whole_word_rows", "vocabulary_size", "item_words",
+    "whole_labels", "starts_from_source", "text_rows", "graph_initialisation",
+)  # fmt: skip
+"""What a model is made by: a training that goes on from it has the same."""
 _RETIRED = {"future_targets": 1, "future_decay": 1.0}
 """Fields that earlier versions stored, and the only values at which their checkpoints still mean the same."""
 
@@ -211,12 +220,42 @@ def load_config(recipe: str, file: Path | None = None, overrides: Mapping[str, A
     text = files("training.learning").joinpath("recipes", f"{recipe}.yaml").read_text(encoding="utf-8")
     values = _read_yaml(text, f"recipe {recipe}")
     if file is not None:
-        if not file.is_file():
-            raise InputError(f"{file} does not exist", field="config")
-        values |= _read_yaml(file.read_text(encoding="utf-8"), str(file))
+        values |= _of_file(file)
     values |= {name: value for name, value in (overrides or {}).items() if value is not None}
+    return _valid(values | {"recipe": recipe})
+
+
+def continued_config(
+    began: TrainConfig, file: Path | None = None, overrides: Mapping[str, Any] | None = None
+) -> TrainConfig:
+    """The configuration of a training that goes on from one of `began`: shorter and at a lower rate, unless told.
+
+    Raises InputError for a field that decides how the model is made.
+    """
+    values: dict[str, Any] = {
+        "epochs": CONTINUED_EPOCHS, "time_budget_min": None, "learning_rate": CONTINUED_RATE * began.learning_rate,
+    }  # fmt: skip
+    if file is not None:
+        values |= _of_file(file)
+    values |= {name: value for name, value in (overrides or {}).items() if value is not None}
+    for name in _STRUCTURE:
+        if name in values and values[name] != getattr(began, name):
+            raise InputError(
+                f"{name}={values[name]!r} makes another model than --init holds ({getattr(began, name)!r}); leave it"
+                " out, or train anew", field=name,
+            )  # fmt: skip
+    return _valid(began.model_dump() | values)
+
+
+def _of_file(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise InputError(f"{file} does not exist", field="config")
+    return _read_yaml(file.read_text(encoding="utf-8"), str(file))
+
+
+def _valid(values: dict[str, Any]) -> TrainConfig:
     try:
-        return TrainConfig.model_validate(values | {"recipe": recipe})
+        return TrainConfig.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or None

@@ -55,9 +55,13 @@ def attach(model: RDRecModel, rows: RowsFromText) -> None:
 
 
 def finished_state(model: RDRecModel) -> dict[str, Tensor]:
-    """The model's tensors with plain rows in place of their parts."""
+    """The model's tensors with plain rows in place of their parts, in whichever mode the model is."""
     state = {name: value for name, value in model.state_dict().items() if not name.startswith(_PARTS)}
-    return {**state, f"t5.shared.{_TABLE}": model.t5.shared.weight}
+    was_training = model.t5.shared.training
+    model.t5.shared.eval()  # no free part is dropped from what is kept
+    whole = model.t5.shared.weight
+    model.t5.shared.train(was_training)
+    return {**state, f"t5.shared.{_TABLE}": whole}
 
 
 def map_of(model: RDRecModel) -> npt.NDArray[np.float32] | None:

@@ -38,7 +38,9 @@ from training.learning.checkpoint import (
     CheckpointInfo,
     CheckpointWriter,
     labels_sha256,
+    load_checkpoint,
     read_state,
+    weights_sha256,
 )
 from training.learning.config import TrainConfig
 from training.learning.epochs import Epochs
@@ -51,6 +53,7 @@ from training.learning.progress import LiveProgress, Silent, draw_curves
 from training.learning.targets import TargetRule
 from training.learning.trainer import StopReason, Trainer
 from training.learning.validation_ranking import ndcg_at_10
+from training.learning.warm_start import split_rows, start_from
 from training.signals.text import text_places
 
 
@@ -177,28 +180,35 @@ def train(
     out: Path,
     *,
     tokenizer_folder: Path | None = None,
+    init: Path | None = None,
     resume: bool = False,
     force: bool = False,
     console: Console | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> StopReason:
-    """Train into the folder `out`; console None keeps quiet. Raises CheckpointError where `out` is taken."""
+    """Train into the folder `out`; console None keeps quiet. Raises CheckpointError where `out` is taken.
+
+    init: the checkpoint to go on from, whose dataset this one goes on from; a resumed run names the same.
+    """
     if not resume and not force and ((out / INFO_FILE).exists() or (out / STATE_FILE).exists()):
         raise CheckpointError(f"{out} holds a checkpoint; pass --resume to go on, or --force to overwrite it")
     if resume and not (out / STATE_FILE).exists() and not out.exists():
         raise CheckpointError(f"{out} does not exist: there is no training to resume; start without --resume")
     with processes() as group, _StopOnInterrupt() as interrupt:
-        return _train(config, dataset, out, tokenizer_folder, resume, console, clock, group, interrupt)
+        return _train(config, dataset, out, tokenizer_folder, init, resume, console, clock, group, interrupt)
 
 
 def _train(
-    config: TrainConfig, dataset: Dataset, out: Path, tokenizer_folder: Path | None, resume: bool,
+    config: TrainConfig, dataset: Dataset, out: Path, tokenizer_folder: Path | None, init: Path | None, resume: bool,
     console: Console | None, clock: Callable[[], float], group: Processes, interrupt: _StopOnInterrupt,
 ) -> StopReason:  # fmt: skip
     console = console if console is not None and group.is_first else Console(quiet=True)
     # a run killed before its first save left nothing to go on from, and starts anew
     saved = read_state(out) if resume and (out / STATE_FILE).is_file() else None
-    if saved is None:
+    start = None if init is None else start_from(load_checkpoint(init), dataset)
+    if saved is None and start is not None:
+        model, tokenizer = start.model, start.tokenizer
+    elif saved is None:
         model, tokenizer = build(config, dataset, tokenizer_folder)
     else:
         tokenizer = Tokenizer.from_file(str(out / TOKENIZER_FILE))
@@ -209,19 +219,22 @@ def _train(
     for notice in (missing_tasks_notice(config, dataset, parts.epochs), pieces_notice(config, parts.catalog)):
         if notice:
             console.print(f"note: {notice}", style="yellow", highlight=False)
-    if saved is None and config.graph_initialisation:
+    if saved is None and start is None and config.graph_initialisation:
         initialise_from_graph(model, parts.catalog, parts.histories, torch.Generator().manual_seed(config.seed))
 
     words = None
     if config.text_rows and parts.catalog.writes_whole_items:
         width = model.config.t5.d_model
-        words = text_places(dataset, width, config.seed)
+        words = text_places(dataset, width, config.seed) if start is None else start.words and start.words[:2]
         if words is None:
             console.print("note: the items have no words, so that none can be placed by them", style="yellow")
         else:
             first = int(parts.catalog.labels.tokens.min())
             generator = torch.Generator().manual_seed(config.seed)
-            attach(model, RowsFromText(first, words[1], parts.bought, width, config.free_part_dropout, generator))
+            rows = RowsFromText(first, words[1], parts.bought, width, config.free_part_dropout, generator)
+            if saved is None and start is not None and start.words is not None:
+                split_rows(model, rows, first, words[1], start.words[2])
+            attach(model, rows)
     labels = labels_sha256(dataset)
 
     def describe(epoch: int, validation: dict[str, float]) -> CheckpointInfo:
@@ -230,7 +243,7 @@ def _train(
             dataset_sha256=dataset.info.source_sha256, labels_sha256=labels, protocol=dataset.info.protocol,
             label_scheme=dataset.info.label_scheme, n_users=dataset.info.n_users, n_items=dataset.info.n_items,
             tasks=list(parts.epochs.tasks), epoch=epoch, validation_loss=validation,
-            held_out=dataset.held_out,
+            held_out=dataset.held_out, began_from=None if init is None else str(init.resolve()),
         )  # fmt: skip
 
     if saved is None and group.is_first:
@@ -251,7 +264,8 @@ def _train(
         trainer = Trainer(
             config, model, parts.epochs, parts.batcher, parts.validation,
             writer=writer, describe=describe, monitor=live or Silent(), clock=clock,
-            stop_requested=lambda: interrupt.requested, group=group, ndcg=parts.ndcg, labels_sha256=labels,
+            stop_requested=lambda: interrupt.requested, group=group, ndcg=parts.ndcg,
+            labels_sha256=labels if init is None else f"{labels} from {weights_sha256(init)}",
             held_out=dataset.held_out,
         )  # fmt: skip
         if saved is not None:

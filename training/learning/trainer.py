@@ -116,8 +116,8 @@ class Trainer:
     ) -> None:
         """describe: (epoch, validation loss by task) -> what checkpoint.json says of the weights.
 
-        labels_sha256 identifies the items' labels, which a resumed run must share with the saved one; held_out, noted
-        with them, whether anything was kept from training.
+        labels_sha256 identifies the items' labels, and the checkpoint that the run goes on from, which a resumed run
+        must share with the saved one; held_out, noted with them, whether anything was kept from training.
 
         ndcg measures the model, and the epoch that ranks best is kept; without it the one with the lowest mean loss.
         """
@@ -142,8 +142,8 @@ class Trainer:
         """Go on from a saved state. Raises CheckpointError naming what differs: labels, or a configuration field."""
         if saved.get("labels_sha256", self._labels_sha256) != self._labels_sha256:
             raise CheckpointError(
-                "the run to resume learned other items or labels than this dataset has; pass its own, or start anew"
-                " with --force"
+                "the run to resume learned other items or labels than this dataset has, or went on from another"
+                " checkpoint (--init); pass its own, or start anew with --force"
             )
         try:
             ours, theirs = self._config.model_dump(mode="json"), current_fields(saved["config"])

@@ -86,6 +86,15 @@ def train_vocabulary(texts: Iterable[str], *, size: int, whole_items: Iterable[s
     return tokenizer
 
 
+def with_item_words(tokenizer: Tokenizer, labels: Iterable[str]) -> Tokenizer:
+    """The tokenizer with a token for each of these items behind all that it has, in their order."""
+    content = json.loads(tokenizer.to_str())
+    vocab = content["model"]["vocab"]
+    for label in labels:
+        vocab.setdefault(f"{_SPACE}item_{label}", len(vocab))
+    return Tokenizer.from_str(json.dumps(content))
+
+
 def training_texts(dataset: Dataset) -> Iterator[str]:
     """What the model may learn words from: explanations, rationales of training reviews, and titles."""
     if dataset.has_reviews:

@@ -141,15 +141,21 @@ def fit_projection(rows: Rows, n_terms: int, width: int, *, seed: int = 0) -> Pr
     return Projection(np.ascontiguousarray(fitted.components_.T, dtype=np.float32))
 
 
-def text_places(dataset: Dataset, width: int, seed: int) -> tuple[TextPlaces, npt.NDArray[np.float32]] | None:
-    """Where words place the items, and the places (N, P), P up to `width`; None where the items have no words.
+def placed_texts(dataset: Dataset) -> list[str]:
+    """The words by which items are placed among each other, "" where an item has none.
 
-    By the catalogue, or by training reviews where it has no words.
+    The catalogue's, or those of training reviews where it has no words.
     """
     for field in (CATALOGUE, "reviews"):
         if texts := item_profiles(dataset, "train", only=(field,)).get(field):
-            break
-    else:
+            return texts
+    return [""] * dataset.info.n_items
+
+
+def text_places(dataset: Dataset, width: int, seed: int) -> tuple[TextPlaces, npt.NDArray[np.float32]] | None:
+    """Where words place the items, and the places (N, P), P up to `width`; None where the items have no words."""
+    texts = placed_texts(dataset)
+    if not any(texts):
         return None
     vectors, rows = SparseVectors.from_texts(texts)
     places = TextPlaces(vectors, fit_projection(rows, len(vectors), width, seed=seed))
