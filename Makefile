@@ -21,7 +21,7 @@ demo-check: setup ## the same, then stop
 	PATH="$(abspath $(BIN)):$$PATH" deploy/demo.sh --check
 
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest -n logical --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .
