@@ -33,12 +33,13 @@ class FusionWeights:
     words: float = WORDS_WEIGHT
 
     def to_manifest(self) -> dict[str, float]:
-        """Flat form for `Description.fusion`: `<task>.graph`, `.popularity`, `.channel.<name>`, and `words.weight`."""
+        """For `Description.fusion`: `<task>.graph`, `.popularity`, `.unbought`, `.channel.<name>`; `words.weight`."""
         out = {"words.weight": self.words}
         for task in ("sequential", "topn"):
             weights: TaskWeights = getattr(self, task)
             out[f"{task}.graph"] = weights.graph
             out[f"{task}.popularity"] = weights.mix.popularity
+            out[f"{task}.unbought"] = weights.mix.unbought
             out |= {f"{task}.channel.{name}": value for name, value in weights.mix.channels.items()}
         return out
 
@@ -55,9 +56,8 @@ class FusionWeights:
         def one(task: str) -> TaskWeights:
             prefix = f"{task}.channel."
             try:
-                mix = Mix(
-                    flat[f"{task}.popularity"], {k[len(prefix) :]: v for k, v in flat.items() if k.startswith(prefix)}
-                )
+                channels = {k[len(prefix) :]: v for k, v in flat.items() if k.startswith(prefix)}
+                mix = Mix(flat[f"{task}.popularity"], channels, flat.get(f"{task}.unbought", 1.0))
                 return TaskWeights(flat[f"{task}.graph"], mix)
             except KeyError as error:
                 raise BundleError(f"fusion weights lack {error.args[0]!r}") from error

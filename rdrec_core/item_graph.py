@@ -65,10 +65,14 @@ class Channel:
 
 @dataclass(frozen=True)
 class Mix:
-    """How loud each part of the graph is; `popularity` weights an item's share of all purchases."""
+    """How loud each part of the graph is; `popularity` weights an item's share of all purchases.
+
+    unbought: what texts say of an item that nobody has bought counts so many times, as nothing else speaks for it.
+    """
 
     popularity: float = 0.01
     channels: Mapping[str, float] = field(default_factory=dict)
+    unbought: float = 1.0
 
 
 def _among(items: IntArray, ascending: IntArray) -> npt.NDArray[np.bool_]:
@@ -214,6 +218,8 @@ class ItemGraph:
         if reached is None:
             reached = np.flatnonzero(bought + texts if n_bought < len(items) else bought)
             bought, texts = bought[reached], texts[reached]
+        if mix.unbought != 1.0:
+            texts = np.where(self.popularity[reached] > 0, texts, mix.unbought * texts)
         return Prior(self, mix, reached, bought, texts)
 
     def most_popular(self, n: int, eligible: Eligible, *, skip: IntArray | None = None) -> IntArray:

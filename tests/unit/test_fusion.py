@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 from rdrec_core.bundle import Bundle, BundleWriter, Description
 from rdrec_core.errors import BundleError
 from rdrec_core.fusion import WORDS_WEIGHT, FusionWeights, TaskWeights
-from rdrec_core.item_graph import Mix
+from rdrec_core.item_graph import ItemGraph, Mix
 from rdrec_core.ranking import Ranker
 from rdrec_core.types import RankRequest, ScoreMode, Task, Wish
 from tests.ranking_dataset import chained_histories, write_dataset
@@ -20,7 +21,7 @@ from training.evaluation.fusion_run import store_fusion
 from training.evaluation.measure import rank_candidates, rank_sequential
 from training.evaluation.protocol import candidate_lists, questions
 from training.evaluation.wishes import drawn_words, fit_wishes
-from training.signals.graph import GraphConfig, Sequences, graph_of
+from training.signals.graph import GraphConfig, Sequences, channel, graph_of
 
 N = 24
 CHANNELS = {"next": 0.5, "ridge": 0.2, "previous": 0.1, "reach": 0.15}
@@ -76,6 +77,20 @@ def test_the_fit_never_ends_below_its_start_and_leaves_a_useless_model_behind(wo
     assert found.weights.graph > START.graph
     assert sum(found.weights.mix.channels.values()) + found.weights.mix.popularity == pytest.approx(1.0, abs=1e-4)
     assert fit(table, graph) == found
+
+
+def test_a_sentence_encoder_that_says_nothing_does_not_spoil_the_search(world) -> None:
+    data, graph = world
+    rng = np.random.default_rng(2)
+    noise = {
+        f"text.{field}.dense": channel(csr_array(rng.random((N, N)).astype(np.float32)), 0.7, 20)
+        for field in ("title", "catalogue", "reviews")
+    }
+    noisy = ItemGraph(graph.popularity, {**graph.channels, **noise})
+    engine, asked = AnyUserEngine(), questions(data, "val")
+    found = fit(look_up(engine, noisy, asked, Task.SEQUENTIAL, None, progress=lambda _: None), noisy)
+    plain = fit(look_up(engine, graph, asked, Task.SEQUENTIAL, None, progress=lambda _: None), graph)
+    assert found.steps[-1][1] >= plain.steps[-1][1] - 0.01
 
 
 def test_weights_go_into_a_bundle_whose_files_still_verify(tmp_path: Path) -> None:

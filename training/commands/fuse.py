@@ -16,6 +16,10 @@ def fuse(
     text_encoder: Annotated[
         str | None, typer.Option(help="Sentence encoder for dense channels of text: a folder, or an id of the hub.")
     ] = None,
+    new_items_cost: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="What showing items that nobody has bought may cost the others, of NDCG@10."),
+    ] = 0.01,
     seed: Annotated[int, typer.Option(help="Seed of users and candidates.")] = 0,
 ) -> None:
     """Fit fusion weights; a checkpoint gets fusion.json, a bundle a new manifest, both whole or not at all."""
@@ -25,6 +29,7 @@ def fuse(
 
     from rdrec_core.errors import InputError
     from training.data.dataset import Dataset
+    from training.evaluation.fusion import DENSE
     from training.evaluation.fusion_run import fit_system, store_fusion
     from training.evaluation.systems import load_system, open_encoder
     from training.evaluation.tables import fusion_table
@@ -41,8 +46,11 @@ def fuse(
         text_encoder = str(Path(text_encoder).resolve())  # it is read again by `evaluate` and `export`, from anywhere
     if loaded.channels is None:
         loaded = replace(loaded, encoder=open_encoder(text_encoder, data))
-    fitted = fit_system(loaded, data, limit_users=limit_users, tune_graph=tune_graph, seed=seed, console=console)
+    fitted = fit_system(
+        loaded, data, limit_users=limit_users, tune_graph=tune_graph, new_items_cost=new_items_cost, seed=seed,
+        console=console,
+    )  # fmt: skip
     console.print(fusion_table(fitted.quality, fitted.flat))
-    kept = text_encoder if any(value for name, value in fitted.flat.items() if name.endswith(".dense")) else None
+    kept = text_encoder if any(value for name, value in fitted.flat.items() if name.endswith(DENSE)) else None
     where = store_fusion(system, fitted.flat, kept)
     console.print(f"weights fitted on {fitted.n_users:,} validation users are in {where}", highlight=False)

@@ -27,6 +27,8 @@ CANDIDATES = 100
 _USERS_AT_ONCE = 256
 _FACTORS = (0.0, 0.1, 0.3, 0.5, 0.7, 1.4, 2.0, 3.0, 10.0)
 """What a weight is multiplied by in one try."""
+DENSE = ".dense"
+"""How the names of a sentence encoder's channels end."""
 _ROUNDS = 6
 _NEGLIGIBLE = 1e-5
 """A gain in NDCG@10 below this does not move a weight: between equals the earlier, plainer one stays."""
@@ -56,7 +58,8 @@ class Table:
         mixed = weights.mix.popularity * self.popularity.astype(np.float64) + self.floor
         for name, weight in weights.mix.channels.items():
             if weight > 0:
-                mixed += weight * self.channels[name]
+                loud = np.where(self.popularity > 0, 1.0, weights.mix.unbought) if name.startswith(TEXT_PREFIX) else 1.0
+                mixed += weight * loud * self.channels[name]
         scores = weights.graph * np.log(mixed)
         scores = np.where(
             np.isneginf(self.log_probs), -np.inf, scores + model * np.nan_to_num(self.log_probs, neginf=0.0)
@@ -157,12 +160,21 @@ class Fit:
     steps: tuple[tuple[str, float], ...]
 
 
-def fit(table: Table, graph: ItemGraph, *, model: float = 1.0, start: TaskWeights | None = None) -> Fit:
-    """Coordinate search: one weight at a time, multiplied by each factor, until a round changes nothing.
+def fit(table: Table, graph: ItemGraph, *, model: float = 1.0) -> Fit:
+    """The best of coordinate searches: one weight at a time, multiplied by each factor, until a round changes nothing.
 
-    Deterministic. model 0 fits the graph alone.
+    Deterministic. model 0 fits the graph alone. Where there are channels of a sentence encoder, one search begins
+    without them: with many channels that say much the same, a search from all of them stops too early.
     """
-    current = start_of(graph) if start is None else known(start, graph)
+    start = start_of(graph)
+    sparse = {name: 0.0 if name.endswith(DENSE) else value for name, value in start.mix.channels.items()}
+    starts = (
+        [start] if sparse == start.mix.channels else [start, replace(start, mix=replace(start.mix, channels=sparse))]
+    )
+    return max((_search(table, graph, each, model) for each in starts), key=lambda found: found.steps[-1][1])
+
+
+def _search(table: Table, graph: ItemGraph, current: TaskWeights, model: float) -> Fit:
     best = quality(table.ranks(current, model=model))
     steps = [("start", best)]
     names = ["popularity", *sorted(graph.channels)] if model == 0 else ["graph", "popularity", *sorted(graph.channels)]
@@ -200,4 +212,5 @@ def _scaled(weights: TaskWeights) -> TaskWeights:
     total = sum(weights.mix.channels.values()) + weights.mix.popularity
     total = total if total > 0 else 1.0
     channels = {name: round(value / total, 6) for name, value in weights.mix.channels.items()}
-    return TaskWeights(round(weights.graph, 6), Mix(round(weights.mix.popularity / total, 6), channels))
+    mix = Mix(round(weights.mix.popularity / total, 6), channels, weights.mix.unbought)
+    return TaskWeights(round(weights.graph, 6), mix)

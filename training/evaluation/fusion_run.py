@@ -14,8 +14,8 @@ from pathlib import Path
 from rich.console import Console
 
 from rdrec_core.bundle import MANIFEST_FILE, Bundle, Description, manifest_of
-from rdrec_core.fusion import FusionWeights
-from rdrec_core.item_graph import ItemGraph, Mix
+from rdrec_core.fusion import FusionWeights, TaskWeights
+from rdrec_core.item_graph import TEXT_PREFIX, ItemGraph, Mix
 from rdrec_core.item_texts import CATALOGUE
 from rdrec_core.replacing import replacing_file
 from rdrec_core.signing import SIGNATURE_FILE
@@ -28,6 +28,7 @@ from training.evaluation.metrics import summary
 from training.evaluation.protocol import Questions, candidate_lists, questions
 from training.evaluation.systems import WEIGHTS_KEY, System
 from training.evaluation.tables import progress_bar
+from training.evaluation.unbought import fit_unbought
 from training.evaluation.wishes import fit_wishes
 from training.learning.checkpoint import ENCODER_FILE, FUSION_FILE, weights_sha256
 from training.signals.graph import GraphConfig, Sequences, graph_of, with_decays
@@ -57,6 +58,9 @@ GRID: dict[str, tuple[float, ...]] = {
 DECAYS = ("decay", "wide_decay", "text_decay")
 """Settings of the query alone, which need no new graph."""
 TUNING_USERS = 2000
+NEW_ITEMS_COST = 0.01
+NEW_ITEMS_USERS = 1500
+"""Of either kind, looked at to choose how loud texts are for items that nobody has bought."""
 _TOLD_APART = 1e-4
 
 
@@ -71,10 +75,11 @@ class Fitted:
 
 def fit_system(
     system: System, dataset: Dataset, *, limit_users: int, tune_graph: bool, seed: int, console: Console,
-    without_fields: Collection[str] = (),
+    new_items_cost: float = NEW_ITEMS_COST, without_fields: Collection[str] = (),
 ) -> Fitted:  # fmt: skip
     """Choose graph settings and weights on validation users.
 
+    new_items_cost: what items that nobody has bought may cost the others, a share of NDCG@10.
     without_fields: fields of item texts whose channels are left out.
     """
     asked = questions(dataset, "val", limit=limit_users, seed=seed)
@@ -108,6 +113,8 @@ def fit_system(
             "model alone": summary(no_graph), "graph alone": summary(table.ranks(alone.weights, model=0.0)),
             "fused": summary(table.ranks(found.weights)),
         }  # fmt: skip
+    unbought = _unbought(system, graph, dataset, weights["sequential"], new_items_cost, seed, console)
+    weights = {name: replace(each, mix=replace(each.mix, unbought=unbought)) for name, each in weights.items()}
     fused = FusionWeights(weights["sequential"], weights["topn"])
     kept = [field for field in fields if field.name == CATALOGUE or held_by(field.name, fused.channels)]
     if kept:
@@ -126,6 +133,30 @@ def fit_system(
             )
     flat = fused.to_manifest() | config.to_fusion()
     return Fitted(flat, metrics, len(asked))
+
+
+def _unbought(
+    system: System, graph: ItemGraph, dataset: Dataset, weights: TaskWeights, cost: float, seed: int, console: Console
+) -> float:
+    """How loud texts are for items that nobody has bought; as it was, or 1, where that cannot be asked."""
+    if system.forgetting is None or not any(name.startswith(TEXT_PREFIX) for name in graph.channels):
+        return float((system.fusion or {}).get("sequential.unbought", 1.0))
+    asked = questions(dataset, "val")
+    with progress_bar(console) as bar:
+        row = bar.add_task("items that nobody has bought", total=None)
+        found = fit_unbought(
+            system.forgetting, graph, asked, weights, price=cost, seed=seed, limit=NEW_ITEMS_USERS,
+            progress=lambda n: bar.advance(row, n),
+        )  # fmt: skip
+    if found.quality:
+        (before, others, _), (after, others_after, _) = found.quality[1.0], found.quality[found.factor]
+        console.print(
+            f"items that nobody has bought, asked for by {found.n_hidden:,} validation users from whom they were"
+            f" hidden: texts count {found.factor:g} times; NDCG@10 {before:.4f} -> {after:.4f}, of the other questions"
+            f" {others:.4f} -> {others_after:.4f} (--new-items-cost)",
+            highlight=False,
+        )
+    return found.factor
 
 
 def held_by(field: str, channels: Collection[str]) -> bool:

@@ -6,7 +6,9 @@ graph may know every purchase: a bundle that is fit to deploy is not fit to be m
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,13 +22,15 @@ from rdrec_core.engines.base import Engine
 from rdrec_core.errors import CheckpointError, DatasetError
 from rdrec_core.fusion import FusionWeights
 from rdrec_core.item_graph import ItemGraph, channel_names
+from rdrec_core.item_texts import CATALOGUE
 from rdrec_core.item_texts import FOLDER as TEXT_FOLDER
 from rdrec_core.ranking import Ranker
 from rdrec_core.text_encoder import GRAPH_FILE, SETTINGS_FILE, TOKENIZER_FILE, OnnxTextEncoder
-from rdrec_core.types import ScoreMode, Strategy, Task
+from rdrec_core.types import IntArray, ScoreMode, Strategy, Task
 from training.data.dataset import Dataset, Split
 from training.learning.checkpoint import ENCODER_FILE, FUSION_FILE, load_checkpoint, weights_sha256
 from training.signals.graph import GraphConfig
+from training.signals.profiles import item_profiles
 from training.signals.remembered import RememberedVectors, TextEncoder
 from training.signals.text import build_graph
 
@@ -40,6 +44,7 @@ VECTORS_FOLDER = "text-vectors"
 class System:
     """A loaded model. fusion: the flat weights of `rdrec fuse`, None where it was never run.
 
+    forgetting: items -> the engine as if it had never seen purchases of them, None where rows are not made of words;
     encoder: the sentence encoder that the dense channels of text are made with, None where there are none. channels:
     names of the channels that a bundle holds; None for a checkpoint, whose graph may have any.
     """
@@ -52,6 +57,7 @@ class System:
     text_tasks: list[Task]
     encoder: TextEncoder | None = None
     channels: frozenset[str] | None = None
+    forgetting: Callable[[IntArray], Engine] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
     def ranker(self, graph: ItemGraph | None, fusion: dict[str, float] | None) -> Ranker:
@@ -153,12 +159,26 @@ def _checkpoint(
     )
     t5 = model.config.t5
     encoder = SourceEncoder(checkpoint.tokenizer, tokens.item_words, eos_token_id=t5.eos_token_id)
+    trie = ItemTrie.build(tokens.labels, eos_token_id=t5.eos_token_id, start_token_id=t5.pad_token_id)
+    score_mode = mode or (ScoreMode.TRIE if info.config.loss == "trie" else ScoreMode.FULL)
     engine = TorchEngine(
-        model, encoder, ItemTrie.build(tokens.labels, eos_token_id=t5.eos_token_id, start_token_id=t5.pad_token_id),
-        score_mode=mode or (ScoreMode.TRIE if info.config.loss == "trie" else ScoreMode.FULL),
-        strategy=strategy or Strategy.BEAM, max_batch=64,
+        model, encoder, trie, score_mode=score_mode, strategy=strategy or Strategy.BEAM, max_batch=64,
         text=TorchTextGenerator(model, encoder, checkpoint.tokenizer) if info.text_tasks else None,
     )  # fmt: skip
+    profiles = {} if checkpoint.text_rows is None else item_profiles(dataset, "train", only=(CATALOGUE,))
+    forgetting = None
+    if checkpoint.text_rows is not None and CATALOGUE in profiles:
+        words, rows = profiles[CATALOGUE], checkpoint.text_rows
+
+        def forgetting(items: IntArray) -> Engine:
+            other = copy.deepcopy(model)
+            table = other.t5.shared.weight
+            with torch.no_grad():
+                table[torch.from_numpy(tokens.labels.tokens[items].astype(np.int64))] = torch.from_numpy(
+                    rows.rows([words[i] for i in items])
+                ).to(table)
+            return TorchEngine(other, encoder, trie, score_mode=score_mode, max_batch=64)
+
     facts = {
         "system": f"{path.name} (epoch {info.epoch})", "kind": "checkpoint", "protocol": info.protocol,
         "label_scheme": info.label_scheme, "score_mode": engine.score_mode.value, "strategy": engine.strategy.value,
@@ -167,7 +187,7 @@ def _checkpoint(
     fusion = read_fusion(path) if with_fusion else None
     return System(
         path, engine, fusion, info.topn_task, info.config.negatives + 1, info.text_tasks,
-        open_encoder(read_text_encoder(path), dataset), facts=facts,
+        open_encoder(read_text_encoder(path), dataset), forgetting=forgetting, facts=facts,
     )  # fmt: skip
 
 
