@@ -141,6 +141,10 @@ class TrainConfig(BaseModel):
     free_part_dropout: float = Field(0.0, ge=0, lt=1)
     """Share of steps in which an item does without the free part of its row."""
 
+    soft_targets: float = Field(0.0, ge=0, le=1)
+    """Share of the sequential loss that items weigh which the item graph, of purchases and words, would answer beside
+    the one that was bought. Where an item is written as one token, choices are sampled and the catalogue has words."""
+
     passes: int = Field(1, ge=1)
     """Passes over the largest task's rows that make an epoch (one part of the ratio)."""
     epochs: int = Field(100, ge=1)

@@ -81,7 +81,8 @@ class _WeightedLoss(nn.Module):
 
     def __init__(self, model: RDRecModel, config: TrainConfig, group: Processes) -> None:
         super().__init__()
-        self.model, self._smoothing, self._group = model, config.label_smoothing, group
+        self.model, self._group = model, group
+        self._smoothing, self._soft_share = config.label_smoothing, config.soft_targets
         self._bf16 = config.precision == "bf16" or (config.precision == "auto" and group.device.type == "cuda")
 
     def forward(self, batch: Batch) -> Tensor:
@@ -89,7 +90,7 @@ class _WeightedLoss(nn.Module):
         device = self._group.device
         with parametrize.cached(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=self._bf16):
             smoothing = self._smoothing if self.training else 0.0
-            nll = target_nll(self.model, batch, device, smoothing=smoothing)
+            nll = target_nll(self.model, batch, device, smoothing=smoothing, soft_share=self._soft_share)
         return (nll * torch.from_numpy(batch.weights).to(device)).sum() / batch.total_weight
 
 
