@@ -6,7 +6,7 @@ The clients' methods are these functions (client.py), so their signatures stand 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, Unpack
 
@@ -145,15 +145,21 @@ def batch(requests: Sequence[Sequential | TopN | Similar | Explain]) -> Call[tup
 
 
 def record(
-    user_id: str, item_id: str, *, timestamp: float | None = None, idempotency_key: str | None = None
+    user_id: str,
+    item_id: str,
+    *,
+    timestamp: float | None = None,
+    event: str | None = None,
+    quantity: int | None = None,
+    context: Mapping[str, Any] | None = None,
+    idempotency_key: str | None = None,
 ) -> Call[Recorded]:
-    """Keep an interaction. The tries of one call are one write; pass a key to make several calls one.
-
-    (POST /interactions)
+    """Keep an event, a purchase unless told otherwise. The tries of one call are one write; pass a key to make several
+    calls one. (POST /interactions)
     """
-    body: dict[str, Any] = {"user_id": user_id, "item_id": item_id}
-    if timestamp is not None:
-        body["timestamp"] = timestamp
+    body = Interaction(
+        user_id=user_id, item_id=item_id, timestamp=timestamp, event=event, quantity=quantity, context=context
+    ).body()
     headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
     return Call("POST", "/interactions", _reader(Recorded), body, headers, timeout_s=WRITE_S, is_read=False)
 

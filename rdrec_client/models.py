@@ -102,11 +102,16 @@ class Explain(_Request):
 
 
 class Interaction(_Request):
-    """Somebody took an item. timestamp: seconds since 1970; now unless given."""
+    """Somebody did something with an item. timestamp: seconds since 1970; now unless given."""
 
     user_id: str
     item_id: str
     timestamp: float | None = None
+    event: str | None = None
+    """`purchase` unless given, or another kind that the service's settings name."""
+    quantity: int | None = None
+    context: Mapping[str, Any] | None = None
+    """Texts, numbers and booleans by name, for the service's log."""
 
 
 class _Answer(BaseModel):
@@ -201,6 +206,8 @@ class Recorded(_Answer):
     history_source: HistorySource
     known_to_model: bool = True
     """False for an item that counts only once a model knows it."""
+    event_id: str | None = None
+    """Names the event in the service's log."""
 
 
 class HistoryItem(_Answer):
@@ -293,6 +300,7 @@ class RecordResult(_Answer):
     status: int
     recorded: bool | None = None
     known_to_model: bool | None = None
+    event_id: str | None = None
     problem: Problem | None = None
 
 

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from prometheus_client.registry import Collector
 
 from service.answers.answer_cache import AnswerCache, SharedCache
+from service.answers.events import EventKinds
 from service.answers.histories import LiveHistories
 from service.answers.recommender import Recommender
 from service.engine.engine_process import OpenEngine
 from service.engine.lifecycle import ModelHost
 from service.settings import Settings
+from service.stores.event_log import FileEventLog
 from service.stores.history.base import HistoryStore
 from service.stores.history.memory import MemoryHistoryStore
 from service.stores.rate_limit import MemoryRateLimiter, RateLimiter
 from service.telemetry.observability import Metrics, StateCollector, StateRow
+
+log = logging.getLogger("rdrec.service")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +76,40 @@ def open_stores(settings: Settings, clock: Callable[[], float]) -> Stores:
     )
     prefix = settings.redis_prefix
     return Stores(
-        RedisHistoryStore(gateway, prefix=prefix, cap=settings.history_cap, ttl_s=settings.history_ttl_s),
+        RedisHistoryStore(
+            gateway,
+            prefix=prefix,
+            cap=settings.history_cap,
+            ttl_s=settings.history_ttl_s,
+            log_length=settings.event_log_length if settings.event_log in ("auto", "redis") else 0,
+        ),
         RedisRateLimiter(gateway, limiter, prefix=prefix),
         RedisTextCache(gateway, prefix=prefix),
         lambda: gateway.breaker.state,
     )
+
+
+def open_log(settings: Settings) -> FileEventLog | None:
+    """The files that events are logged to, where they are not logged in Redis.
+
+    Where nobody asked for them and there is no place for them (a read-only container), there are none, and the log of
+    the service says so.
+    """
+    folder = settings.event_log_folder
+    if folder is None:
+        return None
+    if settings.event_log == "auto" and settings.event_log_dir is None and not _is_writable(folder):
+        log.warning("events_are_not_logged", extra={"folder": str(folder), "set": "RDREC_EVENT_LOG_DIR"})
+        return None
+    return FileEventLog(folder, max_bytes=settings.event_log_max_bytes, fsync=settings.event_log_fsync)
+
+
+def _is_writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
 
 
 def assemble(settings: Settings, clock: Callable[[], float], open_engine: OpenEngine, stores: Stores) -> Parts:
@@ -81,7 +117,9 @@ def assemble(settings: Settings, clock: Callable[[], float], open_engine: OpenEn
     metrics = Metrics()
     host = ModelHost(settings, metrics, clock, open_engine)
     cache = AnswerCache(settings.cache_size, settings.cache_ttl_s, clock)
-    histories = LiveHistories(host, stores.history, cap=settings.history_cap)
+    histories = LiveHistories(
+        host, stores.history, cap=settings.history_cap, kinds=EventKinds.of(settings), log=open_log(settings)
+    )
     recommender = Recommender(host, histories, cache, stores.texts, settings, metrics)
     parts = Parts(settings, metrics, stores, host, cache, histories, recommender)
     metrics.registry.register(_state_collector(parts))

@@ -11,9 +11,18 @@ import hashlib
 import logging
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from rdrec_core.types import ScoreMode, Strategy
@@ -21,6 +30,7 @@ from rdrec_core.types import ScoreMode, Strategy
 SETTINGS_FILE_VARIABLE = "RDREC_SETTINGS_FILE"
 DEFAULT_PORT = 8000
 log = logging.getLogger("rdrec.service")
+EventName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 Scope = Literal["recommend", "write", "admin", "metrics"]
 
 
@@ -121,14 +131,31 @@ class Settings(BaseSettings):
     history_max_bytes: int = Field(default=1 << 29, ge=1 << 16)
     """In-memory store only: what all histories may take."""
     state_dir: Path | None = None
-    """In-memory store only: where the file lies that remembers who was forgotten. None is a folder of the bundle root's
-    under `~/.local/state/rdrec`."""
+    """In-memory store only: where the file lies that remembers who was forgotten, and beside it the event log. None is
+    a folder of the bundle root's under `~/.local/state/rdrec`."""
     history_ttl_s: int = Field(default=180 * 86_400, ge=60)
     """Redis only; counted from the user's last write."""
     redis_url: SecretStr | None = None
     redis_prefix: str = "rdrec"
     redis_timeout_ms: int = Field(default=50, ge=1)
     redis_pool_size: int = Field(default=64, ge=1)
+
+    # Events
+    events: dict[EventName, Annotated[float, Field(ge=0, le=1000)]] = Field(
+        default={"purchase": 1.0, "cart": 0.5, "click": 0.2, "view": 0.1}, min_length=1
+    )
+    """Kinds of events with what each counts among what sells now; 0 records only."""
+    history_events: frozenset[EventName] = frozenset({"purchase"})
+    """Which of them become a part of the user's history, from which the model answers."""
+    event_log: Literal["auto", "redis", "files", "off"] = "auto"
+    """Where every accepted event goes besides: a stream in Redis, or files. auto: Redis where there is one."""
+    event_log_length: int = Field(default=1_000_000, ge=1000)
+    """Redis only: about so many of the last events are kept."""
+    event_log_dir: Path | None = None
+    """Files only; None is the folder `events` beside the file of `state_dir`."""
+    event_log_max_bytes: int = Field(default=64 << 20, ge=1024)
+    event_log_fsync: Literal["always", "interval", "never"] = "interval"
+    """Files only: on the disk before an event is acknowledged, within a second, or when the system sees fit."""
 
     # Answer cache
     cache_size: int = Field(default=10_000, ge=0)
@@ -161,10 +188,21 @@ class Settings(BaseSettings):
     @property
     def marks_file(self) -> Path:
         """Where the in-memory store remembers who was forgotten."""
+        return self._state / "forgotten"
+
+    @property
+    def event_log_folder(self) -> Path | None:
+        """Where the files of the event log lie; None where it has none."""
+        if self.event_log in ("redis", "off") or (self.event_log == "auto" and self.redis_url is not None):
+            return None
+        return self.event_log_dir or self._state / "events"
+
+    @property
+    def _state(self) -> Path:
         root = str((self.bundle_root or self.bundle.resolve().parent).resolve())
         home = Path(os.environ.get("XDG_STATE_HOME") or Path(os.environ.get("HOME", "/nonexistent")) / ".local/state")
         own = home / "rdrec" / hashlib.sha256(root.encode()).hexdigest()[:16]
-        return (self.state_dir or own) / "forgotten"
+        return self.state_dir or own
 
     @property
     def arms(self) -> dict[str, Settings]:
@@ -198,12 +236,32 @@ class Settings(BaseSettings):
             raise ValueError(f"{value} needs a second arm: set second_bundle or second_score_mode")
         return value
 
+    @field_validator("events")
+    @classmethod
+    def _forget_is_no_event(cls, value: dict[str, float]) -> dict[str, float]:
+        if "forget" in value:
+            raise ValueError("forget is what the log says of a user who is forgotten; name the event otherwise")
+        return value
+
+    @field_validator("history_events")
+    @classmethod
+    def _history_is_of_known_events(cls, value: frozenset[str], info: ValidationInfo) -> frozenset[str]:
+        if unknown := value - set(info.data.get("events", value)):
+            raise ValueError(f"{', '.join(sorted(unknown))} must be among the names of events")
+        return value
+
     @field_validator("bundle_public_key")
     @classmethod
     def _key_is_32_bytes(cls, value: str | None) -> str | None:
         if value is not None:
             public_key_bytes(value)
         return value
+
+    @model_validator(mode="after")
+    def _log_has_its_redis(self) -> Self:
+        if self.event_log == "redis" and self.redis_url is None:
+            raise ValueError("event_log is redis, and no redis_url is set")
+        return self
 
     @classmethod
     def settings_customise_sources(

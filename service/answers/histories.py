@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from rdrec_core.errors import RDRecError
+from rdrec_core.errors import InputError, RDRecError
+from service.answers.events import EventKinds, event_line, forget_line
 from service.engine.arm import Arm
 from service.engine.lifecycle import ModelHost
+from service.stores.event_log import EventLog, LogLine
 from service.stores.history.base import HistoryStore, HistoryUnavailableError, Kept, Write
 from service.wire.context import RequestContext
 from service.wire.fields import HistorySource
@@ -26,7 +28,7 @@ from service.wire.interactions import (
     InteractionRequest,
     InteractionResult,
 )
-from service.wire.problems import as_problem, problem_answer
+from service.wire.problems import problem_answer
 
 SYNC_EVERY_S = 5.0
 """How often replicas learn whom the others forgot, for the time in which the store may be away."""
@@ -48,10 +50,26 @@ class ResolvedHistory:
 class LiveHistories:
     """One for the whole process; `cap` items of a user are read at most."""
 
-    def __init__(self, host: ModelHost, store: HistoryStore, *, cap: int) -> None:
+    def __init__(
+        self,
+        host: ModelHost,
+        store: HistoryStore,
+        *,
+        cap: int,
+        kinds: EventKinds,
+        log: EventLog | None = None,
+        on_event: Callable[[str, float, float], None] = lambda item_id, weight, at: None,
+    ) -> None:
+        """log: files in which every event stands before it is acknowledged; None where the store keeps them, or nobody.
+
+        on_event hears of every event that is new: item, weight, time.
+        """
         self._host = host
         self._store = store
         self._cap = cap
+        self._kinds = kinds
+        self._log = log
+        self._on_event = on_event
         self._following: asyncio.Task[None] | None = None
 
     async def follow(self) -> None:
@@ -70,57 +88,87 @@ class LiveHistories:
         if self._following is not None:
             self._following.cancel()
         await self._store.close()
+        if self._log is not None:
+            await self._log.close()
 
     async def append(
         self, request: InteractionRequest, idempotency_key: str | None, context: RequestContext
     ) -> InteractionAnswer:
         """Keep an interaction, also of an item that no model knows yet: it counts once one does.
 
-        Raises HistoryUnavailableError if it is not known to be kept.
+        Raises HistoryUnavailableError if it is not known to be kept, InputError for an event of no known kind.
         """
-        at = time.time() if request.timestamp is None else request.timestamp
+        (write,) = writes = [self._write(request, time.time(), idempotency_key)]
         with context.timing("history"):
-            (recorded,) = await self._store.append(request.user_id, [Write(request.item_id, at, idempotency_key)])
+            lines = self._lines([request], writes)
+            await self._logged(lines)
+            (recorded,) = await self._store.append(request.user_id, writes, [line.text for line in lines])
         context.history_source = self._store.name
-        return InteractionAnswer(
-            recorded=recorded, history_source=self._store.name, known_to_model=self._is_known(request)
-        )
+        return self._kept(request, write, is_new=recorded)
 
     async def append_all(
         self, requests: Sequence[InteractionRequest], idempotency_key: str | None, context: RequestContext
     ) -> list[InteractionResult]:
         """Keep many interactions, each user's in one step; a user whose write fails has a problem for each of them."""
         now = time.time()
+        results: dict[int, InteractionResult] = {}
+        writes: dict[int, Write] = {}
         by_user: dict[str, list[int]] = {}
         for place, request in enumerate(requests):
+            try:
+                key = None if idempotency_key is None else f"{idempotency_key}:{place}"
+                writes[place] = self._write(request, now + place * 1e-6, key)
+            except InputError as error:
+                results[place] = _failed(error, context)
+                continue
             by_user.setdefault(request.user_id, []).append(place)
-        results: dict[int, InteractionResult] = {}
+        lines = dict(zip(writes, self._lines([requests[n] for n in writes], list(writes.values())), strict=True))
         places = asyncio.Semaphore(AT_ONCE)
 
         async def write(user_id: str, own: list[int]) -> None:
-            writes = [
-                Write(
-                    requests[n].item_id,
-                    now + n * 1e-6 if (at := requests[n].timestamp) is None else at,
-                    None if idempotency_key is None else f"{idempotency_key}:{n}",
-                )
-                for n in own
-            ]
             try:
                 async with places:
-                    recorded = await self._store.append(user_id, writes)
+                    log = [lines[n].text for n in own]
+                    recorded = await self._store.append(user_id, [writes[n] for n in own], log)
             except RDRecError as error:
-                status, problem = as_problem(error).problem.status, problem_answer(error, context.request_id)
-                results.update({n: InteractionResult(status=status, problem=problem) for n in own})
+                results.update({n: _failed(error, context) for n in own})
                 return
             for n, is_new in zip(own, recorded, strict=True):
-                known = self._is_known(requests[n])
-                results[n] = InteractionResult(status=201, recorded=is_new, known_to_model=known)
+                answer = self._kept(requests[n], writes[n], is_new=is_new)
+                results[n] = InteractionResult(
+                    status=201, recorded=is_new, known_to_model=answer.known_to_model, event_id=answer.event_id
+                )
 
         with context.timing("history"):
+            await self._logged(list(lines.values()))
             await asyncio.gather(*(write(user_id, own) for user_id, own in by_user.items()))
         context.history_source = self._store.name
         return [results[n] for n in range(len(requests))]
+
+    def _write(self, request: InteractionRequest, now: float, key: str | None) -> Write:
+        return self._kinds.write(request, now if request.timestamp is None else request.timestamp, key)
+
+    def _lines(self, requests: Sequence[InteractionRequest], writes: Sequence[Write]) -> list[LogLine]:
+        now = time.time()
+        return [
+            event_line(request, write, received=now, known_to_model=self._is_known(request))
+            for request, write in zip(requests, writes, strict=True)
+        ]
+
+    async def _logged(self, lines: Sequence[LogLine]) -> None:
+        """Into the files, ahead of the store: what is acknowledged must not be missing there."""
+        if self._log is not None and lines:
+            await self._log.append(lines)
+
+    def _kept(self, request: InteractionRequest, write: Write, *, is_new: bool) -> InteractionAnswer:
+        known = self._is_known(request)
+        weight = self._kinds.weights[request.event]
+        if is_new and known and weight:
+            self._on_event(request.item_id, weight, write.timestamp)
+        return InteractionAnswer(
+            recorded=is_new, history_source=self._store.name, known_to_model=known,
+            event_id=write.event_id(request.user_id),
+        )  # fmt: skip
 
     async def read(self, user_id: str, limit: int, context: RequestContext) -> HistoryAnswer:
         """What is known of the user: what the bundle has, and behind it what the store has."""
@@ -141,8 +189,10 @@ class LiveHistories:
     async def forget(self, user_id: str, context: RequestContext) -> None:
         """Forget the user, here and at every replica. Raises HistoryUnavailableError if that is not known to hold."""
         in_bundle = any(arm.find_user(user_id) is not None for arm in self._host.arms.values())
+        line = forget_line(user_id, received=time.time())
         with context.timing("history"):
-            await self._store.forget(user_id, in_bundle=in_bundle)
+            await self._logged([line])
+            await self._store.forget(user_id, in_bundle=in_bundle, log=line.text)
 
     async def not_forgotten(self, user_ids: Sequence[str]) -> list[str]:
         """Those who may be listed. Raises HistoryUnavailableError where nobody can say."""
@@ -191,6 +241,11 @@ class LiveHistories:
             return ResolvedHistory(given, "request" if given else "none", user=user)
         found = (arm.find_item(item_id) for item_id in ids)  # an item may be newer than the model, or gone
         return ResolvedHistory(tuple(index for index in found if index is not None), source, degraded, user)
+
+
+def _failed(error: RDRecError, context: RequestContext) -> InteractionResult:
+    problem = problem_answer(error, context.request_id)
+    return InteractionResult(status=problem.status, problem=problem)
 
 
 def with_newer(base: Sequence[str], newer: Sequence[tuple[str, float]], *, made_at: float) -> list[str]:

@@ -102,6 +102,11 @@ class RedisGateway:
         """For metrics and readiness."""
         return self._breaker
 
+    @property
+    def is_cluster(self) -> bool:
+        """Whether a script may name keys of one slot only."""
+        return self._client.is_cluster
+
     async def command(self, *words: str | int | float, is_read: bool = False) -> Any:
         """One command; a read is tried a second time if Redis seems down. Raises RedisUnavailableError."""
         return await self._call(words, is_read)

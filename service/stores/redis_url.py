@@ -44,6 +44,8 @@ class RedisClient:
     close: Callable[[], Awaitable[None]]
     reconnect: Callable[[], Awaitable[None]] | None = None
     """Drop idle connections, so that the next ones ask anew who has the address; None where that is done anyway."""
+    is_cluster: bool = False
+    """Whether keys in different slots are on different servers, so that no script may name both."""
 
 
 def redis_client(url: str, *, timeout_s: float, max_connections: int) -> RedisClient:
@@ -117,7 +119,7 @@ def _cluster(url: str, options: Options) -> RedisClient:
         await cluster.initialize()  # no round trip once the map is known; without it the first command goes anywhere
         return await cluster.execute_command(*words)
 
-    return RedisClient(execute, cluster.aclose)
+    return RedisClient(execute, cluster.aclose, is_cluster=True)
 
 
 def _sentinel(url: str, options: Options) -> RedisClient:

@@ -94,7 +94,7 @@ def create_app(
         app.add_api_route("/", _console, include_in_schema=False)
     for kind in (RDRecError, ProblemError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _problem)
-    install_openapi(app, needs_keys=guard.needs_keys, fields=parts.host.fields)
+    install_openapi(app, needs_keys=guard.needs_keys, fields=parts.host.fields, events=list(settings.events))
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastapi import FastAPI
@@ -65,22 +65,24 @@ def _documented(status: int) -> dict[str, Any]:
     return entry
 
 
-def install_openapi(app: FastAPI, *, needs_keys: bool, fields: Callable[[], Mapping[str, ColumnType]]) -> None:
+def install_openapi(
+    app: FastAPI, *, needs_keys: bool, fields: Callable[[], Mapping[str, ColumnType]], events: Sequence[str]
+) -> None:
     """Replace the generated document by one with problems instead of the framework's own error schema.
 
-    fields: what items can be filtered by now, which the document tells.
+    It tells what this very service takes. fields: what items can be filtered by now; events: their kinds.
     """
 
     def build() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _document(app, needs_keys)
+            app.openapi_schema = _document(app, needs_keys, events)
         app.openapi_schema["components"]["schemas"] |= where_schemas(fields())
         return app.openapi_schema
 
     app.openapi = build  # type: ignore[method-assign]
 
 
-def _document(app: FastAPI, needs_keys: bool) -> dict[str, Any]:
+def _document(app: FastAPI, needs_keys: bool, events: Sequence[str]) -> dict[str, Any]:
     document = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes)
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     for unused in ("HTTPValidationError", "ValidationError"):
@@ -90,6 +92,8 @@ def _document(app: FastAPI, needs_keys: bool) -> dict[str, Any]:
     for schema in schemas.values():
         if "where" in schema.get("properties", {}):
             schema["properties"]["where"]["anyOf"][0] = {"$ref": "#/components/schemas/Where"}
+        if "event" in schema.get("properties", {}):
+            schema["properties"]["event"]["enum"] = list(events)
     for path, item in document["paths"].items():
         for operation in item.values():
             operation["responses"].get("422", {}).get("content", {}).pop("application/json", None)

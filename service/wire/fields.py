@@ -30,7 +30,7 @@ ItemId = Annotated[StrictStr, StringConstraints(min_length=1, max_length=128), A
 UserId = Annotated[StrictStr, StringConstraints(min_length=1, max_length=128), AfterValidator(_trimmed)]
 
 
-def _only_numbers(value: object) -> object:
+def only_numbers(value: object) -> object:
     """JSON Schema's integers: 10 and 10.0, but neither "10" nor true."""
     if isinstance(value, str | bool):
         raise PydanticCustomError("int_type", "Input should be a valid integer")
@@ -50,7 +50,7 @@ Seconds = Annotated[
     float, Field(ge=0, le=LATEST_S, allow_inf_nan=False, strict=True), BeforeValidator(_no_milliseconds)
 ]
 
-UpTo100 = Annotated[int, Field(ge=1, le=100), BeforeValidator(_only_numbers)]
+UpTo100 = Annotated[int, Field(ge=1, le=100), BeforeValidator(only_numbers)]
 
 ArmChoice = Annotated[
     Literal["a", "b"] | None,
@@ -98,5 +98,10 @@ PerBrand = Annotated[UpTo100 | None, Field(description="Items of one brand in th
 PerCategory = Annotated[
     UpTo100 | None,
     Field(description="Items of one category in the list, at most; an item's last category counts, its narrowest."),
+]
+EventKind = Annotated[
+    StrictStr,
+    StringConstraints(min_length=1, max_length=32),
+    Field(description="What happened; the kinds and what each counts are settings (`RDREC_EVENTS`)."),
 ]
 HistorySource = Literal["request", "redis", "memory", "bundle", "none"]

@@ -162,6 +162,25 @@ async def test_concurrent_repeats_of_one_write_are_added_once(store: HistoryStor
     assert await recent(store, "u") == ["i"]
 
 
+async def test_events_that_are_no_history_are_told_from_their_repetitions_alone(store: HistoryStore) -> None:
+    writes = [
+        Write("a", 1.0, event="view", in_history=False),
+        Write("a", 1.0),
+        Write("a", 1.0, event="view", in_history=False),
+        Write("b", 2.0, "k", event="cart", in_history=False),
+        Write("b", 3.0, event="cart", in_history=True),
+    ]
+    assert await store.append("u", writes) == [True, True, False, True, True]
+    assert await store.append("u", writes) == [False] * 5
+    assert (await store.recent("u", 9)).purchases == [("a", 1.0), ("b", 3.0)]
+    await store.append("u", [Write("c", float(n), event="view", in_history=False) for n in range(3 * CAP)])
+    assert await store.append("u", [Write("c", 3.0 * CAP - 1, event="view", in_history=False)]) == [False]
+    assert await recent(store, "u") == ["a", "b"]
+    await store.forget("u", in_bundle=False)
+    assert await store.append("u", writes[:1]) == [True], "what was known of earlier writes is gone"
+    assert (await store.recent("u", 9)).is_forgotten
+
+
 async def test_close_twice(store: HistoryStore) -> None:
     await store.close()
     await store.close()

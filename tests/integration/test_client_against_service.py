@@ -50,6 +50,9 @@ def test_every_endpoint(client: RDRecClient) -> None:
 
     assert client.record("client-user", item_id(3), timestamp=5.0).recorded
     assert client.record("client-user", item_id(3), timestamp=5.0).recorded, "two calls are two writes, as told"
+    seen = client.record("client-user", item_id(5), event="view", quantity=2, context={"page": "search"})
+    assert seen.recorded
+    assert seen.event_id
     assert client.record("client-user", item_id(4), idempotency_key="k").recorded
     assert not client.record("client-user", item_id(4), idempotency_key="k").recorded
     history = client.history("client-user", limit=1)

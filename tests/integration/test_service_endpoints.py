@@ -282,7 +282,7 @@ def test_an_interaction_changes_the_next_answer(client: TestClient) -> None:
     assert ids(client.post("/recommend/sequential", json=asked).json()) == ["i0008"]
     written = client.post("/interactions", json={"user_id": user_id(3), "item_id": "i0020", "timestamp": 5})
     kept = {"recorded": True, "history_source": "memory", "known_to_model": True}
-    assert (written.status_code, written.json()) == (201, kept)
+    assert (written.status_code, {**written.json(), "event_id": None}) == (201, {**kept, "event_id": None})
     answer = client.post("/recommend/sequential", json=asked).json()
     assert (ids(answer), answer["history_source"]) == (["i0021"], "memory")
     again = client.post("/interactions", json={"user_id": user_id(3), "item_id": "i0020", "timestamp": 5.0})
@@ -481,7 +481,7 @@ class BrokenStore(MemoryHistoryStore):
     async def forgotten(self, user_ids: Any) -> set[str]:
         raise HistoryUnavailableError("the store is away", retry_after_s=2.2)
 
-    async def forget(self, user_id: str, *, in_bundle: bool) -> None:
+    async def forget(self, user_id: str, *, in_bundle: bool, log: str | None = None) -> None:
         raise HistoryUnavailableError("the store is away", retry_after_s=2.2)
 
 

@@ -95,7 +95,7 @@ class AwayStore(MemoryHistoryStore):
         self._check()
         return await super().recent(user_id, limit)
 
-    async def forget(self, user_id: str, *, in_bundle: bool) -> None:
+    async def forget(self, user_id: str, *, in_bundle: bool, log: str | None = None) -> None:
         self._check()
         await super().forget(user_id, in_bundle=in_bundle)
 
@@ -204,7 +204,7 @@ def test_a_batch_of_interactions_is_kept_in_the_order_of_time(bundle: Path) -> N
 
 
 class HalfStore(MemoryHistoryStore):
-    async def append(self, user_id: str, writes: Any) -> list[bool]:
+    async def append(self, user_id: str, writes: Any, log: Any = ()) -> list[bool]:
         if user_id == "lost":
             raise HistoryUnavailableError("the store is away")
         return await super().append(user_id, writes)

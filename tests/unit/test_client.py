@@ -239,7 +239,7 @@ def test_both_clients_have_the_same_methods_with_the_signatures_of_the_calls() -
     assert set(dir(RDRecClient)) - set(dir(AsyncRDRecClient)) == {"__enter__", "__exit__"}
     with RDRecClient("http://rdrec") as client:
         assert list(inspect.signature(client.record).parameters) == [
-            "user_id", "item_id", "timestamp", "idempotency_key",
+            "user_id", "item_id", "timestamp", "event", "quantity", "context", "idempotency_key",
         ]  # fmt: skip
         assert client.sequential.__doc__ == calls.sequential.__doc__
         assert RDRecClient.sequential is AsyncRDRecClient.sequential

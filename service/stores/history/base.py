@@ -24,24 +24,37 @@ class HistoryUnavailableError(RDRecError):
         self.retry_after_s = retry_after_s
 
 
+PURCHASE = "purchase"
+
+
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One purchase to be kept. timestamp: seconds since 1970."""
+    """One event to be kept. timestamp: seconds since 1970."""
 
     item_id: str
     timestamp: float
     idempotency_key: str | None = None
+    event: str = PURCHASE
+    in_history: bool = True
+    """False: it is no part of the history; its repetition is known all the same."""
 
     @property
     def token(self) -> bytes:
-        """What makes two writes of one user the same: the caller's key, else the timestamp; the item in both cases.
+        """What makes two writes of one user the same: the caller's key, else the timestamp; event and item in any case.
 
         The item is part of it so that a key used twice by mistake never swallows another item's interaction. 96 bits:
         two of a user's last writes meet by chance once in 10^24.
         """
         key = self.idempotency_key
         said = f"key:{key}:{self.item_id}" if key is not None else f"at:{self.timestamp!r}:{self.item_id}"
+        if self.event != PURCHASE:
+            said = f"event:{self.event}:{said}"
         return hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=12).digest()
+
+    def event_id(self, user_id: str) -> str:
+        """Names the event in the log; the same for its repetition."""
+        said = user_id.encode("utf-8", "surrogatepass") + b"\0" + self.token
+        return hashlib.blake2b(said, digest_size=16, person=b"rdrec-event").hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +86,19 @@ class HistoryStore(Protocol):
         """The user's last `limit` purchases."""
         ...
 
-    async def append(self, user_id: str, writes: Sequence[Write]) -> list[bool]:
+    async def append(self, user_id: str, writes: Sequence[Write], log: Sequence[str] = ()) -> list[bool]:
         """Put each write where its timestamp belongs, behind what has the same one; False for one kept before.
 
-        All or none. When this returns, `recent` shows them to every replica.
+        All or none. When this returns, `recent` shows them to every replica. log: a line each for the log of a store
+        that keeps one, in which those stand that were not kept before.
         """
         ...
 
-    async def forget(self, user_id: str, *, in_bundle: bool) -> None:
+    async def forget(self, user_id: str, *, in_bundle: bool, log: str | None = None) -> None:
         """Drop the history, the texts written for the user, and what is known of earlier writes.
 
-        Whoever is in a bundle or had a history is remembered as forgotten, for good; of anybody else no trace is left.
+        Whoever is in a bundle or had a history is remembered as forgotten, for good; of anybody else no trace is left
+        but the line for the log.
         """
         ...
 

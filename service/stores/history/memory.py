@@ -16,8 +16,8 @@ from service.stores.history.base import HistoryUnavailableError, Kept, StoreName
 
 _Entry = tuple[float, str, bytes]
 """Timestamp, item id, token."""
-USER_BYTES, ENTRY_BYTES = 700, 330
-"""What Python takes for a user without entries, and for an entry, beside the characters of their ids."""
+USER_BYTES, ENTRY_BYTES, OTHER_BYTES = 760, 330, 150
+"""What Python takes for a user without entries, for an entry, beside the characters of their ids, and for a token."""
 
 
 class _UserHistory:
@@ -27,11 +27,20 @@ class _UserHistory:
         self.entries: list[_Entry] = []
         self.size_bytes = USER_BYTES + len(user_id)
         self._tokens: set[bytes] = set()
+        self._others: dict[bytes, None] = {}
+        """The last events that are no part of the history."""
 
     def add(self, write: Write, cap: int) -> bool:
         token = write.token
-        if token in self._tokens:
+        if token in self._tokens or token in self._others:
             return False
+        if not write.in_history:
+            self._others[token] = None
+            self.size_bytes += OTHER_BYTES
+            if len(self._others) > cap:
+                del self._others[next(iter(self._others))]
+                self.size_bytes -= OTHER_BYTES
+            return True
         insort_right(self.entries, (write.timestamp, write.item_id, token), key=lambda entry: entry[0])
         self._tokens.add(token)
         self.size_bytes += ENTRY_BYTES + len(write.item_id)
@@ -68,8 +77,8 @@ class MemoryHistoryStore:
         entries = [] if history is None else history.entries[max(0, len(history.entries) - limit) :]
         return Kept([(item_id, timestamp) for timestamp, item_id, _ in entries], mark_of(user_id) in self._marks)
 
-    async def append(self, user_id: str, writes: Sequence[Write]) -> list[bool]:
-        """See HistoryStore."""
+    async def append(self, user_id: str, writes: Sequence[Write], log: Sequence[str] = ()) -> list[bool]:
+        """See HistoryStore. It keeps no log: that is in files, which are written before (event_log.py)."""
         history = self._users.get(user_id)
         if history is None:
             history = self._users[user_id] = _UserHistory(user_id)
@@ -82,7 +91,7 @@ class MemoryHistoryStore:
             self._size_bytes -= self._users.popitem(last=False)[1].size_bytes
         return recorded
 
-    async def forget(self, user_id: str, *, in_bundle: bool) -> None:
+    async def forget(self, user_id: str, *, in_bundle: bool, log: str | None = None) -> None:
         """See HistoryStore."""
         mark = mark_of(user_id)
         if (in_bundle or user_id in self._users) and mark not in self._marks:

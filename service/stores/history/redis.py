@@ -8,11 +8,14 @@ Keys of a user, in one Cluster slot by their hash tag:
     <prefix>:{<user>}:forgotten   Unix time of a `forget`. Never expires: as long as it is there, what some bundle still
                                   holds of the user is not used. Delete it once no bundle knows the user.
     <prefix>:{<user>}:texts       HASH of texts written for the user (redis_text_cache.py), dropped by a `forget`.
+    <prefix>:{<user>}:others      LIST of digests of the last events that are no purchases, expires after a day.
 
-and one key of all: <prefix>:forgotten, a ZSET of the marks of forgotten users by the time of it, from which replicas
-learn whom to leave out while Redis is away, and which users not to list.
+and two keys of all: <prefix>:forgotten, a ZSET of the marks of forgotten users by the time of it, from which replicas
+learn whom to leave out while Redis is away, and which users not to list; and <prefix>:{%events}:log, the log, a STREAM
+of about `log_length` entries with one field, `record`, a JSON object (answers/events.py).
 
-Every operation on a user is one script and so one atomic step and one round trip.
+Every operation on a user is one script and so one atomic step and one round trip, the log's line included. In a Cluster
+the log is in another slot and is written first: what is acknowledged is in it, and a repetition may be in it twice.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from service.stores.redis_gateway import LuaScript, RedisGateway, RedisUnavailab
 _APPEND = LuaScript("history_append")
 _RECENT = LuaScript("history_recent")
 _FORGET = LuaScript("history_forget")
+_LOG = LuaScript("log_append")
 OVERLAP_S = 300.0
 """By how much a sync goes back behind the last one: the clocks of replicas differ, and a write takes its time."""
 
@@ -39,15 +43,25 @@ class RedisHistoryStore:
     name: StoreName = "redis"
 
     def __init__(
-        self, gateway: RedisGateway, *, prefix: str = "rdrec", cap: int = 200, ttl_s: int = 180 * 86_400
+        self,
+        gateway: RedisGateway,
+        *,
+        prefix: str = "rdrec",
+        cap: int = 200,
+        ttl_s: int = 180 * 86_400,
+        log_length: int = 0,
     ) -> None:
-        """cap: purchases kept a user, and writes remembered against repetition. Raises InputError for a bad prefix."""
+        """cap: purchases kept a user, and writes remembered against repetition; log_length 0: no log is kept here.
+
+        Raises InputError for a bad prefix.
+        """
         if not prefix or set(prefix) & set("{}"):
             raise InputError("the key prefix must be non-empty and hold no braces", field="redis_prefix")
         self._gateway = gateway
         self._prefix = prefix
         self._cap = cap
         self._ttl_s = ttl_s
+        self._log_length = log_length
         self._marks: set[str] = set()
         self._synced_at: float | None = None
 
@@ -62,19 +76,25 @@ class RedisHistoryStore:
         parts = [entry.split(":", 2) for entry in entries] if limit > 0 else []
         return Kept([(item_id, float(timestamp)) for _, timestamp, item_id in parts], bool(int(is_forgotten)))
 
-    async def append(self, user_id: str, writes: Sequence[Write]) -> list[bool]:
+    async def append(self, user_id: str, writes: Sequence[Write], log: Sequence[str] = ()) -> list[bool]:
         """See HistoryStore."""
+        lines = log or [""] * len(writes)
         arguments = [
             word
-            for write in writes
-            for word in (base64.urlsafe_b64encode(write.token).decode(), repr(float(write.timestamp)), write.item_id)
-        ]
-        recorded = await self._run(_APPEND, user_id, (self._cap, self._ttl_s, *arguments))
+            for write, line in zip(writes, lines, strict=True)
+            for word in (
+                base64.urlsafe_b64encode(write.token).decode(), repr(float(write.timestamp)), write.item_id,
+                int(write.in_history), line,
+            )
+        ]  # fmt: skip
+        streams = await self._log_or_its_stream(log)
+        recorded = await self._run(_APPEND, user_id, (self._cap, self._ttl_s, self._log_length, *arguments), streams)
         return [bool(int(one)) for one in recorded]
 
-    async def forget(self, user_id: str, *, in_bundle: bool) -> None:
+    async def forget(self, user_id: str, *, in_bundle: bool, log: str | None = None) -> None:
         """See HistoryStore."""
-        if not int(await self._run(_FORGET, user_id, (int(in_bundle),))):
+        streams = await self._log_or_its_stream([] if log is None else [log])
+        if not int(await self._run(_FORGET, user_id, (int(in_bundle), self._log_length, log or ""), streams)):
             return
         mark = mark_of(user_id)
         await self._command("ZADD", self._all_marks, time.time(), mark)
@@ -103,6 +123,19 @@ class RedisHistoryStore:
         """See HistoryStore."""
         await self._gateway.close()
 
+    async def _log_or_its_stream(self, lines: Sequence[str]) -> list[str]:
+        """The stream's key for a script that writes the lines too; where no script can, they are written now."""
+        if not self._log_length or not lines:
+            return []
+        stream = f"{self._prefix}:{{%events}}:log"
+        if not self._gateway.is_cluster:
+            return [stream]
+        try:
+            await self._gateway.script(_LOG, (stream,), (self._log_length, *lines))
+        except RedisUnavailableError as error:
+            raise _unavailable(error) from error
+        return []
+
     @property
     def _all_marks(self) -> str:
         return f"{self._prefix}:forgotten"
@@ -114,10 +147,11 @@ class RedisHistoryStore:
             raise _unavailable(error) from error
 
     async def _run(
-        self, script: LuaScript, user_id: str, arguments: Sequence[str | int | float], *, is_read: bool = False
-    ) -> Any:
+        self, script: LuaScript, user_id: str, arguments: Sequence[str | int | float], more_keys: Sequence[str] = (),
+        *, is_read: bool = False,
+    ) -> Any:  # fmt: skip
         tag = user_tag(self._prefix, user_id)
-        keys = (f"{tag}:purchases", f"{tag}:forgotten", f"{tag}:texts")
+        keys = (f"{tag}:purchases", f"{tag}:forgotten", f"{tag}:texts", f"{tag}:others", *more_keys)
         try:
             return await self._gateway.script(script, keys, arguments, is_read=is_read)
         except RedisUnavailableError as error:
