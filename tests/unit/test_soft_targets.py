@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,8 @@ def dataset(tmp_path: Path) -> Dataset:
 
 
 def test_the_loss_shares_itself_between_the_item_and_its_soft_targets(dataset: Dataset) -> None:
-    config = load_config("scratch", None, {"tasks": "sequential", "text_rows": False, "sampled_children": 12})
+    options = {"tasks": "sequential", "text_rows": False, "sampled_children": 12, "soft_targets": 0.75}
+    config = load_config("scratch", None, options)
     model, tokenizer = build(config, dataset, None)
     model.eval()
     parts = materials(config, dataset, tokenizer)
@@ -88,6 +90,7 @@ def test_the_loss_shares_itself_between_the_item_and_its_soft_targets(dataset: D
     assert (choices.soft >= 0).any()
     plain = target_nll(model, batch, CPU, smoothing=0.1, soft_share=0.0)
     mixed = target_nll(model, batch, CPU, smoothing=0.1, soft_share=0.75)
+    assert torch.isfinite(mixed).all()
     for choice, owner in enumerate(choices.owner):
         soft = choices.soft[choice][choices.soft[choice] >= 0]
         hard = plain.flatten()[owner].item()
@@ -99,10 +102,16 @@ def test_the_loss_shares_itself_between_the_item_and_its_soft_targets(dataset: D
         for column in soft:
             columns = choices.columns.copy()
             columns[choice] = column
-            asked = type(batch)(**{**batch.__dict__, "choices": type(choices)(**{
-                **choices.__dict__, "columns": columns, "soft": None})})  # fmt: skip
+            asked = replace(batch, choices=replace(choices, columns=columns, soft=None))
             alone.append(target_nll(model, asked, CPU).flatten()[owner].item())
         assert mixed.flatten()[owner].item() == pytest.approx(0.25 * hard + 0.75 * np.mean(alone), abs=1e-4)
+
+    # a missing draw is none of the first column, which may not be allowed at all
+    allowed, some = choices.allowed.copy(), choices.soft.copy()
+    allowed[choices.columns != 0, 0] = False
+    some[:, 0], some[some == 0] = -1, -1
+    blocked = replace(batch, choices=replace(choices, allowed=allowed, soft=some))
+    assert torch.isfinite(target_nll(model, blocked, CPU, soft_share=0.75)).all()
 
     # drawn for training steps alone, and not in place of the rivals that all processes share
     assert parts.batcher.batch(examples).choices.soft is None  # type: ignore[union-attr]

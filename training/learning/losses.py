@@ -94,6 +94,7 @@ def _restricted(
     if choices.soft is not None:
         soft = torch.from_numpy(choices.soft).to(device)
         drawn = soft >= 0
-        mean = -(log_probs.gather(1, soft.clamp(min=0)) * drawn).sum(dim=1) / drawn.sum(dim=1).clamp(min=1)
+        theirs = log_probs.gather(1, soft.clamp(min=0)).masked_fill(~drawn, 0.0)
+        mean = -theirs.sum(dim=1) / drawn.sum(dim=1).clamp(min=1)
         nll = torch.where(drawn.any(dim=1), (1 - soft_share) * nll + soft_share * mean, nll)
     return torch.zeros(shape.numel(), dtype=nll.dtype, device=device).index_add(0, owner, nll).reshape(shape)
