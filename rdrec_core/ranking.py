@@ -1,11 +1,13 @@
 """The product's ranking: what the model, purchases and texts say, fused into one list with all three signals shown.
 
-    log score = model log-probability + weight x log(popularity + channels of purchases + channels of texts + words)
+    log score = (model log-probability + weight x log(popularity + channels of purchases + channels of texts + words))
+                / (1 + weight)
 
-over the union of the items that the model's search found and the graph's best, which the model scores exactly whether
-its search reached them or not. Used by evaluation, `rdrec batch` and the service alike, so that what is measured is
-what is served. Words that a user types (`Wish`) are one more channel of texts, which all items that hold them are
-reached by. Knows engines and texts by their protocols, and indices only.
+a weighted mean, so that scores are as sure of themselves as what they are made of. Over the union of the items that the
+model's search found and the graph's best, which the model scores exactly whether its search reached them or not. Used
+by evaluation, `rdrec batch` and the service alike, so that what is measured is what is served. Words that a user types
+(`Wish`) are one more channel of texts, which all items that hold them are reached by. Knows engines and texts by their
+protocols, and indices only.
 """
 
 from __future__ import annotations
@@ -350,7 +352,8 @@ class Ranker:
             signals = Signals(log_probs, *prior.signals(items))
         if fuse:
             assert prior is not None
-            scores = scores + self._weights_of(task).graph * prior.log_scores(items)
+            weight = self._weights_of(task).graph
+            scores = (scores + weight * prior.log_scores(items)) / (1 + weight)
         return ranked(items, scores, signals, fused=fuse, steered=fuse and prior is not None and prior.steered)
 
 

@@ -94,6 +94,11 @@ def steered(world: World, history: list[int], mix: Mix, weight: float) -> np.nda
     return np.log(np.exp(world.log_scores(history, mix)) + weight * words)
 
 
+def fused(model: np.ndarray, weight: float, graph: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    """The weighted mean of two log scores."""
+    return (model + weight * graph) / (1 + weight)
+
+
 def requests(rng: np.random.Generator, n: int, count: int) -> list[RankRequest]:
     out = []
     for i in range(count):
@@ -119,7 +124,7 @@ def test_the_fused_list_is_the_best_of_the_union_and_every_item_is_scored_exactl
         ]
         beam = sorted(allowed, key=lambda i: -model[i])[:8]
         by_graph = sorted(allowed, key=lambda i: (-round(graph[i], 9), i))[:10]
-        final = model + 0.7 * graph
+        final = fused(model, 0.7, graph)
         expected = sorted({*beam, *by_graph}, key=lambda i: (-final[i], i))[:6]
         assert answer.item_indices.tolist() == expected
         np.testing.assert_allclose(answer.log_scores, final[expected], rtol=1e-5)
@@ -139,7 +144,7 @@ def test_a_union_over_the_whole_catalogue_is_the_exact_fused_ranking() -> None:
     world, engine = World(7), TableEngine(25, 7)
     request = RankRequest(2, (3, 8), n_items=25, exclude=(3,))
     answer = ranker(world, engine, graph_candidates=25).recommend([request])[0]
-    final = engine.row(Task.SEQUENTIAL, 2, (3, 8)) + 0.7 * world.log_scores([3, 8], WEIGHTS.sequential.mix)
+    final = fused(engine.row(Task.SEQUENTIAL, 2, (3, 8)), 0.7, world.log_scores([3, 8], WEIGHTS.sequential.mix))
     expected = sorted(set(range(25)) - {3} - UNAVAILABLE, key=lambda i: -final[i])
     assert answer.item_indices.tolist() == expected
 
@@ -190,7 +195,7 @@ def test_words_are_one_more_channel_and_what_they_reach_enters_the_list(weight: 
     answer, plain = ranker(world, engine, graph_candidates=2).recommend([request, replace(request, wish=None)])
     loud = WEIGHTS.words if weight is None else weight
     graph = steered(world, [3, 8], WEIGHTS.sequential.mix, loud)
-    final = engine.row(Task.SEQUENTIAL, 1, (3, 8)) + 0.7 * graph
+    final = fused(engine.row(Task.SEQUENTIAL, 1, (3, 8)), 0.7, graph)
     assert answer.steered
     assert {13, 17} <= set(answer.item_indices.tolist()), "reached by the words alone"
     assert not {13, 17} & set(plain.item_indices.tolist()), "the case must need the words"
@@ -220,7 +225,7 @@ def test_words_steer_topn_strangers_drawn_candidates_and_bundles_without_weights
     world, engine = World(3), TableEngine(25, 3)
     wish = Wish("blue", 20.0)
     topn = ranker(world, engine).topn([ScoreRequest(1, (2, 5, 13, 20), (3, 8), wish=wish)])[0]
-    final = engine.row(Task.TOPN, 1, (3, 8)) + 1.5 * steered(world, [3, 8], WEIGHTS.topn.mix, 20.0)
+    final = fused(engine.row(Task.TOPN, 1, (3, 8)), 1.5, steered(world, [3, 8], WEIGHTS.topn.mix, 20.0))
     assert topn.item_indices.tolist() == sorted((2, 5, 13, 20), key=lambda i: -final[i])
     stranger = ranker(world, engine).recommend([RankRequest(None, (), n_items=3, wish=wish)])[0]
     assert stranger.item_indices.tolist() == [17, 13, 2]
@@ -230,7 +235,7 @@ def test_words_steer_topn_strangers_drawn_candidates_and_bundles_without_weights
     drawn = ranker(world, engine).candidates([3, 8], 4, exclude=[3, 8], wish=wish)
     assert {17, 13, 2} <= set(drawn.tolist())
     unfitted = ranker(world, engine, None).recommend([RankRequest(1, (3, 8), n_items=25, wish=wish)])[0]
-    final = engine.row(Task.SEQUENTIAL, 1, (3, 8)) + 0.5 * steered(world, [3, 8], world.graph.default_mix(), 20.0)
+    final = fused(engine.row(Task.SEQUENTIAL, 1, (3, 8)), 0.5, steered(world, [3, 8], world.graph.default_mix(), 20.0))
     np.testing.assert_allclose(unfitted.log_scores, final[unfitted.item_indices], rtol=1e-5)
     assert unfitted.steered
     alone = ranker(world, engine).recommend([RankRequest(1, (3, 8), n_items=3, wish=wish)], fusion=[False])[0]
@@ -265,7 +270,7 @@ def test_topn_scores_chunks_no_wider_than_trained_and_fuses_them() -> None:
     answers = ranker(world, engine, candidate_width=7).topn(asked)
     assert [len(r.candidates) for r in engine.scored] == [1, 7, 4, 4, 6, 6, 6, 5]
     assert {r.task for r in engine.scored} == {Task.TOPN}
-    final = engine.row(Task.TOPN, 2, (1, 4)) + 1.5 * world.log_scores([1, 4], WEIGHTS.topn.mix)
+    final = fused(engine.row(Task.TOPN, 2, (1, 4)), 1.5, world.log_scores([1, 4], WEIGHTS.topn.mix))
     for request, answer in zip(asked, answers, strict=True):
         assert answer.item_indices.tolist() == sorted(request.candidates, key=lambda i: (-final[i], i))
         np.testing.assert_allclose(answer.log_scores, final[answer.item_indices], rtol=1e-5)
