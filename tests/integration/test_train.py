@@ -149,6 +149,18 @@ def test_patience_counts_from_the_epoch_that_ranks_best(dataset: Dataset, tmp_pa
     assert load_checkpoint(tmp_path / "out").info.epoch == 1
 
 
+@pytest.mark.parametrize(("in_all", "epochs"), [(True, 5), (False, 6)])
+def test_patience_may_count_over_the_whole_run(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_all: bool, epochs: int
+) -> None:
+    scores = iter([0.1, 0.2, 0.15, 0.3, 0.25, 0.2, 0.1])
+    monkeypatch.setattr("training.learning.run.ndcg_at_10", lambda *_: lambda *_: next(scores))
+    config = small("scratch", epochs=9, patience=2, patience_in_all=in_all, tasks="sequential", select="ndcg")
+    assert train(config, dataset, tmp_path / "out") is StopReason.NO_GAIN
+    assert len((tmp_path / "out/metrics.jsonl").read_text().splitlines()) == epochs
+    assert load_checkpoint(tmp_path / "out").info.epoch == 4
+
+
 def test_the_time_budget_ends_the_run_with_the_learning_rate_at_its_end(dataset: Dataset, tmp_path: Path) -> None:
     config = small("scratch", time_budget_min=1.0, epochs=50)
     assert train(config, dataset, tmp_path / "out", clock=ticking()) is StopReason.BUDGET

@@ -177,6 +177,18 @@ def test_a_sampled_loss_tells_each_choice_from_some_others_of_its_node(dataset: 
     assert torch.equal(target_nll(model, everything, CPU), target_nll(model, parts.batcher.batch(examples), CPU))
 
 
+def test_a_mixed_batch_is_the_mean_of_its_examples(dataset: Dataset) -> None:
+    config = load_config("paper", None, {"backbone": "scratch:tiny", "batch_size": 30, "negatives": 9})
+    model, tokenizer = build(config, dataset, None)
+    parts = materials(config, dataset, tokenizer)
+    examples = parts.epochs.examples(parts.epochs.plan(0), 0)
+    assert len({example.task for example in examples}) > 2
+    together = target_nll(model.eval(), parts.batcher.batch(examples), CPU)[:, 0]
+    for row, example in enumerate(examples):
+        alone = target_nll(model, parts.batcher.batch([example]), CPU)[0, 0]
+        assert together[row].item() == pytest.approx(alone.item(), abs=1e-4)
+
+
 def test_shares_of_a_batch_add_up_to_the_whole(dataset: Dataset) -> None:
     config = load_config("scratch", None, {"tasks": "sequential"})
     model, tokenizer = build(config, dataset, None)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rdrec_core.encoding import encode_words
+from rdrec_core.errors import InputError
 from rdrec_core.prompts import bare_template, training_templates
 from rdrec_core.types import Task
 from tests.small_dataset import write_small_dataset
@@ -64,9 +65,17 @@ def test_tasks_are_mixed_by_the_ratio(dataset: Dataset) -> None:
     counts = Counter(example.task for example in all_examples(epochs_of(dataset, small(ratio="1:2:1:3"))))
     rows = len(all_examples(epochs_of(dataset, small(tasks="explanation"))))
     assert counts == {
-        Task.EXPLANATION: rows, Task.USER_PREFERENCE: rows, Task.ITEM_ATTRIBUTES: rows,
+        Task.EXPLANATION: rows, Task.USER_PREFERENCE: 2 * rows, Task.ITEM_ATTRIBUTES: 2 * rows,
         Task.SEQUENTIAL: rows, Task.TOPN: 3 * rows,
     }  # fmt: skip
+
+
+def test_every_draw_of_a_rationale_trains_both_of_its_sentences(dataset: Dataset) -> None:
+    epochs = epochs_of(dataset, small(ratio="0:1:0:0"))
+    plan = epochs.plan(0)
+    drawn = {task: Counter(plan.ref[plan.task == task].tolist()) for task in (3, 4)}
+    assert drawn[3] == drawn[4]  # rows of the two pools stand for the same reviews
+    assert set(drawn[3].values()) == {1}
 
 
 def test_sequential_examples_are_training_subsequences_with_what_follows_them(dataset: Dataset) -> None:
@@ -156,7 +165,7 @@ def test_unknown_users_are_drawn_at_their_rate(dataset: Dataset) -> None:
 
 
 def test_batches_hold_one_task_and_sources_or_texts_of_like_length(dataset: Dataset) -> None:
-    epochs = epochs_of(dataset, small(passes=3))
+    epochs = epochs_of(dataset, small(passes=3, mixed_batches=False))
     plan = epochs.plan(0)
     spreads = []
     for number in range(len(plan.batches)):
@@ -166,6 +175,16 @@ def test_batches_hold_one_task_and_sources_or_texts_of_like_length(dataset: Data
             lengths = [len(example.items) if example.text is None else len(example.text) for example in examples]
             spreads.append(max(lengths) - min(lengths))
     assert np.mean(spreads) < 1.0
+
+
+def test_batches_mix_all_tasks_as_published(dataset: Dataset) -> None:
+    epochs = epochs_of(dataset, small(passes=3))
+    plan = epochs.plan(0)
+    counts = [len({e.task for e in epochs.examples(plan, n)}) for n in range(len(plan.batches))]
+    assert np.mean(counts) > 2
+    assert sorted(np.concatenate(plan.batches).tolist()) == list(range(len(plan.task)))
+    with pytest.raises(InputError, match="mixed_batches needs loss: full"):
+        load_config("scratch", None, {"mixed_batches": True})
 
 
 def test_datasets_without_reviews_feed_the_ranking_tasks_alone(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def distill(
     from training.rationale.languages import languages_for
     from training.rationale.progress import DistillProgress, stop_on_interrupt
     from training.rationale.selection import TeacherOptions, open_teacher
-    from training.rationale.table import count_training_reviews
+    from training.rationale.table import count_reviews
     from training.rationale.teacher import Identity
 
     if max_cost is not None and price_prompt <= 0 and price_completion <= 0:
@@ -146,7 +146,7 @@ def distill(
 
         async def ask(book: AnswerJournal) -> AskingTally:
             stop = asyncio.Event()
-            with stop_on_interrupt(stop, console), DistillProgress(console, count_training_reviews(data)) as progress:
+            with stop_on_interrupt(stop, console), DistillProgress(console, count_reviews(data)) as progress:
                 return await ask_about(
                     data,
                     live,

@@ -39,7 +39,7 @@ class Ratio(BaseModel):
 
     explanation: float = Field(1.0, ge=0)
     rationale: float = Field(1.0, ge=0)
-    """Shared equally by the user preference and item attributes tasks."""
+    """Of rationale rows, each of which trains both of its sentences: the user preference and the item attributes."""
     sequential: float = Field(1.0, ge=0)
     topn: float = Field(1.0, ge=0)
 
@@ -60,8 +60,8 @@ class Ratio(BaseModel):
             Task.EXPLANATION: self.explanation,
             Task.SEQUENTIAL: self.sequential,
             Task.TOPN: self.topn,
-            Task.USER_PREFERENCE: self.rationale / 2,
-            Task.ITEM_ATTRIBUTES: self.rationale / 2,
+            Task.USER_PREFERENCE: self.rationale,
+            Task.ITEM_ATTRIBUTES: self.rationale,
         }[task]
 
 
@@ -152,10 +152,14 @@ class TrainConfig(BaseModel):
     """Minutes of training; the schedule then runs by the clock, or by `epochs` where these are done sooner."""
     patience: int = Field(5, ge=1)
     """Stop after this many epochs that are no better than the best one, by what `select` names."""
+    patience_in_all: bool = False
+    """Count such epochs over the whole run, as published, not since the best one."""
     select: Literal["loss", "ndcg"] = "loss"
     """Which epoch is kept, and what patience waits for: the lowest mean validation loss, or the best sequential
     NDCG@10."""
     batch_size: int = Field(64, ge=1)
+    mixed_batches: bool = False
+    """A batch mixes all tasks, as published, instead of holding one; needs loss: full."""
     learning_rate: float = Field(5e-4, gt=0)
     weight_decay: float = Field(0.01, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)
@@ -191,6 +195,8 @@ class TrainConfig(BaseModel):
             raise ValueError("item_words: whole needs a scratch:* backbone, whose vocabulary is trained here")
         if self.whole_labels and self.item_words != "whole":
             raise ValueError("whole_labels needs item_words: whole")
+        if self.mixed_batches and self.loss == "trie":
+            raise ValueError("mixed_batches needs loss: full")
         if self.sampled_children and self.loss == "full":
             raise ValueError("sampled_children needs loss: trie")
         return self

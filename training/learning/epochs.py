@@ -2,7 +2,7 @@
 
 An epoch gives every task `passes x ratio` times as many examples as the largest pool has rows; pools are walked in
 shuffled passes without replacement that run on from one epoch to the next. Batches hold one task and sources, or
-texts, of like length. Knows pools and lengths, not tokens.
+texts, of like length; or, as published, whatever comes. Knows pools and lengths, not tokens.
 """
 
 from __future__ import annotations
@@ -73,6 +73,10 @@ class Epochs:
         parts = {task: self._draw(task, epoch, rng) for task in self._rows}
         task, ref, start, stop, template = (np.concatenate(columns) for columns in zip(*parts.values(), strict=True))
         batches: list[Ints] = []
+        if self._config.mixed_batches:
+            rows = rng.permutation(len(task))
+            batches = np.split(rows, range(self._config.batch_size, len(rows), self._config.batch_size))
+            return EpochPlan(epoch, task, ref, start, stop, template, batches)
         for code in self._rows:
             rows = rng.permutation(np.flatnonzero(task == code))
             batches += _bucketed(rows, self._widths(code, ref[rows], stop[rows] - start[rows]), self._config.batch_size)

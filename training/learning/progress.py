@@ -58,12 +58,12 @@ class LiveProgress:
         )
         self._epoch_samples, self._epoch_started_at = 0, time.monotonic()
 
-    def step(self, task: Task, loss: Tensor, n_samples: int, done: float) -> None:
+    def step(self, losses: Mapping[Task, Tensor], n_samples: int, done: float) -> None:
         """Count, and redraw twice a second; losses are read from the device only then."""
         now = time.monotonic()
         self._samples += n_samples
         self._epoch_samples += n_samples
-        self._pending[task] = loss
+        self._pending |= losses
         self._bar.advance(self._row)
         if self._done_at_start < 0:
             self._done_at_start, self._started_at = done, now
@@ -120,7 +120,7 @@ class Silent:
     def begin_epoch(self, position: Position, n_batches: int) -> None:
         """Ignore."""
 
-    def step(self, task: Task, loss: Tensor, n_samples: int, done: float) -> None:
+    def step(self, losses: Mapping[Task, Tensor], n_samples: int, done: float) -> None:
         """Ignore."""
 
     def end_epoch(self, line: Mapping[str, Any], *, is_best: bool) -> None:

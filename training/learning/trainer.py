@@ -54,6 +54,8 @@ class Position:
     """Of that epoch, lower is better: mean validation loss, or the negative NDCG@10."""
     best_loss: float = math.inf
     """Of that epoch: between two that rank alike, such as two that find nothing yet, the mean loss decides."""
+    epochs_without_gain: int = 0
+    """In all, whether one after another or not."""
     sums: list[list[float]] = field(default_factory=lambda: [[0.0, 0.0] for _ in Task])
     """Loss and weight of each task so far in this epoch."""
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -67,8 +69,8 @@ class Monitor(Protocol):
         """Batches are about to run."""
         ...
 
-    def step(self, task: Task, loss: Tensor, n_samples: int, done: float) -> None:
-        """One step was made; done in [0, 1] is the share of the whole run."""
+    def step(self, losses: Mapping[Task, Tensor], n_samples: int, done: float) -> None:
+        """One step was made, with this mean loss of each task in it; done in [0, 1] is the share of the whole run."""
         ...
 
     def end_epoch(self, line: Mapping[str, Any], *, is_best: bool) -> None:
@@ -85,13 +87,19 @@ class _WeightedLoss(nn.Module):
         self._smoothing, self._soft_share = config.label_smoothing, config.soft_targets
         self._bf16 = config.precision == "bf16" or (config.precision == "auto" and group.device.type == "cuda")
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Sum of weighted losses over the weight of the whole batch."""
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Sum of weighted losses over the weight of the whole batch; and of each task (T, 2), detached: the sum of its
+        losses, and their weight.
+        """
         device = self._group.device
         with parametrize.cached(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=self._bf16):
             smoothing = self._smoothing if self.training else 0.0
             nll = target_nll(self.model, batch, device, smoothing=smoothing, soft_share=self._soft_share)
-        return (nll * torch.from_numpy(batch.weights).to(device)).sum() / batch.total_weight
+        weights = torch.from_numpy(batch.weights).to(device)
+        by_row = torch.stack([(nll.detach() * weights).sum(dim=1), weights.sum(dim=1)], dim=1).double()
+        tasks = torch.from_numpy(batch.source.tasks).to(device).long()
+        by_task = torch.zeros(len(Task), 2, dtype=torch.float64, device=device).index_add(0, tasks, by_row)
+        return (nll * weights).sum() / batch.total_weight, by_task
 
 
 class Trainer:
@@ -229,7 +237,8 @@ class Trainer:
             return StopReason.BUDGET
         if position.epoch >= config.epochs:
             return StopReason.EPOCHS
-        if position.epoch - position.best_epoch >= config.patience:
+        waited = position.epochs_without_gain if config.patience_in_all else position.epoch - position.best_epoch
+        if waited >= config.patience:
             return StopReason.NO_GAIN
         return None
 
@@ -245,19 +254,18 @@ class Trainer:
         factor = learning_rate_factor(done, schedule=config.schedule, warmup=config.warmup)
         for parameters in self._optimizer.param_groups:
             parameters["lr"] = config.learning_rate * factor
-        loss = self._loss(batch)
+        loss, by_task = self._loss(batch)
         (loss * group.count).backward()  # data-parallel gradients are averaged; ours are shares of one mean
         if config.clip_norm is not None:
             nn.utils.clip_grad_norm_(self._model.parameters(), config.clip_norm)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
-        task = examples[0].task
-        self._sums[task, 0] += loss.detach() * batch.total_weight
-        if group.is_first:
-            self._sums[task, 1] += batch.total_weight
+        self._sums += by_task
         position.batch += 1
         position.step += 1
-        self._monitor.step(task, loss.detach() * group.count, len(examples), done)
+        present = sorted({example.task for example in examples})
+        means = {task: by_task[task, 0] / by_task[task, 1].clamp(min=1e-9) for task in present}
+        self._monitor.step(means, len(examples), done)
 
     def _end_epoch(self) -> None:
         position = self.position
@@ -284,6 +292,8 @@ class Trainer:
         is_best = (score, mean) < (position.best_score, position.best_loss)
         if is_best:
             position.best_epoch, position.best_score, position.best_loss = position.epoch, score, mean
+        else:
+            position.epochs_without_gain += 1
         position.history.append(line)
         self._sums.zero_()
         if self._group.is_first:
@@ -298,15 +308,14 @@ class Trainer:
         """Mean validation loss of each task by name, over all validation examples."""
         self._loss.eval()
         sums = torch.zeros(len(Task), 2, dtype=torch.float64, device=self._group.device)
-        for task, examples in self._validation.items():
+        for examples in self._validation.values():
             ordered = sorted(examples, key=lambda example: len(example.items))
             size = 2 * self._config.batch_size
             for number, begin in enumerate(range(0, len(ordered), size)):
                 if number % self._group.count == self._group.rank:
                     batch = self._batcher.batch(ordered[begin : begin + size])
                     loss_module = self._loss.module if self._group.count > 1 else self._loss
-                    sums[task, 0] += loss_module(batch) * batch.total_weight
-                    sums[task, 1] += batch.total_weight
+                    sums += loss_module(batch)[1]
         self._loss.train()
         sums = self._group.total(sums)
         return {task.name.lower(): (sums[task, 0] / sums[task, 1]).item() for task in self._validation}

@@ -21,7 +21,7 @@ from training.rationale.judging import Thresholds, judge
 from training.rationale.languages import Languages
 from training.rationale.prompt import PROMPT_VERSION
 from training.rationale.report import JudgedReview, Report
-from training.rationale.table import Review, training_reviews, write_rationales
+from training.rationale.table import Review, reviews_of, write_rationales
 from training.rationale.teacher import Teacher
 
 
@@ -77,12 +77,12 @@ async def ask_about(
 
 def reviews_to_ask(dataset: Dataset, thresholds: Thresholds) -> Iterator[str | None]:
     """The training reviews' texts; None for one that is not worth paying for."""
-    return (r.text if thresholds.worth_asking(r.text) else None for r in training_reviews(dataset))
+    return (r.text if thresholds.worth_asking(r.text) else None for r in reviews_of(dataset))
 
 
 def training_texts(dataset: Dataset) -> Iterator[str]:
     """The training reviews' texts, as `languages_for` samples them."""
-    return (review.text for review in training_reviews(dataset))
+    return (review.text for review in reviews_of(dataset))
 
 
 def judge_and_write(
@@ -102,7 +102,7 @@ def judge_and_write(
 
     def rows() -> Iterator[dict[str, object]]:
         nonlocal unanswered
-        for review in training_reviews(dataset):
+        for review in reviews_of(dataset):
             row = _row(review, teacher_name, journal, thresholds, languages, report)
             if row is None:
                 unanswered += 1

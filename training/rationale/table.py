@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rdrec_core.replacing import replacing_file
-from training.data.dataset import RATIONALES, Dataset
+from training.data.dataset import RATIONALES, Dataset, Split
 
 READ_ROWS = 256
 """Reviews that are Python strings at once; with a thousand the heap grows holes of 3 MB."""
@@ -38,19 +38,28 @@ class Review:
     title: str | None
 
 
-def count_training_reviews(dataset: Dataset) -> int:
-    """How many reviews `training_reviews` yields."""
-    return int(dataset.reviews().filter(pl.col("split") == "train").select(pl.len()).collect().item())
+def distilled_splits(dataset: Dataset) -> tuple[Split, ...]:
+    """Whose reviews a teacher reads: those of training; under `paper` also of validation, whose rationales measure the
+    loss of an epoch and train nothing.
+    """
+    return ("train", "val") if dataset.info.protocol == "paper" else ("train",)
 
 
-def training_reviews(dataset: Dataset) -> Iterator[Review]:
-    """Reviews of the training split in the file's order; those of validation and test are never looked at."""
+def count_reviews(dataset: Dataset) -> int:
+    """How many reviews `reviews_of` yields."""
+    chosen = pl.col("split").cast(pl.String).is_in(distilled_splits(dataset))
+    return int(dataset.reviews().filter(chosen).select(pl.len()).collect().item())
+
+
+def reviews_of(dataset: Dataset) -> Iterator[Review]:
+    """Reviews of the `distilled_splits` in the file's order; others are never looked at."""
+    splits = distilled_splits(dataset)
     titles: list[str | None] = dataset.items["title"].to_list()
     columns = ["user_index", "item_index", "text", "split"]
     with pq.ParquetFile(dataset.path / "reviews.parquet", pre_buffer=False, buffer_size=1 << 16) as file:
         for batch in file.iter_batches(READ_ROWS, columns=columns, use_threads=False):
             for user, item, text, split in zip(*(c.to_pylist() for c in batch.columns), strict=True):
-                if split == "train":
+                if split in splits:
                     yield Review(user, item, text, titles[item])
 
 
