@@ -28,7 +28,7 @@ def train(
     dataset: Annotated[Path, typer.Argument(help="Dataset folder made by `rdrec prepare`.")],
     out: Annotated[Path | None, typer.Option(help="Checkpoint folder to write.")] = None,
     backbone: Annotated[
-        str | None, typer.Option(help="scratch:tiny, scratch:mini, scratch:small, or a Hugging Face T5 id or folder.")
+        str | None, typer.Option(help="scratch:tiny, wide, mini or small, or a Hugging Face T5 id or folder.")
     ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="paper or scratch; scratch is the default without a pretrained backbone.")

@@ -85,7 +85,7 @@ class TrainConfig(BaseModel):
 
     recipe: str = "paper"
     backbone: str = "t5-small"
-    """A Hugging Face id or folder, or `scratch:tiny|mini|small`."""
+    """A Hugging Face id or folder, or `scratch:tiny|wide|mini|small`."""
     seed: int = 0
 
     tasks: tuple[Literal["explanation", "sequential", "topn", "user_preference", "item_attributes"], ...] = (
