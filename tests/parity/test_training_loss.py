@@ -142,7 +142,7 @@ def test_a_sampled_loss_tells_each_choice_from_some_others_of_its_node(dataset: 
     config = load_config(
         "scratch",
         None,
-        {"tasks": "sequential", "whole_labels": whole_labels, "causal_encoder": False, "soft_targets": 0.0},
+        {"tasks": "sequential", "whole_labels": whole_labels, "causal_encoder": False},
     )
     model, tokenizer = build(config, dataset, None)
     model.eval()

@@ -114,7 +114,7 @@ def test_rows_are_free_where_it_was_not_asked_for_or_items_have_no_words(dataset
 
 @pytest.mark.parametrize("sampled", [None, 20])
 def test_an_item_that_nobody_has_bought_is_no_rival(dataset: Dataset, sampled: int | None) -> None:
-    config = load_config("scratch", None, quick(sampled_children=sampled, soft_targets=0.0))
+    config = load_config("scratch", None, quick(sampled_children=sampled))
     _, tokenizer = build(config, dataset, None)
     parts = materials(config, dataset, tokenizer)
     sample = None if sampled is None else SampledSoftmax(sampled, np.random.default_rng(0))

@@ -12,10 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rdrec_core.encoding import RaggedTokens, SourceBatch, SourceEncoder, pad_sources
-from rdrec_core.types import Task
 from training.learning.examples import TrainingExample
 from training.learning.label_trie import LabelTrie
-from training.learning.soft_targets import SoftTargets
 
 
 @dataclass(frozen=True)
@@ -23,8 +21,7 @@ class Choices:
     """The branching tokens of a batch under the trie loss: C choices, each made at a decoder slot of its own.
 
     slots (C,): flat indices into (B, G T); allowed (C, R): columns that each may choose among; rows (R,): vocabulary
-    rows of the columns; columns (C,): the right column; owner (C,): flat index into (B, G). soft (C, S): columns that
-    are somewhat right, -1 for none; None without soft targets.
+    rows of the columns; columns (C,): the right column; owner (C,): flat index into (B, G).
     """
 
     slots: npt.NDArray[np.int64]
@@ -32,7 +29,6 @@ class Choices:
     rows: npt.NDArray[np.int64]
     columns: npt.NDArray[np.int64]
     owner: npt.NDArray[np.int64]
-    soft: npt.NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -70,16 +66,14 @@ class Batcher:
 
     def __init__(
         self, encoder: SourceEncoder, labels: RaggedTokens, *, trie: LabelTrie | None,
-        text_rows: int | None = None, rivals: npt.NDArray[np.bool_] | None = None, soft: SoftTargets | None = None,
+        text_rows: int | None = None, rivals: npt.NDArray[np.bool_] | None = None,
         pad_token_id: int = 0, eos_token_id: int = 1,
     ) -> None:  # fmt: skip
         """trie and text_rows restrict what ranking and text targets are normalised over; None: the whole vocabulary.
 
-        rivals (R,): the trie's columns that a target is told apart from; None: all of them. soft: of sequential
-        targets, where every label is one token.
+        rivals (R,): the trie's columns that a target is told apart from; None: all of them.
         """
-        self._encoder, self._trie, self._text_rows = encoder, trie, text_rows
-        self._rivals, self._soft = rivals, soft
+        self._encoder, self._trie, self._text_rows, self._rivals = encoder, trie, text_rows, rivals
         self._pad, self._eos = pad_token_id, eos_token_id
         lengths = np.diff(labels.indptr)
         self._labels = np.full((len(labels), int(lengths.max()) + 1), pad_token_id, dtype=np.int64)
@@ -117,11 +111,7 @@ class Batcher:
             weights[:] = 0.0
         choices = None
         if self._trie is not None and mine[0].text is None:
-            soft = None
-            if self._soft is not None and sample is not None and mine[0].task is Task.SEQUENTIAL:
-                # a generator of its own: each process draws for its own examples, and all draw the same rivals
-                soft = self._soft.draw(mine, items.shape[1], sample.rng.spawn(1)[0])
-            length, choices = _choices(self._trie, items, sample, self._rivals, soft)
+            length, choices = _choices(self._trie, items, sample, self._rivals)
             targets = targets[..., :length]
         last_words = self._last_words(mine, items.shape[1])
         text_rows = None if mine[0].text is None else self._text_rows
@@ -148,10 +138,9 @@ class Batcher:
 
 
 def _choices(
-    trie: LabelTrie, items: npt.NDArray[np.int64], sample: SampledSoftmax | None,
-    rivals: npt.NDArray[np.bool_] | None, soft: npt.NDArray[np.int64] | None,
-) -> tuple[int, Choices]:  # fmt: skip
-    """Target items (B, G) -> how many tokens must be decoded, and the choices among them. soft (B, G, S): items."""
+    trie: LabelTrie, items: npt.NDArray[np.int64], sample: SampledSoftmax | None, rivals: npt.NDArray[np.bool_] | None
+) -> tuple[int, Choices]:
+    """Target items (B, G) -> how many tokens must be decoded, and the choices among them."""
     nodes = np.where(items[..., None] >= 0, trie.nodes[items], -1)
     # tokens after the last choice, such as EOS after labels of one length, are forced and not decoded at all
     length = max(1, int((nodes >= 0).any(axis=(0, 1)).nonzero()[0].max(initial=0)) + 1)
@@ -163,24 +152,20 @@ def _choices(
     children = trie.allowed(chosen)
     if rivals is not None:
         children &= rivals
-    if sample is not None and len(trie.rows) > sample.count:
-        for node_children in children:
-            wide = np.flatnonzero(node_children)
-            if len(wide) > sample.count:
-                node_children[sample.rng.choice(wide, len(wide) - sample.count, replace=False)] = False
-    if soft is not None:  # labels of one token: all choices are among the children of one node
-        drawn = soft[source, target]
-        soft = np.where(drawn >= 0, trie.columns[drawn, 0].astype(np.int64), -1)
-        children[:, soft[soft >= 0]] = True
+    if sample is None or len(trie.rows) <= sample.count:
+        allowed = children[row]
+        allowed[np.arange(len(slots)), columns] = True
+        return length, Choices(slots, allowed, trie.rows, columns, owner)
+    for node_children in children:
+        wide = np.flatnonzero(node_children)
+        if len(wide) > sample.count:
+            node_children[sample.rng.choice(wide, len(wide) - sample.count, replace=False)] = False
     kept = children.any(axis=0)
     kept[columns] = True
-    place = np.cumsum(kept) - 1
     allowed = children[:, kept][row]
-    columns = place[columns]
+    columns = (np.cumsum(kept) - 1)[columns]
     allowed[np.arange(len(slots)), columns] = True
-    if soft is not None:
-        soft = np.where(soft >= 0, place[soft], -1)
-    return length, Choices(slots, allowed, trie.rows[kept], columns, owner, soft)
+    return length, Choices(slots, allowed, trie.rows[kept], columns, owner)
 
 
 def rank_share(rank: int, n_ranks: int) -> slice:

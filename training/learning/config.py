@@ -141,10 +141,6 @@ class TrainConfig(BaseModel):
     free_part_dropout: float = Field(0.0, ge=0, lt=1)
     """Share of steps in which an item does without the free part of its row."""
 
-    soft_targets: float = Field(0.0, ge=0, le=1)
-    """Share of the sequential loss that items weigh which the item graph, of purchases and words, would answer beside
-    the one that was bought. Where an item is written as one token, choices are sampled and the catalogue has words."""
-
     passes: int = Field(1, ge=1)
     """Passes over the largest task's rows that make an epoch (one part of the ratio)."""
     epochs: int = Field(100, ge=1)
@@ -169,7 +165,7 @@ class TrainConfig(BaseModel):
     clip_norm: float | None = Field(None, gt=0)
     """Gradients longer than this are cut to it; None leaves them."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 autocast on CUDA, fp32 elsewhere."""
+    """auto: bf16 autocast on CUDA and on processors with matrix units for it (AMX), fp32 elsewhere."""
     validation_limit: int | None = Field(None, ge=1)
     """Validation examples a task, drawn once by seed; None takes all."""
     checkpoint_min: float = Field(5.0, gt=0)

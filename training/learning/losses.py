@@ -16,9 +16,7 @@ from rdrec_core.model import RDRecModel
 from training.learning.batching import Batch, Choices
 
 
-def target_nll(
-    model: RDRecModel, batch: Batch, device: torch.device, *, smoothing: float = 0.0, soft_share: float = 0.0
-) -> Tensor:
+def target_nll(model: RDRecModel, batch: Batch, device: torch.device, *, smoothing: float = 0.0) -> Tensor:
     """Negative log-likelihood of each target, (B, G): mean over tokens (full), or of the item (trie); 0 if absent.
 
     All targets of a source attend to the same encoder states, under a causal encoder each to those of its prefix.
@@ -42,7 +40,7 @@ def target_nll(
         source_mask = source_mask[:, None, :] & seen
     start = model.start_tokens(token_ids, source_mask[..., prompts:], tasks).reshape(len(targets), -1)
     hidden = _decode_side_by_side(model, encoded, source_mask, targets, start)
-    return _restricted(model, hidden, batch.choices, smoothing, soft_share, targets.shape[:2])
+    return _restricted(model, hidden, batch.choices, smoothing, targets.shape[:2])
 
 
 def _decode_side_by_side(
@@ -76,9 +74,7 @@ def _full(model: RDRecModel, hidden: Tensor, targets: Tensor, smoothing: float, 
     return sums / real.sum(dim=1).clamp(min=1)
 
 
-def _restricted(
-    model: RDRecModel, hidden: Tensor, choices: Choices, smoothing: float, soft_share: float, shape: torch.Size
-) -> Tensor:
+def _restricted(model: RDRecModel, hidden: Tensor, choices: Choices, smoothing: float, shape: torch.Size) -> Tensor:
     """Sum over each target's choices: hidden (B, G T, D) -> shape (B, G)."""
     device = hidden.device
     slots, rows, allowed, columns, owner = (
@@ -91,10 +87,4 @@ def _restricted(
     if smoothing:
         spread = -log_probs.masked_fill(~allowed, 0.0).sum(dim=1) / allowed.sum(dim=1)
         nll = (1 - smoothing) * nll + smoothing * spread
-    if choices.soft is not None:
-        soft = torch.from_numpy(choices.soft).to(device)
-        drawn = soft >= 0
-        theirs = log_probs.gather(1, soft.clamp(min=0)).masked_fill(~drawn, 0.0)
-        mean = -theirs.sum(dim=1) / drawn.sum(dim=1).clamp(min=1)
-        nll = torch.where(drawn.any(dim=1), (1 - soft_share) * nll + soft_share * mean, nll)
     return torch.zeros(shape.numel(), dtype=nll.dtype, device=device).index_add(0, owner, nll).reshape(shape)

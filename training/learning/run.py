@@ -50,7 +50,6 @@ from training.learning.item_rows import RowsFromText, attach
 from training.learning.label_trie import LabelTrie
 from training.learning.parallel import Processes, processes
 from training.learning.progress import LiveProgress, Silent, draw_curves
-from training.learning.soft_targets import SoftTargets
 from training.learning.targets import TargetRule
 from training.learning.trainer import StopReason, Trainer
 from training.learning.validation_ranking import ndcg_at_10
@@ -113,7 +112,6 @@ def materials(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) -> Ma
     batcher = Batcher(
         encoder, catalog.labels, trie=label_trie, rivals=rivals,
         text_rows=_text_rows(tokenizer, catalog) if config.loss == "trie" else None,
-        soft=SoftTargets.of(dataset) if config.soft_targets and catalog.writes_whole_items else None,
     )  # fmt: skip
     ndcg = None
     if config.select == "ndcg" and Task.SEQUENTIAL in validation:

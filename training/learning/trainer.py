@@ -83,9 +83,8 @@ class _WeightedLoss(nn.Module):
 
     def __init__(self, model: RDRecModel, config: TrainConfig, group: Processes) -> None:
         super().__init__()
-        self.model, self._group = model, group
-        self._smoothing, self._soft_share = config.label_smoothing, config.soft_targets
-        self._bf16 = config.precision == "bf16" or (config.precision == "auto" and group.device.type == "cuda")
+        self.model, self._smoothing, self._group = model, config.label_smoothing, group
+        self._bf16 = config.precision == "bf16" or (config.precision == "auto" and _multiplies_bf16(group.device))
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum of weighted losses over the weight of the whole batch; and of each task (T, 2), detached: the sum of its
@@ -94,12 +93,16 @@ class _WeightedLoss(nn.Module):
         device = self._group.device
         with parametrize.cached(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=self._bf16):
             smoothing = self._smoothing if self.training else 0.0
-            nll = target_nll(self.model, batch, device, smoothing=smoothing, soft_share=self._soft_share)
+            nll = target_nll(self.model, batch, device, smoothing=smoothing)
         weights = torch.from_numpy(batch.weights).to(device)
         by_row = torch.stack([(nll.detach() * weights).sum(dim=1), weights.sum(dim=1)], dim=1).double()
         tasks = torch.from_numpy(batch.source.tasks).to(device).long()
         by_task = torch.zeros(len(Task), 2, dtype=torch.float64, device=device).index_add(0, tasks, by_row)
         return (nll * weights).sum() / batch.total_weight, by_task
+
+
+def _multiplies_bf16(device: torch.device) -> bool:
+    return device.type == "cuda" or bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 class Trainer:
