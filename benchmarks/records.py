@@ -1,11 +1,13 @@
 """What every benchmark does with its figures: a dated JSON line under results/, a file for the caller, a table.
 
-Knows no benchmark. `scaling.py` reads the lines again.
+Also says how busy others kept the machine since this was imported, which benchmarks do before they measure. Knows no
+benchmark. `scaling.py` reads the lines again.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +15,9 @@ from typing import Any
 
 from rich.table import Table
 
+from benchmarks.quiet import Usage, others_share, verdict
+
+_BEGUN = Usage.now()
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -23,6 +28,9 @@ def keep(
 
     quick: leave no line; the run said whether the benchmark works, not what is true of the machine.
     """
+    share = others_share(_BEGUN, Usage.now(), os.cpu_count() or 1)
+    print(verdict(share))
+    record = {**record, "others_cpu_share": None if share is None else round(share, 3)}
     if file is not None:
         file.write_text(json.dumps(record, indent=2), encoding="utf-8")
     if quick:

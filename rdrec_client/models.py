@@ -263,6 +263,8 @@ class Model(_Answer):
     text_tasks: tuple[str, ...]
     fusion: dict[str, float] | None = None
     metrics: dict[str, float]
+    devices: tuple[str, ...] = ()
+    """Where its engines compute, one each."""
     arms: dict[str, Arm]
     """`a`, and where there is a second one `b`."""
 

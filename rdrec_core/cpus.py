@@ -18,6 +18,15 @@ def available_cpus(root: Path = Path("/")) -> int:
     return max(1, count if quota is None else min(count, math.ceil(quota)))
 
 
+def threads_of_each(computations: int, others: int, cpus: int) -> tuple[int, bool]:
+    """Threads for each of so many computations at a time beside `others` busy threads, and whether all have a core.
+
+    Threads that share cores must not spin while they wait: they would keep from their core who has work.
+    """
+    threads = max(1, (cpus - others) // computations)
+    return threads, threads * computations + others <= cpus
+
+
 def _quota(root: Path) -> float | None:
     """The tightest quota on the way from the root of the hierarchy to this process's group; None without any."""
     try:

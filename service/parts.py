@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-from prometheus_client.registry import Collector
 
 from service.answers.answer_cache import AnswerCache, SharedCache
 from service.answers.events import EventKinds
 from service.answers.histories import LiveHistories
 from service.answers.recommender import Recommender
+from service.engine.admission import Admission
 from service.engine.engine_process import OpenEngine
 from service.engine.lifecycle import ModelHost
+from service.engine.siblings import Seat, Siblings
 from service.settings import Settings
 from service.stores.event_log import FileEventLog
 from service.stores.history.base import HistoryStore
 from service.stores.history.memory import MemoryHistoryStore
 from service.stores.rate_limit import MemoryRateLimiter, RateLimiter
-from service.telemetry.observability import Metrics, StateCollector, StateRow
+from service.telemetry.observability import Metrics, StateRow
 
 log = logging.getLogger("rdrec.service")
 
@@ -44,12 +45,15 @@ class Parts:
     metrics: Metrics
     stores: Stores
     host: ModelHost
+    siblings: Siblings
+    admission: Admission
     cache: AnswerCache
     histories: LiveHistories
     recommender: Recommender
 
     async def close(self) -> None:
         """Finish what is under way and let go of everything."""
+        await self.siblings.close()
         await self.recommender.close()
         await self.host.stop()
         await self.histories.close()
@@ -112,44 +116,53 @@ def _is_writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK)
 
 
-def assemble(settings: Settings, clock: Callable[[], float], open_engine: OpenEngine, stores: Stores) -> Parts:
-    """All parts, not started yet."""
-    metrics = Metrics()
+def assemble(
+    settings: Settings, clock: Callable[[], float], open_engine: OpenEngine, stores: Stores, seat: Seat | None = None
+) -> Parts:
+    """All parts, not started yet. seat: which worker of several this is."""
+    metrics = Metrics(None if seat is None else seat.metrics)
     host = ModelHost(settings, metrics, clock, open_engine)
     cache = AnswerCache(settings.cache_size, settings.cache_ttl_s, clock)
     histories = LiveHistories(
         host, stores.history, cap=settings.history_cap, kinds=EventKinds.of(settings), log=open_log(settings)
     )
     recommender = Recommender(host, histories, cache, stores.texts, settings, metrics)
-    parts = Parts(settings, metrics, stores, host, cache, histories, recommender)
-    metrics.registry.register(_state_collector(parts))
+    admission = Admission(settings.max_in_flight, clock, host.seconds_ahead)
+
+    def state() -> list[StateRow]:
+        return [*_state(parts), *admission.state()]
+
+    siblings = Siblings(host, seat, state)
+    parts = Parts(settings, metrics, stores, host, siblings, admission, cache, histories, recommender)
     return parts
 
 
-def _state_collector(parts: Parts) -> Collector:
-    def read() -> list[StateRow]:
-        host = parts.host
-        rows: list[StateRow] = [
-            ("rdrec_ready", "Whether new requests should come here", {}, float(not host.unready())),
-            ("rdrec_answer_cache_size", "Answers kept", {}, float(len(parts.cache))),
-            (
-                "rdrec_history_store_available",
-                "Whether the history store is expected to answer",
-                {"store": parts.stores.history.name},
-                float(parts.stores.history.is_available),
-            ),
+def _state(parts: Parts) -> list[StateRow]:
+    """Gauges that are read when somebody asks for them."""
+    host = parts.host
+    rows: list[StateRow] = [
+        ("rdrec_ready", "Whether new requests should come here", {}, float(not host.unready())),
+        ("rdrec_answer_cache_size", "Answers kept", {}, float(len(parts.cache))),
+        (
+            "rdrec_history_store_available",
+            "Whether the history store is expected to answer",
+            {"store": parts.stores.history.name},
+            float(parts.stores.history.is_available),
+        ),
+    ]
+    if parts.stores.breaker_state is not None:
+        state = parts.stores.breaker_state()
+        rows += [
+            ("rdrec_breaker_state", "1 for the state of the Redis breaker", {"state": name}, float(name == state))
+            for name in ("closed", "half-open", "open")
         ]
-        if parts.stores.breaker_state is not None:
-            state = parts.stores.breaker_state()
-            rows += [
-                ("rdrec_breaker_state", "1 for the state of the Redis breaker", {"state": name}, float(name == state))
-                for name in ("closed", "half-open", "open")
-            ]
-        for name, arm in host.arms.items():
-            rows.append(("rdrec_queue_depth", "Jobs waiting for the engine", {"arm": name}, float(arm.batcher.depth)))
-            rows.append(("rdrec_engine_up", "Whether the engine runs", {"arm": name}, float(arm.is_ready)))
-            version = {"arm": name, "model_version": arm.version, "score_mode": arm.score_mode.value}
-            rows.append(("rdrec_model_info", "1 for the bundle that is served", version, 1.0))
-        return rows
-
-    return StateCollector(read)
+    for name, arm in host.arms.items():
+        rows.append(("rdrec_queue_depth", "Jobs waiting for the engine", {"arm": name}, float(arm.batcher.depth)))
+        rows.append(("rdrec_engine_up", "Whether an engine runs", {"arm": name}, float(arm.is_ready)))
+        rows.append(("rdrec_engines", "Engines that run", {"arm": name}, float(len(arm.batcher.lanes))))
+        for device, engines in Counter(arm.devices).items():
+            where = {"arm": name, "device": device}
+            rows.append(("rdrec_engine_device", "Engines that run, by where they compute", where, float(engines)))
+        version = {"arm": name, "model_version": arm.version, "score_mode": arm.score_mode.value}
+        rows.append(("rdrec_model_info", "1 for the bundle that is served", version, 1.0))
+    return rows

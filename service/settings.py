@@ -25,6 +25,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from rdrec_core.engines.hardware import Device
 from rdrec_core.types import ScoreMode, Strategy
 
 SETTINGS_FILE_VARIABLE = "RDREC_SETTINGS_FILE"
@@ -49,6 +50,17 @@ class ApiKey(BaseModel):
     burst: int = Field(default=100, ge=1)
 
 
+class Shares(BaseModel):
+    """Of the engine's time; a line's share counts against those alone that wait too."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    interactive: float = Field(default=8.0, gt=0)
+    explain: float = Field(default=2.0, gt=0)
+    batch: float = Field(default=1.0, gt=0)
+    """Parts of `/recommend/batch`, and shadows."""
+
+
 class Settings(BaseSettings):
     """See docs/operations.md for how to choose them."""
 
@@ -67,8 +79,20 @@ class Settings(BaseSettings):
     computes what the first answers, unseen. on_request: nothing."""
     second_share: float = Field(default=0.5, ge=0, le=1)
     strategy: Strategy | None = None
+    workers: int = Field(default=1, ge=1, le=256)
+    """Processes that speak HTTP, each with engines of its own; more than one needs Redis."""
+    engines: int = Field(default=1, ge=1, le=256)
+    """Engine processes of each bundle in each worker."""
     engine_threads: int = Field(default=0, ge=0)
-    """Threads of one engine computation; 0 takes all cores but one, which HTTP needs."""
+    """Threads of one engine computation; 0 divides the cores that HTTP leaves among the engines."""
+    engine: Literal["auto", "onnx", "torch"] = "auto"
+    """auto: ONNX Runtime with the bundle's graphs, else torch, which on a GPU computes in bfloat16."""
+    device: Device = Device.AUTO
+    """cuda refuses to start without a GPU that can be used; auto takes what is there, and says what."""
+    device_ids: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
+    """GPUs, dealt to the engines in turn."""
+    device_memory_mb: int | None = Field(default=None, ge=256)
+    """Of the GPU's memory, for each engine; None is all."""
     engine_process: bool = True
     """The engine in a process of its own; False saves its memory where there is one core only."""
     memory_map: bool = False
@@ -103,7 +127,10 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(default=1_048_576, ge=1024)
     body_timeout_s: float = Field(default=10.0, gt=0)
     max_in_flight: int = Field(default=256, ge=1)
-    """HTTP requests at a time; more are turned away with 429 before their body is read, which costs next to nothing."""
+    """Rankings at a time, at most; more are turned away with 429 before their body is read. Explanations get a quarter
+    of it, batches an eighth. While requests take more than half of their time, fewer are let in
+    (`service/engine/admission.py`).
+    """
     console: bool = True
     """The web page at /, with `GET /users` and `GET /items`, which list what the bundle knows."""
     tls_certificate: Path | None = None
@@ -111,6 +138,9 @@ class Settings(BaseSettings):
 
     # Queue
     queue_size: int = Field(default=256, ge=1)
+    """Requests that wait for the engine, in each line (interactive, explain, batch)."""
+    shares: Shares = Shares()
+    """What each line gets of the engine's time where others wait too, relative to each other."""
     batch_size: int = Field(default=16, ge=1)
     batch_wait_ms: float = Field(default=2.0, ge=0)
     timeout_ms: int = Field(default=1000, ge=1)
@@ -212,6 +242,15 @@ class Settings(BaseSettings):
             bundle, score_mode = self.second_bundle or self.bundle, self.second_score_mode or self.score_mode
             arms["b"] = self.model_copy(update={"bundle": bundle, "score_mode": score_mode})
         return arms
+
+    @model_validator(mode="after")
+    def _workers_share_their_histories(self) -> Settings:
+        if self.workers > 1 and self.redis_url is None:
+            raise ValueError(
+                f"workers: {self.workers} processes would each know other histories and other forgotten users; set"
+                " redis_url (RDREC_REDIS_URL), or workers 1 and more engines"
+            )
+        return self
 
     @field_validator("port", mode="before")
     @classmethod

@@ -137,6 +137,8 @@ def log_prob(user: int | None, history: Sequence[int], item: int, mode: ScoreMod
 class FakeEngine:
     """Exact over `log_prob`. `before` runs ahead of each call, with the call's requests: the place for faults."""
 
+    device = "cpu"
+
     def __init__(
         self,
         before: Callable[[str, Sequence[Any]], None] | None = None,

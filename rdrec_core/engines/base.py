@@ -23,6 +23,11 @@ class Engine(Protocol):
         """The definition of the log-probabilities that this engine returns."""
         ...
 
+    @property
+    def device(self) -> str:
+        """Where it computes: `cpu`, `cuda:0`, ..."""
+        ...
+
     def recommend(self, requests: Sequence[RankRequest]) -> list[RankedItems]:
         """The best items a request, no duplicates, min(n_items, number of eligible items) of them, best first."""
         ...

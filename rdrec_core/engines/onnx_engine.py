@@ -19,6 +19,7 @@ from rdrec_core.decoding.item_trie import ItemTrie
 from rdrec_core.decoding.path_arrays import Availability, BoolArray, Paths
 from rdrec_core.encoding import RaggedTokens, SourceBatch, SourceEncoder
 from rdrec_core.engines.bundled import BundledParts
+from rdrec_core.engines.hardware import CUDA_PROVIDER, Hardware, Provider, device_of_session, providers
 from rdrec_core.engines.trie_engine import TEXT_ROWS, BeamArrays, ExactArrays, TextWriter, TrieEngine
 from rdrec_core.errors import BundleError, EngineError, InputError
 from rdrec_core.exported.onnx_text import OnnxTextGenerator
@@ -31,17 +32,17 @@ Feed = Mapping[str, npt.NDArray[Any]]
 _TRIE_ARRAYS = ("edge_start", "inner_edges", "edge_column", "edge_target", "position", "length")
 
 
-def default_providers() -> list[str]:
-    """CUDA where onnxruntime-gpu finds it, then the CPU."""
-    wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
-    return [name for name in wanted if name in ort.get_available_providers()]
+_ROUND_TO = 16
+"""What array sizes are rounded up to on a GPU, whose runtime plans and allocates anew for each shape."""
 
 
-def session_options(threads: int) -> ort.SessionOptions:
-    """Options of every session: `threads` for one operator, operators one after the other."""
+def session_options(hardware: Hardware) -> ort.SessionOptions:
+    """Options of every session: threads for one operator, operators one after the other."""
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = hardware.threads
     options.inter_op_num_threads = 1
+    if not hardware.spin:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     return options
 
@@ -49,11 +50,12 @@ def session_options(threads: int) -> ort.SessionOptions:
 class _RankingGraph:
     """One session, what it may be fed, and the values that stay bound between runs."""
 
-    def __init__(self, path: Path, options: ort.SessionOptions, providers: Sequence[str]) -> None:
+    def __init__(self, path: Path, options: ort.SessionOptions, providers: Sequence[Provider]) -> None:
         if not path.is_file():
             raise BundleError(f"{path} is missing: the bundle was exported without this score mode or strategy")
         self._session = ort.InferenceSession(str(path), options, providers=list(providers))
-        self._device = "cuda" if self._session.get_providers()[0].startswith("CUDA") else "cpu"
+        self.providers: list[str] = self._session.get_providers()
+        self._device = "cuda" if self.providers[0] == CUDA_PROVIDER else "cpu"
         self._inputs = {value.name for value in self._session.get_inputs()}
         self._outputs = [value.name for value in self._session.get_outputs()]
         meta = self._session.get_modelmeta().custom_metadata_map
@@ -96,25 +98,32 @@ class OnnxEngine(TrieEngine):
         available: BoolArray | None = None,
         text: TextWriter | None = None,
         threads: int = 0,
-        providers: Sequence[str] | None = None,
+        hardware: Hardware | None = None,
         max_batch: int = 16,
     ) -> None:
-        """threads: for one operator, 0 for one a core. available (N,) by item index.
+        """threads: for one operator, 0 for one a core; or hardware, which says more. available (N,) by item index.
 
-        Raises BundleError for files that are missing, and EngineError where the processor cannot compute trie-int8.
+        Raises BundleError for files that are missing, and EngineError where the processor cannot compute trie-int8 or a
+        GPU that is demanded cannot be used.
         """
+        hardware = hardware or Hardware(threads=threads)
         if score_mode is ScoreMode.TRIE_INT8 and (folder / SATURATION_FILE).is_file():
             _require_exact_sums(folder / SATURATION_FILE)
         self._folder = folder
-        self._options = session_options(threads)
-        self._providers = list(providers) if providers is not None else default_providers()
+        self._options = session_options(hardware)
+        self._providers = providers(hardware, ort.get_available_providers())
         self._graphs: dict[str, _RankingGraph] = {}
         super().__init__(
             encoder, trie, score_mode=score_mode, strategy=strategy, available=available, text=text,
-            max_batch=max_batch,
+            max_batch=max_batch, round_to=_ROUND_TO if len(self._providers) > 1 else 1,
         )  # fmt: skip
-        self._graph(strategy.value)
+        self._device = device_of_session(hardware, self._graph(strategy.value).providers)
         self._graph("score")
+
+    @property
+    def device(self) -> str:
+        """`cpu` or `cuda:N`: what the runtime took."""
+        return self._device
 
     @classmethod
     def from_bundle(
@@ -124,9 +133,10 @@ class OnnxEngine(TrieEngine):
         score_mode: ScoreMode | None = None,
         strategy: Strategy | None = None,
         threads: int = 0,
-        providers: Sequence[str] | None = None,
+        hardware: Hardware | None = None,
     ) -> OnnxEngine:
         """Everything from a bundle; its first score mode and its strategy by default. Raises BundleError."""
+        hardware = hardware or Hardware(threads=threads)
         mode = score_mode or bundle.manifest.score_modes[0]
         if mode not in bundle.manifest.score_modes:
             has = ", ".join(bundle.manifest.score_modes)
@@ -138,10 +148,10 @@ class OnnxEngine(TrieEngine):
             text = OnnxTextGenerator(
                 folder, parts.encoder, parts.tokenizer,
                 int8=bundle.has("onnx/text_step.int8.onnx") and mode is ScoreMode.TRIE_INT8,
-                options=session_options(threads), providers=providers or default_providers(),
+                options=session_options(hardware), providers=providers(hardware, ort.get_available_providers()),
             )  # fmt: skip
         return cls(
-            folder, parts.encoder, parts.trie, text=text, threads=threads, providers=providers, **parts.options
+            folder, parts.encoder, parts.trie, text=text, hardware=hardware, **parts.options
         )  # fmt: skip
 
     def set_catalogue(self, trie: ItemTrie, item_words: RaggedTokens, available: BoolArray | None = None) -> None:

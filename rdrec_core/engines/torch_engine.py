@@ -24,6 +24,7 @@ from rdrec_core.eager.torch_ops import Memory, TorchNetwork, TorchOps
 from rdrec_core.eager.torch_text import TorchTextGenerator
 from rdrec_core.encoding import SourceBatch, SourceEncoder
 from rdrec_core.engines.bundled import BundledParts
+from rdrec_core.engines.hardware import Hardware, torch_device
 from rdrec_core.engines.trie_engine import TEXT_ROWS, BeamArrays, ExactArrays, TextWriter, TrieEngine
 from rdrec_core.errors import InputError
 from rdrec_core.model import RDRecModel
@@ -79,13 +80,20 @@ class TorchEngine(TrieEngine):
         *,
         score_mode: ScoreMode | None = None,
         strategy: Strategy | None = None,
-        device: str | None = None,
+        hardware: Hardware | None = None,
     ) -> TorchEngine:
         """Read model, tokenizer, labels and availability; the bundle's first float mode and its strategy by default.
 
-        device None takes a GPU where there is one; the model computes as `dtype_on` says.
+        Takes a GPU where there is one, unless hardware says otherwise; the model computes as `dtype_on` says. Raises
+        EngineError where a GPU that is demanded is not there.
         """
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        hardware = hardware or Hardware()
+        device = torch_device(hardware, torch.cuda.device_count())
+        if hardware.threads:
+            torch.set_num_threads(hardware.threads)
+        if hardware.memory_limit_bytes is not None and device != "cpu":
+            total = torch.cuda.get_device_properties(device).total_memory
+            torch.cuda.set_per_process_memory_fraction(min(1.0, hardware.memory_limit_bytes / total), device)
         model = RDRecModel.load(bundle.path).to(device, dtype_on(device))
         if score_mode is None:
             first = bundle.manifest.score_modes[0]
@@ -98,6 +106,11 @@ class TorchEngine(TrieEngine):
         if bundle.has(TEXT_ROWS):
             text = TorchTextGenerator(model, parts.encoder, parts.tokenizer, rows=np.load(bundle.file(TEXT_ROWS)))
         return cls(model, parts.encoder, parts.trie, text=text, **parts.options)
+
+    @property
+    def device(self) -> str:
+        """`cpu` or `cuda:N`."""
+        return "cpu" if self._device.type == "cpu" else f"{self._device.type}:{self._device.index or 0}"
 
     def _set_trie(self, trie: ItemTrie, available: BoolArray | None) -> None:
         super()._set_trie(trie, available)

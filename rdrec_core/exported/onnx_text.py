@@ -38,7 +38,7 @@ def load_text_rows(folder: Path) -> IntArray:
     return np.load(folder / ROWS_FILE, allow_pickle=False)  # type: ignore[no-any-return]
 
 
-def _session(path: Path, options: ort.SessionOptions | None, providers: Sequence[str]) -> ort.InferenceSession:
+def _session(path: Path, options: ort.SessionOptions | None, providers: Sequence[Any]) -> ort.InferenceSession:
     if not path.is_file():
         raise BundleError(f"{path} is missing")
     return ort.InferenceSession(str(path), options, providers=list(providers))
@@ -53,7 +53,7 @@ class OnnxTextGraphs:
         *,
         int8: bool = False,
         options: ort.SessionOptions | None = None,
-        providers: Sequence[str] = ("CPUExecutionProvider",),
+        providers: Sequence[Any] = ("CPUExecutionProvider",),
     ) -> None:
         self.rows = load_text_rows(folder)
         self.encoder = _session(folder / ENCODER_GRAPH, options, providers)
@@ -182,7 +182,7 @@ class OnnxTextGenerator:
         fast_search: TextSearch = GREEDY,
         batch_size: int = 32,
         options: ort.SessionOptions | None = None,
-        providers: Sequence[str] = ("CPUExecutionProvider",),
+        providers: Sequence[Any] = ("CPUExecutionProvider",),
     ) -> None:
         self._graphs = OnnxTextGraphs(folder, int8=int8, options=options, providers=providers)
         self._encoder, self._tokenizer = encoder, tokenizer

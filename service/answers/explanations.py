@@ -119,7 +119,7 @@ class Explanations:
             known = None if self._shared_cache is None else await self._shared_cache.get(shared_key, user_id)
             if known is not None:
                 return known
-            outcome: Computed = await arm.submit(Kind.TEXT, 1, work, deadline)
+            outcome: Computed = await arm.submit(Kind.TEXT, 1, work, deadline, line=context.line)
             context.spend("queue", outcome.queue_s)
             context.spend("engine", outcome.engine_s)
             self._metrics.words.labels(arm.name).inc(len(outcome.value.split()))

@@ -174,7 +174,8 @@ class LiveHistories:
         """What is known of the user: what the bundle has, and behind it what the store has."""
         with self._host.lease(user_id) as arm:
             user = arm.find_user(user_id)
-            ids, source, degraded, _ = await self._known(arm, user_id, user, context)
+            kept, degraded = await self._recalled(user_id, context)
+            ids, source = self._known(arm, user, kept, degraded)
             context.history_source, context.degraded = source, degraded
             return HistoryAnswer(
                 user_id=user_id,
@@ -203,23 +204,23 @@ class LiveHistories:
         with self._host.lease(request.user_id) as arm:
             return arm.find_item(request.item_id) is not None
 
-    async def _known(
-        self, arm: Arm, user_id: str, user: int | None, context: RequestContext
-    ) -> tuple[Sequence[str], HistorySource, bool, bool]:
-        """Item ids oldest first, their source, whether the store was away, whether the user is forgotten."""
-        degraded = False
-        with context.timing("history"):
-            try:
-                kept = await self._store.recent(user_id, self._cap)
-            except HistoryUnavailableError:
-                kept, degraded = Kept(is_forgotten=not self._store.may_use_bundle(user_id)), True
+    def _known(self, arm: Arm, user: int | None, kept: Kept, degraded: bool) -> tuple[Sequence[str], HistorySource]:
+        """Item ids oldest first, and their source."""
         base = [] if user is None or kept.is_forgotten else self._base_ids(arm, user)
         if degraded:
-            return base, "bundle" if base else "none", True, kept.is_forgotten
+            return base, "bundle" if base else "none"
         if not kept.purchases and not kept.is_forgotten:
-            return base, "bundle" if user is not None else "none", False, False
+            return base, "bundle" if user is not None else "none"
         ids = with_newer(base, kept.purchases, made_at=arm.made_at)
-        return ids[max(0, len(ids) - self._cap) :], self._store.name, False, kept.is_forgotten
+        return ids[max(0, len(ids) - self._cap) :], self._store.name
+
+    async def _recalled(self, user_id: str, context: RequestContext) -> tuple[Kept, bool]:
+        """What the store has, and whether it was away."""
+        with context.timing("history"):
+            try:
+                return await self._store.recent(user_id, self._cap), False
+            except HistoryUnavailableError:
+                return Kept(is_forgotten=not self._store.may_use_bundle(user_id)), True
 
     def _base_ids(self, arm: Arm, user: int) -> list[str]:
         return [arm.catalog.item_ids[int(index)] for index in arm.users.history(user)]
@@ -235,10 +236,15 @@ class LiveHistories:
             return ResolvedHistory(given, "request" if given else "none")
         if user_id is None:
             return ResolvedHistory((), "none")
-        ids, source, degraded, is_forgotten = await self._known(arm, user_id, user, context)
-        user = None if is_forgotten else user
+        kept, degraded = await self._recalled(user_id, context)
+        if kept.is_forgotten:
+            user = None
         if given is not None:
             return ResolvedHistory(given, "request" if given else "none", user=user)
+        if user is not None and not kept.purchases:  # nothing to put together: indices as they are
+            base = tuple(arm.users.history(user).tolist())
+            return ResolvedHistory(base, "none" if degraded and not base else "bundle", degraded, user)
+        ids, source = self._known(arm, user, kept, degraded)
         found = (arm.find_item(item_id) for item_id in ids)  # an item may be newer than the model, or gone
         return ResolvedHistory(tuple(index for index in found if index is not None), source, degraded, user)
 

@@ -35,7 +35,7 @@ from service.wire.rankings import (
     SimilarRequest,
     TopNRequest,
 )
-from service.wire.work import EngineDownError, Kind
+from service.wire.work import EngineDownError, Kind, Line
 
 log = logging.getLogger("rdrec.service")
 DEFAULT_BEAM_WIDTH = 20
@@ -167,7 +167,7 @@ class Recommender:
 
     async def _ask(self, arm: Arm, kind: Kind, length: int, work: RankWork | ScoreWork, context: RequestContext) -> Any:
         async def compute() -> Computed:
-            return await arm.submit(kind, length, work, context.deadline)
+            return await arm.submit(kind, length, work, context.deadline, line=context.line)
 
         outcome, context.cache = await self._cache.get((arm.version, arm.name, work), context.deadline, compute)
         if context.cache != "hit":
@@ -180,6 +180,7 @@ class Recommender:
     ) -> None:
         own = context.part()
         own.deadline = own.clock() + self._settings.timeout_ms / 1000
+        own.line = Line.BATCH  # nobody waits for it
         arm.leases += 1
         try:
             other = await rank(arm, request, own)

@@ -7,8 +7,9 @@ swapped meanwhile. Speaks in indices; `recommender.py` translates.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cached_property, lru_cache
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from rdrec_core.bundle import Bundle
-from rdrec_core.errors import BundleError, RDRecError
+from rdrec_core.errors import BundleError
 from rdrec_core.explaining import Explainer
 from rdrec_core.frames import Frames
 from rdrec_core.ranking import Ranker
@@ -28,8 +29,9 @@ from service.engine.computation import Computation, RankWork, ScoreWork, open_ra
 from service.engine.engine_process import EngineElsewhere, EngineProcess, OpenEngine
 from service.engine.engine_thread import EngineThread
 from service.settings import Settings
-from service.wire.work import EngineDownError, Kind
+from service.wire.work import Kind, Line
 
+log = logging.getLogger("rdrec.service")
 WARM_UP_S = 120.0
 _SEARCHED_TITLE_BYTES = 8_000_000
 
@@ -69,10 +71,13 @@ class Arm:
         self._settings = settings
         self._open_engine = open_engine
         self._clock = clock
-        self._is_warm = False
         self._was_opened = False
+        self._places: dict[int, Lane] = {}
         queue = BatchQueue(
-            size=settings.queue_size, batch_size=settings.batch_size, wait_s=settings.batch_wait_ms / 1000
+            size=settings.queue_size,
+            batch_size=settings.batch_size,
+            wait_s=settings.batch_wait_ms / 1000,
+            shares={Line(name): share for name, share in settings.shares.model_dump().items()},
         )
         self.batcher = Batcher(queue, clock, observer, lambda cause: on_death(self, cause))
 
@@ -87,30 +92,55 @@ class Arm:
         return self._settings.strategy or self.bundle.manifest.strategy
 
     async def start(self) -> None:
-        """Open an engine, start its thread, warm up; also after a death. Raises RDRecError where any of it fails."""
-        self._is_warm = False
-        self.batcher.start(await self._open())
+        """Open the engines that are missing, all of them at first, and warm each up before it gets a request.
+
+        Raises RDRecError where any of it fails; the engines that run go on.
+        """
+        running = self.batcher.lanes
+        self._places = {place: lane for place, lane in self._places.items() if lane in running}
+        missing = [place for place in range(self.n_engines) if place not in self._places]
+        opened = await asyncio.gather(*(self._open_warm(place) for place in missing), return_exceptions=True)
+        lanes = [lane for lane in opened if not isinstance(lane, BaseException)]
+        errors = [error for error in opened if isinstance(error, BaseException)]
+        if errors and not self._was_opened:
+            await asyncio.gather(*(lane.close() for lane in lanes))
+        else:
+            for place, lane in zip(missing, opened, strict=True):
+                if not isinstance(lane, BaseException):
+                    self._places[place] = lane
+                    self.batcher.start(lane)
+        if errors:
+            raise errors[0]
         self._was_opened = True
-        try:
-            await self._warm_up()
-        except BaseException:
-            await self.stop()
-            raise
-        self._is_warm = self.batcher.takes_requests = True
+
+    @property
+    def devices(self) -> list[str]:
+        """Where its engines compute, one for each that runs: `cpu`, `cuda:0`, ..."""
+        return [lane.device for lane in self.batcher.lanes]
+
+    @property
+    def n_engines(self) -> int:
+        """How many engines it should have; a thread of this process is always one."""
+        return self._settings.engines if self._settings.engine_process else 1
 
     @property
     def is_ready(self) -> bool:
-        """Whether the engine runs and was warmed up."""
-        return self._is_warm and self.batcher.is_alive
+        """Whether an engine runs; each was warmed up before it began to."""
+        return self.batcher.is_alive
 
-    async def submit(self, kind: Kind, length: int, work: Any, deadline: float) -> Computed:
-        """See Batcher.submit; nothing is taken while the engine warms up, lest a deadly request kill each new one."""
-        if not self._is_warm:
-            raise EngineDownError("the engine is being restarted")
-        return await self.batcher.submit(kind, length, work, deadline)
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of its engines run."""
+        return self.is_ready and len(self.batcher.lanes) >= self.n_engines
+
+    async def submit(
+        self, kind: Kind, length: int, work: Any, deadline: float, *, line: Line = Line.INTERACTIVE
+    ) -> Computed:
+        """See Batcher.submit."""
+        return await self.batcher.submit(kind, length, work, deadline, line=line)
 
     async def stop(self) -> None:
-        """Finish what is queued, end the engine."""
+        """Finish what is queued, end the engines."""
         await self.batcher.stop()
 
     def text_request(self, asked: TextRequest) -> TextRequest:
@@ -152,15 +182,28 @@ class Arm:
     def _titles(self) -> bytes:
         return self.catalog.titles.blob[:_SEARCHED_TITLE_BYTES].tobytes()
 
-    async def _open(self) -> Lane:
-        """The engine of the very bundle that was verified: what lies at its path by now may be another one."""
+    async def _open_warm(self, place: int) -> Lane:
+        lane = await self._open(place)
+        log.info("engine_opened", extra={"arm": self.name, "engine": place, "device": lane.device})
+        try:
+            await self._warm_up(lane)
+        except BaseException:
+            await lane.close()
+            raise
+        return lane
+
+    async def _open(self, place: int) -> Lane:
+        """An engine of the very bundle that was verified: what lies at its path by now may be another one."""
         again = self._was_opened
         if self._settings.engine_process:
-            process = await EngineProcess.open(self._open_engine, self.bundle, self._settings, verify=again)
-            if not again:
-                self.ranker = open_ranker(self.bundle, lambda: EngineElsewhere(process.score_mode))
+            ids = self._settings.device_ids
+            settings = self._settings.model_copy(update={"device_ids": (ids[place % len(ids)],)})
+            process = await EngineProcess.open(self._open_engine, self.bundle, settings, verify=again)
+            if not hasattr(self, "ranker"):
+                self.ranker = open_ranker(self.bundle, lambda: EngineElsewhere(process.score_mode, process.device))
             return process
-        return EngineThread(Computation(await asyncio.to_thread(self._open_here, again)))
+        computation = Computation(await asyncio.to_thread(self._open_here, again))
+        return EngineThread(computation, computation.device)
 
     def _open_here(self, again: bool) -> Ranker:
         if again:
@@ -168,8 +211,8 @@ class Arm:
         self.ranker = open_ranker(self.bundle, lambda: self._open_engine(self.bundle, self._settings))
         return self.ranker
 
-    async def _warm_up(self) -> None:
-        """Ask everything that the endpoints ask, alone and in full batches."""
+    async def _warm_up(self, lane: Lane) -> None:
+        """Ask one engine everything that the endpoints ask, alone and in full batches."""
         known = 0 if len(self.users) else None
         history = tuple(int(i) for i in self.users.history(0)[-20:]) if known is not None else ()
         candidates = tuple(self.ranker.candidates((), 100).tolist())
@@ -185,15 +228,17 @@ class Arm:
             (Kind.TEXT, texts, 1),
         ):
             for n in sorted({1, copies}) if works else ():
-                asked = [self._warm(kind, works[i % len(works)]) for i in range(max(n, len(works)))]
-                outcomes = await asyncio.gather(*asked)
-                if kind is not Kind.TEXT and any(not len(outcome.value.item_indices) for outcome in outcomes):
+                asked = [works[i % len(works)] for i in range(max(n, len(works)))]
+                answers = await self._warm(lane, kind, asked)
+                if kind is not Kind.TEXT and any(not len(answer.item_indices) for answer in answers):
                     raise BundleError(f"{self.bundle.path}: the engine names no item in the warm-up ({kind})")
 
-    async def _warm(self, kind: Kind, work: Any) -> Computed:
+    async def _warm(self, lane: Lane, kind: Kind, works: list[Any]) -> Sequence[Any]:
         try:
-            return await self.batcher.submit(kind, 1, work, self._clock() + WARM_UP_S)
-        except RDRecError as error:
+            async with asyncio.timeout(WARM_UP_S):
+                answers, _ = await lane.compute(kind, works)
+            return answers
+        except Exception as error:  # also a lane's end, and whatever a runtime raises
             raise BundleError(f"{self.bundle.path}: the warm-up failed ({kind}): {error}") from error
 
 

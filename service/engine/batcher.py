@@ -1,4 +1,4 @@
-"""One engine behind one bounded queue: every job that is accepted is resolved, whatever happens to the engine.
+"""Engines behind one bounded queue: every job that is accepted is resolved, whatever happens to an engine.
 
 The policy is `batch_queue.py`; where a batch is computed is a Lane's business (`engine_thread.py`,
 `engine_process.py`). Everything here runs on the event loop, so there is no lock to wait for.
@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from rdrec_core.errors import EngineError, InputError
 from service.engine.batch_queue import BatchQueue, Job
-from service.wire.work import DeadlineError, EngineDownError, Kind, RequestEndedEngineError
+from service.wire.work import DeadlineError, EngineDownError, Kind, Line, RequestEndedEngineError
 
 BLOCKED_S = 600.0
 """How long a request that ended the engine is not computed again."""
@@ -31,6 +31,11 @@ class Lane(Protocol):
     @property
     def depth(self) -> int:
         """Batches that it takes at a time; all but one wait inside, so that the engine need not wait for the loop."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where its engine computes."""
         ...
 
     def watch(self, on_end: Callable[[str], None]) -> None:
@@ -72,7 +77,11 @@ class Computed:
 
 
 class Batcher:
-    """Sends jobs through a Lane. `on_death` is called when the lane ends unasked, after all its jobs are resolved."""
+    """Sends jobs through its Lanes, to each that is free.
+
+    `on_death` is called when a lane ends unasked, after its jobs are resolved; what waits goes on to the lanes that are
+    left, and is resolved too where none is.
+    """
 
     def __init__(
         self,
@@ -85,65 +94,90 @@ class Batcher:
         self._clock = clock
         self._observer = observer
         self._on_death = on_death
-        self._lane: Lane | None = None
+        self._lanes: dict[Lane, _Work] = {}
         self._stopping = False
-        self._running: dict[asyncio.Task[None], list[Job]] = {}
         self._last_finish = 0.0
         self._suspects = _Fingerprints(clock)
         self._blocked = _Fingerprints(clock)
-        self.takes_requests = False
-        """Whether what it computes are requests of callers, one of which may be to blame for the engine's end."""
         self._wake: asyncio.TimerHandle | None = None
 
     @property
     def is_alive(self) -> bool:
         """Whether jobs are accepted."""
-        return self._lane is not None and not self._stopping
+        return bool(self._lanes) and not self._stopping
+
+    @property
+    def lanes(self) -> list[Lane]:
+        """The engines that run."""
+        return list(self._lanes)
 
     @property
     def depth(self) -> int:
-        """Jobs that wait for the engine."""
+        """Jobs that wait for an engine."""
         return self._queue.depth
 
-    def seconds_ahead(self) -> float:
+    def seconds_ahead(self, line: Line = Line.INTERACTIVE) -> float:
         """See BatchQueue."""
-        return self._queue.seconds_ahead()
+        return self._queue.seconds_ahead(line)
 
     def busy_for_s(self) -> float:
-        """How long the engine has been at the batch that it computes now."""
-        if not self._running:
-            return 0.0
-        first = next(iter(self._running.values()))
-        return self._clock() - max(first[0].started_at or 0.0, self._last_finish)
+        """How long the slowest engine has been at the batch that it computes now."""
+        now = self._clock()
+        return max((work.busy_for_s(now) for work in self._lanes.values()), default=0.0)
 
-    def kill(self) -> bool:
-        """End the engine, which hangs; what it computes is blamed. False where the lane cannot be ended."""
-        return self._lane is not None and self._lane.kill()
+    def kill(self, busy_for_s: float = 0.0) -> bool:
+        """End the engines that have been at a batch for so long: they hang, and what they compute is blamed.
+
+        False where a lane cannot be ended, or none is that busy.
+        """
+        now = self._clock()
+        hanging = [lane for lane, work in self._lanes.items() if work.batches and work.busy_for_s(now) >= busy_for_s]
+        killed = [lane.kill() for lane in hanging]
+        return any(killed)
 
     def start(self, lane: Lane) -> None:
-        """Take jobs; also again after a death, with a new lane."""
-        assert not self.is_alive
-        self._lane = lane
+        """Give a lane jobs from now on: the first, one more, or a new one for one that ended."""
         self._stopping = False
-        self.takes_requests = False
-        lane.watch(self._lane_ended)
+        self._lanes[lane] = _Work()
+        self._queue.engines = len(self._lanes)
+        lane.watch(lambda cause: self._lane_ended(lane, cause))
+        self._pump()
+
+    async def tell(self, kind: Kind, work: Any) -> None:
+        """Have every engine take over a change, each behind the batches that it has. Lanes that end meanwhile miss it:
+        whoever opens the next one tells it.
+        """
+        told = [lane.compute(kind, [work]) for lane in self._lanes]
+        outcomes = await asyncio.gather(*told, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, LaneEndedError):
+                raise outcome
 
     async def stop(self, *, within_s: float = 30.0) -> None:
-        """Finish what was accepted, then close the lane; what is not finished after `within_s` fails."""
+        """Finish what was accepted, then close the lanes; what is not finished after `within_s` fails."""
         self._stopping = True
         try:
             async with asyncio.timeout(within_s):
-                while self._running or self._queue.depth:
-                    await asyncio.wait(list(self._running))
+                while self._lanes:
+                    running = [task for work in self._lanes.values() for task in work.batches]
+                    if running:
+                        await asyncio.wait(running)
+                    elif self._queue.depth:
+                        await asyncio.sleep(0.001)  # an unfilled batch waits for company
+                    else:
+                        break
         except TimeoutError:
             pass
-        lane, self._lane = self._lane, None
-        if lane is not None:
-            await lane.close()
-        self._fail_all("the engine was stopped")
+        lanes, self._lanes = self._lanes, {}
+        await asyncio.gather(*(lane.close() for lane in lanes))
+        for work in lanes.values():
+            self._fail(work, "the engine was stopped")
+        self._fail_waiting("the engine was stopped")
 
-    async def submit(self, kind: Kind, length: int, work: Any, deadline: float) -> Computed:
-        """Queue one work and wait for its result.
+    async def submit(
+        self, kind: Kind, length: int, work: Any, deadline: float, *, line: Line = Line.INTERACTIVE
+    ) -> Computed:
+        """Queue one work in a line and wait for its result.
 
         Raises QueueFullError, EngineDownError, DeadlineError, RequestEndedEngineError, or what the engine raised for
         this work alone. Cancelling the caller frees the place.
@@ -157,7 +191,7 @@ class Batcher:
         future: asyncio.Future[Any] = loop.create_future()
         now = self._clock()
         alone = fingerprint in self._suspects
-        job = Job(kind, length, work, deadline, now, lambda value: _settle(future, value), alone)
+        job = Job(kind, length, work, deadline, now, lambda value: _settle(future, value), alone, line)
         self._queue.offer(job, now)
         self._pump()
         late = DeadlineError("the deadline passed before the answer was there")
@@ -174,10 +208,14 @@ class Batcher:
         return Computed(value, started - now, finished - started)
 
     def _pump(self) -> None:
-        """Give the lane what it can take."""
-        while self._lane is not None and len(self._running) < self._lane.depth:
+        """Give the lanes what they can take, those with the fewest batches first."""
+        while self._lanes:
+            lane = min(self._lanes, key=lambda each: len(self._lanes[each].batches))
+            work = self._lanes[lane]
+            if len(work.batches) >= lane.depth:
+                return
             now = self._clock()
-            decision = self._queue.take(now, engine_is_idle=not self._running)
+            decision = self._queue.take(now, engine_is_idle=not work.batches)
             for job in decision.expired:
                 self._observer.left_queue(job.kind, now - job.enqueued_at, expired=True)
                 job.resolve(DeadlineError("the deadline passed in the queue"))
@@ -186,8 +224,8 @@ class Batcher:
                 return
             for job in decision.batch:
                 self._observer.left_queue(job.kind, now - job.enqueued_at, expired=False)
-            task = asyncio.get_running_loop().create_task(self._run(self._lane, decision.batch))
-            self._running[task] = decision.batch
+            task = asyncio.get_running_loop().create_task(self._run(lane, work, decision.batch))
+            work.batches[task] = decision.batch
 
     def _wake_at(self, at: float | None) -> None:
         if self._wake is not None:
@@ -196,19 +234,20 @@ class Batcher:
         if at is not None:
             self._wake = asyncio.get_running_loop().call_later(max(0.0, at - self._clock()), self._pump)
 
-    async def _run(self, lane: Lane, batch: list[Job]) -> None:
+    async def _run(self, lane: Lane, work: _Work, batch: list[Job]) -> None:
         try:
             results, compute_s = await self._isolating(lane, batch)
         except LaneEndedError:
+            self._queue.lost(batch)
             return  # `_lane_ended` resolves what runs and what waits
         finally:
             task = asyncio.current_task()
             assert task is not None
-            self._running.pop(task, None)
+            work.batches.pop(task, None)
         finished = self._clock()
         seconds = finished - max(batch[0].started_at or 0.0, self._last_finish)
-        self._last_finish = finished
-        self._queue.finished(batch[0].kind, len(batch), seconds, compute_s, finished)
+        self._last_finish = work.last_finish = finished
+        self._queue.finished(batch, seconds, compute_s, finished)
         self._pump()  # before the callers: the engine is the scarcer of the two
         for job, value in results:
             job.finished_at = finished
@@ -236,14 +275,18 @@ class Batcher:
             failure.__cause__ = error
             return [(batch[0], failure)], 0.0
 
-    def _lane_ended(self, cause: str) -> None:
-        if self._lane is None:
+    def _lane_ended(self, lane: Lane, cause: str) -> None:
+        work = self._lanes.pop(lane, None)
+        if work is None:
             return
-        self._lane = None
-        if self.takes_requests and self._running:
-            self._blame(next(iter(self._running.values())))
-        self._fail_all(cause)
+        self._queue.engines = max(1, len(self._lanes))
+        if work.batches:
+            self._blame(next(iter(work.batches.values())))
+        self._fail(work, cause)
+        if not self._lanes:
+            self._fail_waiting(cause)
         self._on_death(cause)
+        self._pump()
 
     def _blame(self, batch: list[Job]) -> None:
         """The engine ended in this batch: who was alone in it did that; of several each is alone the next time."""
@@ -254,10 +297,29 @@ class Batcher:
             for job in batch:
                 self._suspects.add((job.kind, job.work))
 
-    def _fail_all(self, cause: str) -> None:
-        """Resolve everything that was accepted."""
-        for job in [*(job for batch in self._running.values() for job in batch), *self._queue.clear()]:
+    def _fail(self, work: _Work, cause: str) -> None:
+        """Resolve what a lane computes."""
+        for job in (job for batch in work.batches.values() for job in batch):
             job.resolve(EngineDownError(cause))
+
+    def _fail_waiting(self, cause: str) -> None:
+        for job in self._queue.clear():
+            job.resolve(EngineDownError(cause))
+
+
+@dataclass(slots=True)
+class _Work:
+    """What one lane has: its batches in the order in which they were given."""
+
+    batches: dict[asyncio.Task[None], list[Job]] = field(default_factory=dict)
+    last_finish: float = 0.0
+
+    def busy_for_s(self, now: float) -> float:
+        """How long it has been at the first of them."""
+        if not self.batches:
+            return 0.0
+        first = next(iter(self.batches.values()))
+        return now - max(first[0].started_at or 0.0, self.last_finish)
 
 
 class _Fingerprints:

@@ -66,6 +66,11 @@ class Computation:
         """How the engine defines a log-probability."""
         return self._ranker.engine.score_mode
 
+    @property
+    def device(self) -> str:
+        """Where the engine computes."""
+        return self._ranker.engine.device
+
     def __call__(self, kind: Kind, works: Sequence[Any]) -> Sequence[Any]:
         """Compute a batch of works of one kind, in order."""
         match kind:

@@ -46,8 +46,9 @@ class EngineProcess:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         score_mode: ScoreMode,
+        device: str,
     ) -> None:
-        self.score_mode = score_mode
+        self.score_mode, self.device = score_mode, device
         self._process = process
         self._reader = reader
         self._writer = writer
@@ -85,7 +86,7 @@ class EngineProcess:
             writer.close()
             await asyncio.to_thread(process.join)
             raise first
-        return cls(process, reader, writer, first)
+        return cls(process, reader, writer, *first)
 
     def watch(self, on_end: Callable[[str], None]) -> None:
         """See Lane."""
@@ -146,8 +147,8 @@ async def _receive(reader: asyncio.StreamReader) -> Any:
 class EngineElsewhere:
     """Stands in a Ranker of this process, whose graph is asked here and whose engine runs in another."""
 
-    def __init__(self, score_mode: ScoreMode) -> None:
-        self.score_mode = score_mode
+    def __init__(self, score_mode: ScoreMode, device: str) -> None:
+        self.score_mode, self.device = score_mode, device
 
     def recommend(self, requests: Sequence[Any]) -> list[Any]:
         """Never."""
@@ -169,7 +170,7 @@ def _serve(
         except RDRecError as error:
             connection.sendall(_packed(error))
             return
-        connection.sendall(_packed(computation.score_mode))
+        connection.sendall(_packed((computation.score_mode, computation.device)))
         while len(head := incoming.read(_HEAD.size)) == _HEAD.size:
             kind, works = pickle.loads(incoming.read(_HEAD.unpack(head)[0]))
             started = time.perf_counter()

@@ -22,7 +22,9 @@ class EngineThread:
 
     depth = 1
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Runner, device: str = "cpu") -> None:
+        """device: where the runner computes."""
+        self.device = device
         self._runner = runner
         self._loop = asyncio.get_running_loop()
         self._items: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()

@@ -11,10 +11,10 @@ import itertools
 import logging
 import os
 import random
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rdrec_core.bundle import Bundle
 from rdrec_core.columns import ColumnType
@@ -24,7 +24,7 @@ from service.engine.arm import Arm
 from service.engine.engine_process import OpenEngine
 from service.settings import Settings, public_key_bytes
 from service.telemetry.observability import ArmObserver, Metrics, describe_error
-from service.wire.work import EngineDownError
+from service.wire.work import EngineDownError, Line
 
 log = logging.getLogger("rdrec.service")
 RESTART_PAUSES_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -33,8 +33,22 @@ WATCH_EVERY_S = 1.0
 """How often is looked whether an engine hangs."""
 
 
+class Peers(Protocol):
+    """The other workers, who swap when this one does; `siblings.py`."""
+
+    async def prepare(self, arm: str, path: Path, sha256: str) -> None:
+        """Have all of them open what this one opened. Raises BundleError, with nothing changed, where one cannot."""
+        ...
+
+    async def commit(self) -> None:
+        """Have them serve it."""
+        ...
+
+
 class ModelHost:
     """See the module. All methods run on one event loop."""
+
+    peers: Peers | None = None
 
     def __init__(
         self, settings: Settings, metrics: Metrics, clock: Callable[[], float], open_engine: OpenEngine
@@ -46,17 +60,21 @@ class ModelHost:
         self._open_engine = open_engine
         self._arms: dict[str, Arm] = {}
         self._swapping = asyncio.Lock()
+        self._prepared: dict[str, Arm] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._restarting: set[str] = set()
         self._retiring: set[Arm] = set()
         self._draining = False
         self._root = (settings.bundle_root or settings.bundle.resolve().parent).resolve()
 
-    async def start(self) -> None:
-        """Open and warm up what the settings name. Raises RDRecError where it cannot be served."""
+    async def start(self, served: Mapping[str, Path] | None = None) -> None:
+        """Open and warm up what the settings name. Raises RDRecError where it cannot be served.
+
+        served: by arm, what other workers serve in place of it since a swap.
+        """
         async with self._swapping:
             for name, own in self._arm_settings.items():
-                self._arms[name] = await self._open(name, own.bundle)
+                self._arms[name] = await self._open(name, (served or {}).get(name, own.bundle))
         self._in_background(self._watch())
 
     async def stop(self) -> None:
@@ -64,6 +82,7 @@ class ModelHost:
         self._draining = True
         for task in list(self._tasks):
             task.cancel()
+        await self.abort()
         for arm in {*self._arms.values(), *self._retiring}:
             await arm.stop()
 
@@ -99,9 +118,9 @@ class ModelHost:
         arm = self._arms.get("b") if self._settings.second_mode == "shadow" else None
         return arm if arm is not None and arm.is_ready else None
 
-    def seconds_ahead(self) -> float:
-        """Estimated time until a request that arrives now would reach an engine."""
-        return max((arm.batcher.seconds_ahead() for arm in self._arms.values()), default=0.0)
+    def seconds_ahead(self, line: Line) -> float:
+        """Estimated time until a request that arrives in the line now would reach an engine."""
+        return max((arm.batcher.seconds_ahead(line) for arm in self._arms.values()), default=0.0)
 
     def unready(self) -> list[str]:
         """Why no new request should come here; empty when ready."""
@@ -113,7 +132,7 @@ class ModelHost:
         return reasons + self.dead()
 
     def degraded(self) -> list[str]:
-        """Which engines are away, so that graph and popularity answer in their place; empty where none is."""
+        """Which arms have no engine, so that graph and popularity answer in their place; empty where none is."""
         return [f"engine {name} is being restarted" for name, arm in self._arms.items() if not arm.is_ready]
 
     def dead(self) -> list[str]:
@@ -163,22 +182,43 @@ class ModelHost:
         """
         async with self._swapping:
             try:
-                opened = await self._open_all(
-                    self._sharing(arm), self._under_root(path) if path else self._arms[arm].bundle.path
-                )
+                folder = self._under_root(path) if path else self._arms[arm].bundle.path
+                await self.prepare(arm, folder)
+                if self.peers is not None:
+                    new = self._prepared[arm].bundle
+                    await self.peers.prepare(arm, new.path, new.manifest_sha256)
             except RDRecError as error:
+                await self.abort()
                 self._metrics.swaps.labels("refused").inc()
                 log.warning("bundle_refused", extra=describe_error(error))
                 raise error if isinstance(error, BundleError) else BundleError(str(error)) from error
-            old = [self._arms[name] for name in opened]
-            self._arms.update(opened)
+            self.commit()
+            if self.peers is not None:
+                await self.peers.commit()
             self._metrics.swaps.labels("done").inc()
-            for name, new in opened.items():
-                log.info("bundle_served", extra={"arm": name, "model_version": new.version})
-            for replaced in old:
-                self._retiring.add(replaced)
-                self._in_background(self._retire(replaced))
-            return opened[arm]
+            return self._arms[arm]
+
+    async def prepare(self, arm: str, path: Path, sha256: str | None = None) -> None:
+        """Open the bundle beside what is served, for `commit`. Raises RDRecError, also where it has another sha256."""
+        await self.abort()
+        self._prepared = await self._open_all(self._sharing(arm), path, sha256)
+
+    def commit(self) -> None:
+        """Serve what was prepared; what it replaces ends with its last request."""
+        opened, self._prepared = self._prepared, {}
+        old = [self._arms[name] for name in opened]
+        self._arms.update(opened)
+        for name, new in opened.items():
+            log.info("bundle_served", extra={"arm": name, "model_version": new.version})
+        for replaced in old:
+            self._retiring.add(replaced)
+            self._in_background(self._retire(replaced))
+
+    async def abort(self) -> None:
+        """Let go of what was prepared."""
+        prepared, self._prepared = self._prepared, {}
+        for arm in prepared.values():
+            await arm.stop()
 
     async def swap_for_good(self, path: str | None = None) -> tuple[Arm, bool]:
         """`swap`, and have the link that the settings name lead to the new bundle, so that a restart serves it too.
@@ -212,19 +252,19 @@ class ModelHost:
             raise BundleError("the folder is not under the bundle root")
         return resolved
 
-    async def _open_all(self, names: list[str], path: Path) -> dict[str, Arm]:
+    async def _open_all(self, names: list[str], path: Path, sha256: str | None) -> dict[str, Arm]:
         opened: dict[str, Arm] = {}
         try:
             for name in names:
-                opened[name] = await self._open(name, path)
+                opened[name] = await self._open(name, path, sha256)
         except BaseException:
             for arm in opened.values():
                 await arm.stop()
             raise
         return opened
 
-    async def _open(self, name: str, path: Path) -> Arm:
-        bundle = await asyncio.to_thread(self._verified, path.resolve())  # a link may lead elsewhere later
+    async def _open(self, name: str, path: Path, sha256: str | None = None) -> Arm:
+        bundle = await asyncio.to_thread(self._verified, path.resolve(), sha256)  # a link may lead elsewhere later
         arm = Arm(
             name,
             bundle,
@@ -237,11 +277,11 @@ class ModelHost:
         await arm.start()
         return arm
 
-    def _verified(self, path: Path) -> Bundle:
+    def _verified(self, path: Path, sha256: str | None) -> Bundle:
         try:
             if self._settings.bundle_public_key is not None:
                 verify_signature(path, public_key_bytes(self._settings.bundle_public_key))
-            return Bundle.open(path, memory_map=self._settings.memory_map)
+            return Bundle.open(path, memory_map=self._settings.memory_map, expected_sha256=sha256)
         except OSError as error:
             raise BundleError(f"the bundle cannot be read: {error.strerror}") from error
 
@@ -252,11 +292,12 @@ class ModelHost:
         self._retiring.discard(arm)
 
     async def _watch(self) -> None:
-        """End engines that hang: what they compute is blamed, and a new one takes over."""
+        """End engines that hang: what they compute is blamed, and new ones take over."""
+        stall_s = self._settings.stall_s
         while True:
-            await asyncio.sleep(min(WATCH_EVERY_S, self._settings.stall_s))
+            await asyncio.sleep(min(WATCH_EVERY_S, stall_s))
             for name, arm in self._arms.items():
-                if (busy_s := arm.batcher.busy_for_s()) > self._settings.stall_s and arm.batcher.kill():
+                if (busy_s := arm.batcher.busy_for_s()) > stall_s and arm.batcher.kill(stall_s):
                     log.error("engine_stalled", extra={"arm": name, "busy_s": round(busy_s, 1)})
 
     def _engine_died(self, arm: Arm, cause: str) -> None:
@@ -279,7 +320,8 @@ class ModelHost:
                     continue
                 self._metrics.restarts.inc()
                 log.info("engine_restarted", extra={"arm": arm.name})
-                return
+                if arm.is_whole:  # else another one ended meanwhile
+                    return
         finally:
             self._restarting.discard(arm.name)
 

@@ -7,16 +7,18 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import orjson
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from rdrec_core.errors import RDRecError
 from service.wire.context import RequestContext
-from service.wire.work import Kind
+from service.wire.work import Kind, Line
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _JOBS = (1, 2, 4, 8, 16, 32, 64)
@@ -29,10 +31,18 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 class Metrics:
     """All metrics of one service on a registry of its own, so that several can live in one process."""
 
-    def __init__(self) -> None:
+    def __init__(self, shared: Path | None = None) -> None:
+        """shared: where all workers keep their counts; prometheus_client was told the same when it was imported."""
         self.registry = CollectorRegistry()
+        self._shared = shared
         self.requests = self._seconds("request_seconds", "Latency of HTTP requests", "endpoint", "status")
-        self.in_flight = Gauge("rdrec_requests_in_flight", "HTTP requests being served", registry=self.registry)
+        self.in_flight = Gauge(
+            "rdrec_requests_in_flight",
+            "HTTP requests being served",
+            registry=self.registry,
+            multiprocess_mode="livesum",
+        )
+        self.turned_away = self._counter("turned_away", "Requests refused because their line was full", "line")
         self.answers = self._counter("answers", "Answers by source of the history", "endpoint", "history_source")
         self.degraded = self._counter("degraded_answers", "Answers without the newest history or model", "endpoint")
         self.cache = self._counter("answer_cache", "Answer cache look-ups: hit, miss, joined", "outcome")
@@ -53,6 +63,8 @@ class Metrics:
 
     def _begin_at_zero(self) -> None:
         """A counter that appears with its first event hides that event from `rate` and `increase`."""
+        for line in Line:
+            self.turned_away.labels(line.value)
         for outcome in ("done", "refused"):
             self.swaps.labels(outcome)
         for outcome in ("hit", "miss", "joined"):
@@ -72,6 +84,16 @@ class Metrics:
 
     def _seconds(self, name: str, text: str, *labels: str) -> Histogram:
         return self._histogram(name, text, _SECONDS, *labels)
+
+    def exposition(self, state: list[StateRow]) -> bytes:
+        """Everything in Prometheus's text format: what all workers counted, and the gauges that were read."""
+        gauges = CollectorRegistry()
+        gauges.register(StateCollector(lambda: state))
+        counts = self.registry
+        if self._shared is not None:
+            counts = CollectorRegistry()
+            MultiProcessCollector(counts, path=str(self._shared))  # type: ignore[no-untyped-call]
+        return generate_latest(counts) + generate_latest(gauges)
 
     def observe_request(self, context: RequestContext, status: int, seconds: float) -> None:
         """Count one finished HTTP request."""

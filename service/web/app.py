@@ -11,37 +11,55 @@ from importlib.metadata import version
 from pathlib import Path
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
-from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from rdrec_core.bundle import Bundle
-from rdrec_core.cpus import available_cpus
+from rdrec_core.cpus import available_cpus, threads_of_each
 from rdrec_core.engines import open_engine as open_installed_engine
 from rdrec_core.engines.base import Engine
+from rdrec_core.engines.hardware import Hardware
 from rdrec_core.errors import RDRecError
 from service.engine.engine_process import OpenEngine
+from service.engine.siblings import Seat
 from service.parts import Stores, assemble, open_stores
 from service.settings import Settings
 from service.telemetry.tracing import open_tracer
 from service.web import routes
+from service.web.direct import PROBLEMS, Direct
+from service.web.doorman import Doorman
 from service.web.edge import Edge
 from service.web.openapi import install_openapi
 from service.web.operation_routes import look
+from service.web.recommend_routes import ask
 from service.web.security import ClosedPages, Guard, closed_pages, context_of
-from service.wire.problems import ProblemError, problem_response
+from service.wire.problems import problem_response
 
 CONSOLE = Path(__file__).parents[1] / "console"
 
 
 def open_engine(bundle: Bundle, settings: Settings) -> Engine:
-    """The fastest engine that is installed."""
-    threads = settings.engine_threads or max(1, available_cpus() - 1)
-    return open_installed_engine(bundle, score_mode=settings.score_mode, strategy=settings.strategy, threads=threads)
+    """The engine that the settings ask for, with the cores that are left to each."""
+    at_a_time = settings.workers * settings.engines * len(settings.arms)
+    threads, alone = threads_of_each(at_a_time, settings.workers, available_cpus())
+    limit_mb = settings.device_memory_mb
+    hardware = Hardware(
+        device=settings.device,
+        device_id=settings.device_ids[0],
+        memory_limit_bytes=None if limit_mb is None else limit_mb << 20,
+        threads=settings.engine_threads or threads,
+        spin=alone and not settings.engine_threads,
+    )
+    return open_installed_engine(
+        bundle,
+        score_mode=settings.score_mode,
+        strategy=settings.strategy,
+        hardware=hardware,
+        runtime=settings.engine,
+    )
 
 
 def create_app(
@@ -51,12 +69,15 @@ def create_app(
     stores: Stores | None = None,
     clock: Callable[[], float] = time.monotonic,
     on_failed_start: Callable[[RDRecError], None] | None = None,
+    on_started: Callable[[], None] = lambda: None,
+    seat: Seat | None = None,
 ) -> FastAPI:
     """The application; the bundle is opened and warmed up in the background once it is started.
 
-    on_failed_start hears of a bundle that cannot be served; without it the lifespan itself waits, and fails.
+    on_failed_start hears of a bundle that cannot be served; without it the lifespan itself waits, and fails. seat:
+    which worker of several this is.
     """
-    parts = assemble(settings, clock, open_engine, stores or open_stores(settings, clock))
+    parts = assemble(settings, clock, open_engine, stores or open_stores(settings, clock), seat)
     guard = Guard(settings, parts.stores.limiter)
     tracer = open_tracer(settings.otel_endpoint, version("rdrec"))
 
@@ -64,7 +85,8 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async def start() -> None:
             try:
-                await parts.host.start()
+                await parts.host.start(await parts.siblings.start())
+                on_started()
             except RDRecError as error:
                 if on_failed_start is None:
                     raise
@@ -86,15 +108,17 @@ def create_app(
     )
     app.state.parts = parts
     app.state.guard = guard
+    app.state.doorman = Doorman(parts.admission, parts.metrics, clock, lambda: parts.host.is_draining)
     for router in routes.ROUTERS:
         if settings.console or router is not look:
             app.include_router(router)
     if settings.console:
         app.mount("/console", StaticFiles(directory=CONSOLE), name="console")
         app.add_api_route("/", _console, include_in_schema=False)
-    for kind in (RDRecError, ProblemError, HTTPException, RequestValidationError):
+    for kind in PROBLEMS:
         app.add_exception_handler(kind, _problem)
     install_openapi(app, needs_keys=guard.needs_keys, fields=parts.host.fields, events=list(settings.events))
+    app.add_middleware(Direct, routes=ask.routes)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -111,7 +135,7 @@ def create_app(
         tracer=tracer,
         clock=clock,
         is_draining=lambda: parts.host.is_draining,
-        seconds_ahead=parts.host.seconds_ahead,
+        admission=parts.admission,
     )
     return app
 

@@ -7,24 +7,24 @@ here.
 from __future__ import annotations
 
 import logging
-import re
-import uuid
 from collections.abc import Callable
 from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.engine.admission import Admission
 from service.settings import Settings
 from service.telemetry.observability import Metrics, describe_error
 from service.telemetry.tracing import Tracer
+from service.web.doorman import ADMITTED_KEY, line_of
 from service.web.exchange import METHOD_KEY, Exchange
 from service.web.security import host_is_allowed
-from service.wire.context import SCOPE_KEY, RequestContext
+from service.wire.context import SCOPE_KEY, RequestContext, request_id_of
 from service.wire.problems import OVERLOADED, UNKNOWN_HOST, ProblemError, problem_response
+from service.wire.work import Line
 
 log = logging.getLogger("rdrec.access")
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 CLIENT_GONE = 499
 """Status in logs and metrics of a request whose client hung up; nothing is sent."""
 
@@ -32,7 +32,7 @@ CLIENT_GONE = 499
 class Edge:
     """See the module.
 
-    is_draining: whether connections are to be closed after their answer. seconds_ahead: how long the queue is.
+    is_draining: whether connections are to be closed after their answer.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Edge:
         tracer: Tracer | None,
         clock: Callable[[], float],
         is_draining: Callable[[], bool],
-        seconds_ahead: Callable[[], float],
+        admission: Admission,
     ) -> None:
         self.app = app
         self._settings = settings
@@ -51,8 +51,7 @@ class Edge:
         self._tracer = tracer
         self._clock = clock
         self._is_draining = is_draining
-        self._seconds_ahead = seconds_ahead
-        self._in_flight = 0
+        self._admission = admission
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -61,37 +60,41 @@ class Edge:
             return
         scope = _plain(scope)
         headers = Headers(scope=scope)
-        offered = headers.get("x-request-id", "")
-        request_id = offered if _REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex[:16]
+        request_id = request_id_of(headers.get("x-request-id", ""))
         context = RequestContext(request_id, self._clock, self._clock())
+        line = line_of(scope["path"])
+        context.line = line or Line.OTHER
         scope[SCOPE_KEY] = context
         exchange = Exchange(scope, receive, send, context, self._settings, close=self._is_draining())
-        self._in_flight += 1
         self._metrics.in_flight.inc()
+        limit = None if line is None else self._admission.limits[line]
+        is_in = ADMITTED_KEY in scope
         try:
-            if (refusal := self._refusal(scope, headers)) is not None:
+            if (refusal := self._refusal(headers, line, is_in=is_in)) is not None:
                 await problem_response(refusal, request_id)(scope, receive, exchange.send)
             else:
+                if limit is not None and not is_in:
+                    limit.enter()
+                    is_in = True
                 await exchange.run(self.app)
         except Exception as error:
             log.error("unforeseen_error", extra={"request_id": request_id, **describe_error(error)})
             if exchange.status is None:
                 await problem_response(error, request_id)(scope, receive, exchange.send)
         finally:
-            self._in_flight -= 1
+            if limit is not None and is_in:
+                limit.leave(context.share_of_time())
             self._metrics.in_flight.dec()
             self._report(scope, context, exchange.status or CLIENT_GONE, headers)
 
-    def _refusal(self, scope: Scope, headers: Headers) -> ProblemError | None:
-        path = scope["path"]
-        if path == "/metrics" or path.startswith("/health/"):  # probes know no host name and must get through when full
+    def _refusal(self, headers: Headers, line: Line | None, *, is_in: bool) -> ProblemError | None:
+        if line is None:  # probes know no host name and must get through when full
             return None
         if not host_is_allowed(headers.get("host", ""), self._settings.allowed_hosts):
             return ProblemError(UNKNOWN_HOST, "this service does not answer under this host name")
-        if self._in_flight > self._settings.max_in_flight:
-            limit = self._settings.max_in_flight
-            wait_s = self._seconds_ahead()
-            return ProblemError(OVERLOADED, f"{limit} requests are being served already", retry_after_s=wait_s)
+        if not is_in and (refusal := self._admission.refusal(line)) is not None:
+            self._metrics.turned_away.labels(line.value).inc()
+            return ProblemError(OVERLOADED, refusal.detail, retry_after_s=refusal.retry_after_s)
         return None
 
     def _report(self, scope: Scope, context: RequestContext, status: int, headers: Headers) -> None:

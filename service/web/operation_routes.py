@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Query, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from service.engine.arm import Arm
 from service.web.openapi import problems
@@ -63,15 +63,16 @@ async def swap_bundle(request: Request, body: Annotated[BundleRequest, Body()]) 
     Goes on to its end though the caller hang up. Where the service was started with a link, that leads to the new
     bundle from then on.
     """
-    host = parts_of(request).host
-    new, survives = await host.swap_for_good(body.path)
-    return json_answer(SwapAnswer(**dict(_model_answer(new, host.arms)), survives_restart=survives))
+    parts = parts_of(request)
+    survives = await parts.siblings.swap_for_good(body.path)
+    answer = _model_answer(parts.host.primary, parts.host.arms)
+    return json_answer(SwapAnswer(**dict(answer), survives_restart=survives))
 
 
 @open_to_all.get("/health/live", response_model=HealthAnswer, responses=problems(guarded=False, unready=True))
 async def live(request: Request) -> Response:
     """200 while the process can still help itself; 503 asks for a new one."""
-    reasons = parts_of(request).host.dead()
+    reasons = (await parts_of(request).siblings.health()).dead
     return json_answer(HealthAnswer(status="dead" if reasons else "ok", reasons=reasons), 503 if reasons else 200)
 
 
@@ -81,17 +82,17 @@ async def ready(request: Request) -> Response:
 
     `degraded` while an engine is being restarted: graph and popularity answer meanwhile, which is more than nobody.
     """
-    host = parts_of(request).host
-    if reasons := host.unready():
-        return json_answer(HealthAnswer(status="not ready", reasons=reasons), 503)
-    degraded = host.degraded()
-    return json_answer(HealthAnswer(status="degraded" if degraded else "ready", reasons=degraded))
+    health = await parts_of(request).siblings.health()
+    if health.unready:
+        return json_answer(HealthAnswer(status="not ready", reasons=health.unready), 503)
+    return json_answer(HealthAnswer(status="degraded" if health.degraded else "ready", reasons=health.degraded))
 
 
 @open_to_all.get("/metrics", include_in_schema=False)
 async def metrics(request: Request) -> Response:
     """Prometheus."""
-    return Response(generate_latest(parts_of(request).metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    parts = parts_of(request)
+    return Response(parts.metrics.exposition(await parts.siblings.state()), media_type=CONTENT_TYPE_LATEST)
 
 
 def _model_answer(arm: Arm, arms: dict[str, Arm]) -> ModelAnswer:
@@ -112,6 +113,7 @@ def _model_answer(arm: Arm, arms: dict[str, Arm]) -> ModelAnswer:
         text_tasks=[task.name.lower() for task in manifest.text_tasks],
         fusion=manifest.fusion,
         metrics=manifest.metrics,
+        devices=arm.devices,
         arms={
             name: ArmAnswer(model_version=other.version, score_mode=other.score_mode) for name, other in arms.items()
         },

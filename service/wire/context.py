@@ -5,13 +5,23 @@ Made by `edge.py`, filled on the way, read when the access log and the metrics a
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
+from service.wire.work import Line
+
 Phase = Literal["queue", "history", "engine"]
 SCOPE_KEY = "rdrec.context"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def request_id_of(offered: str) -> str:
+    """The caller's `X-Request-ID` where it may be written into logs, else a new one."""
+    return offered if _REQUEST_ID.fullmatch(offered) else os.urandom(8).hex()
 
 
 @dataclass(slots=True)
@@ -23,6 +33,7 @@ class RequestContext:
     started_at: float
     deadline: float = float("inf")
     endpoint: str = "unmatched"
+    line: Line = Line.INTERACTIVE
     caller: str | None = None
     """Name of the API key."""
     user_hash: str | None = None
@@ -36,6 +47,10 @@ class RequestContext:
     def remaining_s(self) -> float:
         """Until the deadline; negative past it."""
         return self.deadline - self.clock()
+
+    def share_of_time(self) -> float:
+        """What the request has used of the time until its deadline; 0 where it has none."""
+        return (self.clock() - self.started_at) / (self.deadline - self.started_at)
 
     def spend(self, phase: Phase, seconds: float) -> None:
         """A phase took so long. What runs side by side (the texts of an explanation) counts once, the longest."""
@@ -52,7 +67,9 @@ class RequestContext:
 
     def part(self) -> RequestContext:
         """The context of one part of a batch: own timings and outcome, same identity and deadline."""
-        return RequestContext(self.request_id, self.clock, self.clock(), self.deadline, self.endpoint, self.caller)
+        return RequestContext(
+            self.request_id, self.clock, self.clock(), self.deadline, self.endpoint, self.line, self.caller
+        )
 
     def absorb(self, part: RequestContext) -> None:
         """Take over a finished part's times, and what it shares with its siblings."""

@@ -57,6 +57,7 @@ class ModelAnswer(Answer):
     text_tasks: list[str]
     fusion: dict[str, float] | None
     metrics: dict[str, float]
+    devices: list[str] = Field(description="Where the engines compute that run, one each: `cpu`, `cuda:0`.")
     arms: dict[str, ArmAnswer] = Field(description="What is served by arm, `a` and where there is a second one `b`.")
 
 

@@ -18,6 +18,18 @@ class Kind(StrEnum):
     TEXT = "text"
 
 
+class Line(StrEnum):
+    """In which line a request stands: each has its own places, and its share of the engine where others wait too."""
+
+    INTERACTIVE = "interactive"
+    """Rankings that somebody waits for."""
+    EXPLAIN = "explain"
+    BATCH = "batch"
+    """Parts of batches, and what a shadow computes."""
+    OTHER = "other"
+    """What asks no engine: histories, catalogue, pages."""
+
+
 class QueueFullError(RDRecError):
     """No place, or no chance to be answered in time; nothing was queued."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rdrec_core.cpus import available_cpus
+from rdrec_core.cpus import available_cpus, threads_of_each
 
 
 @pytest.fixture(autouse=True)
@@ -59,3 +59,13 @@ def test_the_quota_decides_where_it_is_less(tmp_path: Path, cgroup: str, files: 
 
 def test_without_cgroups_the_machine_decides(tmp_path: Path) -> None:
     assert available_cpus(tmp_path) == 64
+
+
+@pytest.mark.parametrize(
+    ("computations", "others", "cpus", "expected"),
+    [(1, 1, 8, (7, True)), (2, 1, 8, (3, True)), (8, 8, 16, (1, True)), (2, 1, 2, (1, False)), (1, 1, 1, (1, False))],
+)
+def test_computations_divide_what_others_leave(
+    computations: int, others: int, cpus: int, expected: tuple[int, bool]
+) -> None:
+    assert threads_of_each(computations, others, cpus) == expected

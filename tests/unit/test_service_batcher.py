@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rdrec_core.errors import EngineError, InputError
-from service.engine.batch_queue import BatchQueue
+from service.engine.batch_queue import BatchQueue, Job
 from service.engine.batcher import BLOCKED_S, Batcher, LaneEndedError
 from service.engine.engine_thread import EngineThread
 from service.wire.work import DeadlineError, EngineDownError, Kind, QueueFullError, RequestEndedEngineError
@@ -45,7 +45,6 @@ class World:
 
     def start(self) -> None:
         self.batcher.start(EngineThread(self.run))
-        self.batcher.takes_requests = True
 
     def run(self, kind: Kind, works: Sequence[Any]) -> Sequence[Any]:
         self.seen.append(list(works))
@@ -202,18 +201,6 @@ async def test_of_several_the_one_that_ends_the_engine_is_found_alone_and_blocke
         assert len(w.deaths) == 2
 
 
-async def test_no_request_is_blamed_for_an_engine_that_ends_while_it_warms_up() -> None:
-    w = World()
-    w.batcher.start(EngineThread(w.run))
-    w.disturb = die_of(3)
-    with pytest.raises(EngineDownError):
-        await w.ask(3)
-    w.disturb = lambda works: None
-    w.start()
-    assert await w.ask(3) == 6
-    await w.batcher.stop()
-
-
 async def test_a_block_ends_in_time() -> None:
     now = 0.0
     lane = HandLane(1)
@@ -223,7 +210,6 @@ async def test_a_block_ends_in_time() -> None:
         now = at
         if at == 0.0:
             batcher.start(lane)
-            batcher.takes_requests = True
             asked = asyncio.create_task(batcher.submit(Kind.RANK, 1, 7, 1e9))
             await until(lambda: len(lane.given) == 1)
             lane.end("gone")
@@ -301,8 +287,15 @@ async def test_stop_gives_up_on_a_hanging_engine_and_resolves_its_jobs(monkeypat
     w.release()
 
 
+def know_the_pace(queue: BatchQueue) -> None:
+    queue.offer(Job(Kind.RANK, 1, object(), 1e9, 0.0, lambda value: None), 0.0)
+    queue.finished(queue.take(0.0).batch, 1e-6, 1e-6, 0.0)
+
+
 class HandLane:
     """A lane of any depth whose batches the test finishes by hand."""
+
+    device = "cpu"
 
     def __init__(self, depth: int) -> None:
         self.depth = depth
@@ -327,8 +320,8 @@ async def test_a_deep_lane_gets_full_batches_ahead_and_unfilled_ones_only_when_i
     lane = HandLane(3)
     queue = BatchQueue(size=100, batch_size=2, wait_s=0.0)
     batcher = Batcher(queue, time.monotonic, Recorder(), lambda cause: None)
+    know_the_pace(queue)
     batcher.start(lane)
-    queue.finished(Kind.RANK, 1, 1e-6, 1e-6, 0.0)
     asked = [asyncio.create_task(batcher.submit(Kind.RANK, 1, n, time.monotonic() + 10)) for n in range(8)]
     await until(lambda: batcher.depth == 3)
     assert [works for works, _ in lane.given] == [[0], [1, 2], [3, 4]]
@@ -350,15 +343,15 @@ async def test_all_batches_of_a_deep_lane_are_answered_for_when_it_ends() -> Non
     deaths: list[str] = []
     queue = BatchQueue(size=100, batch_size=1, wait_s=0.0)
     batcher = Batcher(queue, time.monotonic, Recorder(), deaths.append)
+    know_the_pace(queue)
     batcher.start(lane)
-    queue.finished(Kind.RANK, 1, 1e-6, 1e-6, 0.0)
     asked = [asyncio.create_task(batcher.submit(Kind.RANK, 1, n, time.monotonic() + 10)) for n in range(3)]
     await until(lambda: len(lane.given) == 2)
     for _, future in lane.given:
         future.set_exception(LaneEndedError("gone"))
     lane.end("gone")
     answers = await asyncio.gather(*asked, return_exceptions=True)
-    assert [type(answer) for answer in answers] == [EngineDownError] * 3
+    assert [type(answer) for answer in answers] == [RequestEndedEngineError, EngineDownError, EngineDownError]
     assert deaths == ["gone"]
 
 
@@ -368,3 +361,92 @@ async def test_an_outcome_says_where_the_time_went() -> None:
         assert outcome.value == 2
         assert outcome.queue_s >= 0
         assert outcome.engine_s > 0
+
+
+async def given(*lanes: HandLane, jobs: int, batch_size: int = 1) -> tuple[Batcher, list[asyncio.Task[Any]], list[str]]:
+    """A batcher with jobs 0, 1, ... over lanes whose batches the test finishes."""
+    deaths: list[str] = []
+    queue = BatchQueue(size=100, batch_size=batch_size, wait_s=0.0)
+    batcher = Batcher(queue, time.monotonic, Recorder(), deaths.append)
+    for lane in lanes:
+        batcher.start(lane)
+    asked = [asyncio.create_task(batcher.submit(Kind.RANK, 1, n, time.monotonic() + 10)) for n in range(jobs)]
+    await until(lambda: batcher.depth == jobs - len(lanes) * batch_size)
+    await until(lambda: all(lane.given for lane in lanes))
+    return batcher, asked, deaths
+
+
+async def test_every_idle_engine_gets_a_batch_and_whoever_is_done_the_next() -> None:
+    first, second = HandLane(1), HandLane(1)
+    batcher, asked, _ = await given(first, second, jobs=4)
+    assert [works for lane in (first, second) for works, _ in lane.given] == [[0], [1]]
+    second.given[0][1].set_result(["1"])
+    await until(lambda: len(second.given) == 2)
+    second.given[1][1].set_result(["2"])
+    await until(lambda: len(second.given) == 3)
+    second.given[2][1].set_result(["3"])
+    first.given[0][1].set_result(["0"])
+    assert [outcome.value for outcome in await asyncio.gather(*asked)] == ["0", "1", "2", "3"]
+    await batcher.stop()
+
+
+async def test_what_waits_goes_on_to_the_engine_that_is_left() -> None:
+    first, second = HandLane(1), HandLane(1)
+    batcher, asked, deaths = await given(first, second, jobs=3)
+    first.given[0][1].set_exception(LaneEndedError("gone"))
+    first.end("gone")
+    assert deaths == ["gone"]
+    assert batcher.is_alive
+    assert batcher.lanes == [second]
+    second.given[0][1].set_result(["1"])
+    await until(lambda: len(second.given) == 2)
+    second.given[1][1].set_result(["2"])
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert isinstance(answers[0], RequestEndedEngineError), "it was alone in the engine that ended"
+    assert [outcome.value for outcome in answers[1:]] == ["1", "2"]
+    batcher.start(third := HandLane(1))
+    again = asyncio.create_task(batcher.submit(Kind.RANK, 1, 7, time.monotonic() + 10))
+    await until(lambda: bool(second.given[2:] or third.given))
+    for lane in (second, third):
+        for _, future in lane.given:
+            if not future.done():
+                future.set_result(["7"])
+    assert (await again).value == "7"
+    await batcher.stop()
+
+
+async def test_a_change_reaches_every_engine_behind_what_it_computes() -> None:
+    first, second = HandLane(1), HandLane(1)
+    batcher, asked, _ = await given(first, second, jobs=2)
+    telling = asyncio.create_task(batcher.tell(Kind.RANK, "change"))
+    await until(lambda: len(first.given) == len(second.given) == 2)
+    assert [lane.given[1][0] for lane in (first, second)] == [["change"]] * 2
+    first.given[1][1].set_result([None])
+    second.given[1][1].set_exception(LaneEndedError("gone"))
+    await telling
+    for lane in (first, second):
+        lane.given[0][1].set_result(["done"])
+    await asyncio.gather(*asked)
+    await batcher.stop()
+
+
+async def test_only_the_engine_that_hangs_is_ended() -> None:
+    now = 0.0
+    first, second = HandLane(1), HandLane(1)
+    deaths: list[str] = []
+    batcher = Batcher(BatchQueue(size=10, batch_size=1, wait_s=0.0), lambda: now, Recorder(), deaths.append)
+    batcher.start(first)
+    asked = [asyncio.create_task(batcher.submit(Kind.RANK, 1, 1, 1e9))]
+    await until(lambda: bool(first.given))
+    now = 20.0
+    batcher.start(second)
+    asked.append(asyncio.create_task(batcher.submit(Kind.RANK, 1, 2, 1e9)))
+    await until(lambda: bool(second.given))
+    now = 31.0
+    assert batcher.busy_for_s() == 31.0
+    assert not batcher.kill(40.0)
+    assert batcher.kill(30.0)
+    assert (deaths, batcher.lanes) == (["killed"], [second])
+    second.given[0][1].set_result(["2"])
+    assert isinstance((await asyncio.gather(*asked, return_exceptions=True))[0], RequestEndedEngineError)
+    await batcher.stop()

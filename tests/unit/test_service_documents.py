@@ -33,7 +33,8 @@ def test_every_setting_stands_in_the_operations_page() -> None:
 def test_every_metric_of_the_operations_page_is_measured() -> None:
     known = {metric.name for metric in Metrics().registry.collect()} | {
         "rdrec_queue_depth", "rdrec_ready", "rdrec_breaker_state", "rdrec_history_store_available",
-        "rdrec_answer_cache_size", "rdrec_model_info", "rdrec_engine_up",
+        "rdrec_answer_cache_size", "rdrec_model_info", "rdrec_engine_up", "rdrec_engines", "rdrec_under_way",
+        "rdrec_admission_limit", "rdrec_engine_device",
     }  # fmt: skip
     named = re.findall(r"`(rdrec_[a-z_]+?)(?:_total)?`", (DOCS / "operations.md").read_text())
     assert len(named) > 15
