@@ -1,8 +1,10 @@
-"""Users' first recommendations explained by the service itself: what must never happen, counted, and how long it takes.
+"""Users' first recommendations explained by a real `rdrec-serve` over HTTP: what must never happen, and its latency.
 
-    python benchmarks/explanations.py work/demo/bundle [--show 30]
+    python benchmarks/explanations.py work/demo/bundle [--show 30] [--users N] [--quick] [--json FILE]
 
-Names of other items are looked for by the part of a title before its colon, but not those of the user's own history.
+Without the model's own text, so that nothing is decoded. Names of other items are looked for by the part of a title
+before its colon, but not those of the user's own history. `--show` prints the explanations that random.Random(7) draws
+as rows of a Markdown table, with what the user said and which earlier items speak for the recommended one.
 """
 
 from __future__ import annotations
@@ -10,17 +12,97 @@ from __future__ import annotations
 import argparse
 import random
 import re
+import socket
 import statistics
+import sys
+import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from fastapi.testclient import TestClient
+import httpx
+from rich.console import Console
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.load import serve, wait_until_ready
+from benchmarks.records import keep, table
 from rdrec_core.bundle import Bundle
-from service.settings import Settings
-from service.web.app import create_app
+from rdrec_core.explaining import is_whole, short_title
+from rdrec_core.statements import Statements
 
 FIRST_PERSON = re.compile(r"\b(?:I|me|my|mine|we|us|our)\b")
+SETTINGS = {"RDREC_EXPLAIN_MODEL": "false"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One user's first recommendation explained. seconds: of the explanation alone."""
+
+    user: str
+    answer: dict[str, Any]
+    history: list[dict[str, Any]]
+    seconds: float
+
+
+def ask(client: httpx.Client, user: str) -> Asked:
+    """The service's word for one user."""
+    first = client.post("/recommend/sequential", json={"user_id": user, "n_items": 1}).json()["items"][0]
+    started = time.perf_counter()
+    response = client.post("/explain", json={"user_id": user, "item_id": first["item_id"]})
+    seconds = time.perf_counter() - started
+    history = client.get("/history", params={"user_id": user}).json()["items"]
+    return Asked(user, response.json(), history, seconds)
+
+
+def counts(asked: list[Asked], bundle: Bundle) -> dict[str, float]:
+    """What is said of an explanation at the head of this file, over all of them."""
+    said = Statements.of_bundle(bundle)
+    titles = [bundle.catalog.title(n) for n in range(len(bundle.catalog))]
+    heads = {str(title or "").partition(":")[0] for title in titles} - {""}
+
+    def names_another(each: Asked) -> bool:
+        own = " ".join(str(item["title"]) for item in [each.answer, *each.history])
+        return any(head in each.answer["explanation"] and head not in own for head in heads)
+
+    def whole(each: Asked) -> bool:
+        text = each.answer["explanation"]
+        for item in [each.answer, *each.history]:
+            text = text.replace(short_title(item["title"] or "-"), "it")
+        return is_whole(text)
+
+    def contradicts(each: Asked) -> bool:
+        rows = said.of_item(bundle.catalog.item_ids.find(each.answer["item_id"]) or 0)
+        blamed = {row.text: row.count for row in rows if row.polarity < 0}
+        told = [s for s in each.answer["statements"] if s["about"] == "item"]
+        return any(s["polarity"] == "negative" or blamed.get(s["text"], 0) >= s["count"] for s in told)
+
+    answers = [each.answer for each in asked]
+    texts = [answer["explanation"] for answer in answers]
+    milliseconds = sorted(1000 * each.seconds for each in asked)
+    return {
+        "explanations": len(texts),
+        "name another item": sum(map(names_another, asked)),
+        "cut short": sum(not whole(each) for each in asked),
+        "first person": sum(bool(FIRST_PERSON.search(text)) for text in texts),
+        "contradictions": sum(map(contradicts, asked)),
+        "from statements": sum(answer["basis"] == "statements" for answer in answers),
+        "different explanations": len(set(texts)),
+        "different user_preference": len({answer["user_preference"] for answer in answers} - {None}),
+        "p50 of /explain, ms": round(statistics.median(milliseconds), 2),
+        "p99 of /explain, ms": round(milliseconds[int(0.99 * (len(milliseconds) - 1))], 2),
+    }
+
+
+def as_row(each: Asked) -> str:
+    """For docs/explanations.md."""
+    answer = each.answer
+    own = "; ".join(f"{s['text']} ({s['count']})" for s in answer["statements"] if s["about"] == "user") or "-"
+    evidence = "; ".join(str(item["title"] or item["item_id"]) for item in answer["evidence"][:3]) or "-"
+    return (
+        f"| {answer['explanation']} | {answer['caution'] or '-'} | {answer['user_preference']} | {own} | {evidence} |"
+    )
 
 
 def main() -> None:
@@ -28,40 +110,34 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--show", type=int, default=0, help="explanations to print, drawn by random.Random(7)")
     parser.add_argument("--users", type=int, help="the first so many; all by default")
-    asked = parser.parse_args()
-    bundle = Bundle.open(asked.bundle)
-    users = [bundle.users.user_ids[n] for n in range(len(bundle.users))][: asked.users]
-    heads = {str(bundle.catalog.title(n) or "").partition(":")[0] for n in range(len(bundle.catalog))} - {""}
-    settings = Settings(bundle=asked.bundle, access_log=False, engine_process=False, explain_model=False)
-    answers, seconds = [], []
-    with TestClient(create_app(settings)) as client:
-        for user in users:
-            first = client.post("/recommend/sequential", json={"user_id": user, "n_items": 1}).json()["items"][0]
-            started = time.perf_counter()
-            answer = client.post("/explain", json={"user_id": user, "item_id": first["item_id"]}).json()
-            seconds.append(time.perf_counter() - started)
-            history = client.get(f"/users/{user}/history").json()["items"]
-            own = " ".join(str(item["title"]) for item in [first, *history])
-            others = [head for head in heads if head in answer["explanation"] and head not in own]
-            answers.append((user, answer, others))
-    texts = [answer["explanation"] for _, answer, _ in answers]
-    counts = {
-        "explanations": len(texts),
-        "name another item": sum(bool(others) for *_, others in answers),
-        "not ended": sum(not text.endswith(".") for text in texts),
-        "first person": sum(bool(FIRST_PERSON.search(text)) for text in texts),
-        "of statements": sum(answer["basis"] == "statements" for _, answer, _ in answers),
-        "blamed and praised at once": sum(
-            any(s["polarity"] == "negative" for s in answer["statements"]) for _, answer, _ in answers
-        ),
-        "different explanations": len(set(texts)),
-        "different user_preference": len({answer["user_preference"] for _, answer, _ in answers}),
-        "p50 of /explain, ms": round(1000 * statistics.median(seconds), 2),
-    }
-    for name, value in counts.items():
-        print(f"{name:<28} {value}")
-    for user, answer, _ in random.Random(7).sample(answers, min(asked.show, len(answers))):
-        print(f"- {user}: {answer['explanation']} | {answer['user_preference']} | caution: {answer['caution']}")
+    parser.add_argument("--quick", action="store_true", help="leave no line under benchmarks/results")
+    parser.add_argument("--json", type=Path, help="write the record here")
+    chosen = parser.parse_args()
+    bundle = Bundle.open(chosen.bundle)
+    users = [bundle.users.user_ids[n] for n in range(len(bundle.users))][: chosen.users]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "service.log"
+        process = serve(chosen.bundle, port, SETTINGS | {"RDREC_STATE_DIR": folder}, log)
+        try:
+            wait_until_ready(port, process, log)
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10.0) as client:
+                for user in users[:20]:  # so that nothing is measured that happens once
+                    ask(client, user)
+                asked = [ask(client, user) for user in users]
+        finally:
+            process.terminate()
+            process.wait()
+    found = counts(asked, bundle)
+    shown = table(f"{chosen.bundle}: the first recommendation of each user", "", "", left=("",))
+    for name, value in found.items():
+        shown.add_row(name, f"{value:,}")
+    Console().print(shown)
+    keep("explanations", {"bundle": bundle.manifest.model_version, **found}, file=chosen.json, quick=chosen.quick)
+    for each in random.Random(7).sample(asked, min(chosen.show, len(asked))):
+        print(as_row(each))
 
 
 if __name__ == "__main__":

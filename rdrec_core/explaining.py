@@ -9,24 +9,32 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from rdrec_core.frames import Frames, KindFrames
 from rdrec_core.statements import PERSONAL, Kind, Statement, Statements, pair_codes
-from rdrec_core.words import words
+from rdrec_core.withdrawing import Withdrawn
+from rdrec_core.words import is_gram, words
 
 Basis = Literal["statements", "model", "catalogue"]
 Refusal = Literal["empty", "not whole", "first person", "names another item", "contradicts", "not borne out"]
 CAUTION_SHARE = 0.1
 """A complaint is told from this share of the reviews on."""
 MAX_TEXT_WORDS = 60
-_PRIOR = 8.0
+_PRIOR = 6.0
 """Reviews that speak as the whole shop does, added to an item's own: one buyer of one is less than seven of nine."""
-_AFFINITY = 1.0
-"""How much louder a statement is that meets what the user wants most; both chosen on validation reviews."""
+_SILENT = 4.0
+"""Reviews that speak of a thing without praising it, added likewise."""
+_AFFINITY = 2.0
+"""How much louder a statement is that meets what the user wants most; these were chosen on validation reviews."""
+_SECOND = 0.5
+"""A second statement follows where it tells at least so much of what the first one does."""
 _MOST = 3
 """Statements in a list of preferences or attributes."""
-_WHOLE = re.compile(r"^[^\W_].*[.!?。！？…][\"'»”)]*$", re.DOTALL)
+_WHOLE = re.compile(r"^[\"'“«„‚(\[¿¡#]*[^\W_].*[.!?。！？…][\"'»”)\]]*$", re.DOTALL)
+_SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])")
+_LOOP = re.compile(r"([^\s\d.]{2,12})\1\1")
 _TITLE_ENDS = re.compile(r"\s+[-–|(\[]\s*|\s*[(\[|,;]\s*|\s+with\s+")
 _LONG_TITLE = 60
 
@@ -64,6 +72,12 @@ class Explainer:
     ) -> None:
         """popularity: 1 for the most chosen item of the catalogue, 0 for one that nobody chose."""
         self.statements, self._frames, self._title, self._popularity = statements, frames, title, popularity
+        self.withdrawn = Withdrawn(statements.sources)
+        """Whose reviews no longer count."""
+
+    def about(self, item: int) -> list[Statement]:
+        """What still counts of what is said of an item, the most telling first."""
+        return self.statements.of_item(item, self.withdrawn)
 
     def explain(
         self,
@@ -74,7 +88,7 @@ class Explainer:
         written: str | None = None,
     ) -> Explained:
         """support: items of the history that speak for the item, the strongest first; written: the model's text."""
-        about_item = self.statements.of_item(item)
+        about_item = self.about(item)
         about_user = self.statements.of_user(user)
         used, text = self._from_statements(item, about_item, about_user, history, support)
         basis: Basis = "statements" if used else "catalogue"
@@ -87,6 +101,10 @@ class Explainer:
             text or self._from_catalogue(item, history, support), basis, used, self._preference(about_user),
             self._attributes(about_item), self._caution(about_item), refused,
         )  # fmt: skip
+
+    def praise(self, item: int, statement: Statement) -> str:
+        """The sentence that tells one statement of an item."""
+        return self._fill(self._frames.praised, item, statement)
 
     # ---- choosing ---------------------------------------------------------------------------------------------------
 
@@ -102,7 +120,7 @@ class Explainer:
         nearest = {}
         if not own:
             others = [h for h in dict.fromkeys([*support, *reversed(history)]) if h != item][:10]
-            nearest = {h: self.statements.of_item(h) for h in others}
+            nearest = {h: self.about(h) for h in others}
             own = self.weights([s for rows in nearest.values() for s in rows])
         ranked = self.ranked(about_item, own)
         if not ranked:
@@ -111,7 +129,9 @@ class Explainer:
         met = next((u for u in about_user if u.polarity > 0 and set(u.stems) == set(best.stems)), None) or next(
             (u for u in about_user if u.polarity > 0 and set(u.stems) & set(best.stems)), None
         )
-        second = next((s for s in ranked[1:] if s.count > 1 and not set(s.stems) & set(best.stems)), None)
+        enough = _SECOND * self._telling(best, {})
+        apart = (s for s in ranked[1:] if s.count > 1 and not set(s.stems) & set(best.stems))
+        second = next((s for s in apart if self._telling(s, {}) >= enough), None)
         used = [Used("item", best)]
         if met is not None:
             used.insert(0, Used("user", met))
@@ -136,19 +156,20 @@ class Explainer:
         return {stem: weight / total for stem, weight in out.items()} if total else {}
 
     def ranked(self, about_item: Sequence[Statement], wanted: Mapping[int, float]) -> list[Statement]:
-        """What may be said for an item, the most telling first: said by many, and of what is wanted."""
+        """What may be said for an item, the most telling first: spoken of by many, praised by those, and wanted."""
         blamed: dict[tuple[int, ...], int] = {s.stems: s.count for s in about_item if s.polarity < 0}
         praise = [s for s in about_item if s.polarity > 0 and s.count > blamed.get(s.stems, 0) and s.stems]
+        return sorted(praise, key=lambda s: -self._telling(s, wanted))
+
+    def _telling(self, statement: Statement, wanted: Mapping[int, float]) -> float:
+        stems = statement.stems
+        usual = sum(float(self.statements.rate[stem]) for stem in stems) / len(stems)
+        spoken_of = (statement.heard + _PRIOR * usual) / (statement.total + _PRIOR)
+        # what everybody mentions and hardly anybody praises is what the item is, such as «strings»
+        praised = (statement.count + 0.5) / (statement.heard + _SILENT)
         top = max(wanted.values(), default=1.0)
-
-        def telling(statement: Statement) -> float:
-            stems = statement.stems
-            usual = sum(float(self.statements.rate[stem]) for stem in stems) / len(stems)
-            said = (statement.count + _PRIOR * usual) / (statement.total + _PRIOR)
-            meets = sum(wanted.get(stem, 0.0) for stem in stems) / (top * len(stems))
-            return said * (1 + _AFFINITY * meets)
-
-        return sorted(praise, key=lambda s: -telling(s))
+        meets = sum(wanted.get(stem, 0.0) for stem in stems) / (top * len(stems))
+        return float(spoken_of * praised**0.5 * (1 + _AFFINITY * meets))
 
     # ---- wording ----------------------------------------------------------------------------------------------------
 
@@ -188,17 +209,26 @@ class Explainer:
         liked = [s for s in about_user if s.polarity > 0][:_MOST]
         if not liked:
             return None
-        return _sentence(self._frames.preference, list=self._list([_worded(self._frames.liking, s) for s in liked]))
+        return _sentence(self._frames.preference, list=self._listed(self._frames.liking, liked, counted=False))
 
     def _attributes(self, about_item: Sequence[Statement]) -> str | None:
         praise = self.ranked(about_item, {})[:_MOST]
         if not praise:
             return None
-        counted = [
-            self._frames.counted.format(text=_worded(self._frames.attribute, s), count=s.count, total=s.total)
-            for s in praise
-        ]
-        return _sentence(self._frames.attributes, list=self._list(counted))
+        return _sentence(self._frames.attributes, list=self._listed(self._frames.attribute, praise, counted=True))
+
+    def _listed(self, table: KindFrames, statements: Sequence[Statement], *, counted: bool) -> str:
+        """Statements as a list in which those of a kind stand together and share their verb."""
+        kinds: dict[Kind, list[str]] = {}
+        for statement in statements:
+            group = kinds.setdefault(statement.kind, [])
+            text = _worded(self._frames.more if group else table, statement)
+            group.append(
+                self._frames.counted.format(text=text, count=statement.count, total=statement.total)
+                if counted
+                else text
+            )
+        return self._list([self._list(group) for group in kinds.values()])
 
     def _list(self, parts: Sequence[str]) -> str:
         *first, last = parts
@@ -231,24 +261,49 @@ class Explainer:
 
     def refusal(self, text: str, item: int, about_item: Sequence[Statement]) -> Refusal | None:
         """Why a written text may not be served, or None where the statements bear all of it out."""
-        spoken = words(text)
-        if not spoken:
+        if not (spoken := words(text)):
             return "empty"
-        pairs = pair_codes(text)
-        if not _WHOLE.match(text.strip()) or not 3 <= len(spoken) <= MAX_TEXT_WORDS or len(set(pairs)) < len(pairs):
+        if not is_whole(text):
             return "not whole"
         if any(code == PERSONAL for code in self.statements.codes(spoken)):
             return "first person"
         if self.statements.named(text) - set(pair_codes(self._title(item) or "")):
             return "names another item"
         claims = self.statements.claims(text)
-        blamed = {stem for s in about_item if s.polarity < 0 for stem in s.stems}
-        praised = {stem for s in about_item if s.polarity > 0 for stem in s.stems}
-        if any(c is not None and (c in blamed - praised or self.statements.tone[c] < 0) for c in claims):
+        if self.contradicts(claims, about_item):
             return "contradicts"
+        praised = {stem for s in about_item if s.polarity > 0 for stem in s.stems}
         if not claims or any(claim is None or claim not in praised for claim in claims):
             return "not borne out"
         return None
+
+    def contradicts(self, claims: Sequence[int | None], about_item: Sequence[Statement]) -> bool:
+        """Whether some claim is blamed, of this item or by its own words, and praised by nobody."""
+        blamed = {stem for s in about_item if s.polarity < 0 for stem in s.stems}
+        praised = {stem for s in about_item if s.polarity > 0 for stem in s.stems}
+        known = {claim for claim in claims if claim is not None} - praised
+        return any(claim in blamed or self.statements.tone[claim] < 0 for claim in known)
+
+
+def is_whole(text: str) -> bool:
+    """Whether a text begins as a sentence does and ends as one, is of a fit length, and does not go round in circles as
+    a weak model does."""
+    spoken = words(text)
+    length = sum(not is_gram(word) for word in spoken) + sum(is_gram(word) and len(word) == 1 for word in spoken) // 2
+    if not _WHOLE.match(text.strip()) or not 3 <= length <= MAX_TEXT_WORDS:
+        return False
+    return not any(_repeats(sentence) for sentence in _SENTENCE_END.split(text))
+
+
+def _repeats(sentence: str) -> bool:
+    """A word twice in a row, three words that come again, or (without blanks) a run of characters thrice in a row."""
+    spoken = [word for word in words(sentence) if not is_gram(word)]
+    threes = list(zip(spoken, spoken[1:], spoken[2:], strict=False))
+    return (
+        any(first == second for first, second in pairwise(spoken))
+        or len(set(threes)) < len(threes)
+        or _LOOP.search(sentence) is not None
+    )
 
 
 def _says(rows: Sequence[Statement], statement: Statement) -> bool:

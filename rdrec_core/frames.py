@@ -25,7 +25,7 @@ _PLACES = {
     "caution": {"who", "claim"}, "attributes": {"list"}, "preference": {"list"}, "counted": {"text", "count", "total"},
     "list_pair": {"first", "last"},
 }  # fmt: skip
-_BY_KIND = ("claim", "claim_alone", "complaint", "complaint_alone", "attribute", "want", "liking")
+_BY_KIND = ("claim", "claim_alone", "complaint", "complaint_alone", "attribute", "want", "liking", "more")
 
 
 class KindFrames(BaseModel):
@@ -91,6 +91,11 @@ class Frames(BaseModel):
         feature="likes the {text}", quality="likes what is {text}", does="likes what {text}", want="looks for {text}",
         mention="often mentions “{text}”",
     )  # fmt: skip
+
+    more: KindFrames = KindFrames(
+        feature="the {text}", quality="{text}", does="{text}", want="{text}", mention="“{text}”"
+    )  # fmt: skip
+    """In a list, behind another of its kind: «likes the tone and the lid»."""
 
     @model_validator(mode="after")
     def _places(self) -> Self:

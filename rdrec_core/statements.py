@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from rdrec_core.bundle import Bundle
 from rdrec_core.catalog import Arrays, StringTable
+from rdrec_core.withdrawing import Sources, Withdrawn
 from rdrec_core.words import words
 
 GROUP = "statements"
@@ -46,7 +47,8 @@ class Kind(IntEnum):
 class Statement:
     """One row: `count` of `total` reviews say it; polarity 1 praises, -1 blames.
 
-    total: the owner's reviews with text. item: where a user said it last, -1 unknown.
+    total: the owner's reviews with text. heard: how many of those speak of it, whatever they say, the mean over its
+    stems. item: where a user said it last, -1 unknown.
     """
 
     text: str
@@ -54,6 +56,7 @@ class Statement:
     polarity: int
     count: int
     total: int
+    heard: float
     rating: float | None
     stems: tuple[int, ...]
     item: int = -1
@@ -70,7 +73,7 @@ class Rows:
     """The statements of one side, n owners and R rows, as CSR.
 
     indptr (n + 1,) int64; text, item, quote (R,) int32 (-1 for none); kind, polarity (R,) int8; count (R,) uint16;
-    rating (R,) float32, NaN unknown; total (n,) uint16.
+    heard, rating (R,) float32, NaN unknown; total (n,) uint16.
     """
 
     indptr: npt.NDArray[np.int64]
@@ -78,12 +81,13 @@ class Rows:
     kind: npt.NDArray[np.int8]
     polarity: npt.NDArray[np.int8]
     count: npt.NDArray[np.uint16]
+    heard: npt.NDArray[np.float32]
     rating: npt.NDArray[np.float32]
     item: npt.NDArray[np.int32]
     quote: npt.NDArray[np.int32]
     total: npt.NDArray[np.uint16]
 
-    NAMES = ("indptr", "text", "kind", "polarity", "count", "rating", "item", "quote", "total")
+    NAMES = ("indptr", "text", "kind", "polarity", "count", "heard", "rating", "item", "quote", "total")
 
     def __len__(self) -> int:
         return len(self.total)
@@ -91,7 +95,9 @@ class Rows:
     @classmethod
     def empty(cls) -> Rows:
         """Of nobody."""
-        kinds = (np.int64, np.int32, np.int8, np.int8, np.uint16, np.float32, np.int32, np.int32, np.uint16)
+        kinds = (
+            np.int64, np.int32, np.int8, np.int8, np.uint16, np.float32, np.float32, np.int32, np.int32, np.uint16,
+        )  # fmt: skip
         return cls(*(np.zeros(int(n == 0), dtype=kind) for n, kind in enumerate(kinds)))
 
 
@@ -111,11 +117,14 @@ class Statements:
         names: npt.NDArray[np.int64],
         quotes: StringTable,
         language: str = "und",
+        sources: Sources | None = None,
     ) -> None:
         """texts: T phrases; text_stems: their stems as CSR; idf, tone (S,): how rare a stem is, and whether it praises
         (1) or blames (-1) by itself; lexicon: words with their stem, FUNCTION_WORD or PERSONAL; names:
-        `pair_codes` of the words that name an item, ascending; language: ISO 639-1 of the reviews."""
+        `pair_codes` of the words that name an item, ascending; language: ISO 639-1 of the reviews; sources: who said
+        what of items, so that it can be taken out."""
         self.language = language
+        self.sources = sources or Sources.empty()
         self.users, self.items, self.texts, self.quotes = users, items, texts, quotes
         self.text_stems, self.idf, self.tone, self.names = text_stems, idf, tone, names
         self.lexicon, self.lexicon_stems = lexicon, lexicon_stems
@@ -142,13 +151,16 @@ class Statements:
         """Read what `arrays` wrote; no arrays are no statements."""
         if not arrays:
             return cls.none()
-        users, items = (Rows(*(arrays[f"{side}.{name}"] for name in Rows.NAMES)) for side in ("users", "items"))  # type: ignore[arg-type]
+        earlier = {f"{side}.heard": arrays[f"{side}.count"].astype(np.float32) for side in ("users", "items")}
+        known = {**earlier, **arrays}  # bundles from before have no `heard`
+        users, items = (Rows(*(known[f"{side}.{name}"] for name in Rows.NAMES)) for side in ("users", "items"))  # type: ignore[arg-type]
         return cls(
             users, items, StringTable.from_arrays(arrays, "texts"),
             (arrays["text_stems.indptr"], arrays["text_stems.stems"]),  # type: ignore[arg-type]
             arrays["idf"], StringTable.from_arrays(arrays, "lexicon"), arrays["lexicon.stems"],  # type: ignore[arg-type]
             arrays["tone"], arrays["names"], StringTable.from_arrays(arrays, "quotes"),  # type: ignore[arg-type]
             bytes(arrays["language"].tolist()).decode(),
+            Sources(*(arrays[f"sources.{name}"] for name in Sources.NAMES)) if "sources.said" in arrays else None,  # type: ignore[arg-type]
         )  # fmt: skip
 
     def arrays(self) -> Arrays:
@@ -163,15 +175,16 @@ class Statements:
             "text_stems.indptr": self.text_stems[0], "text_stems.stems": self.text_stems[1],
             "idf": self.idf, "tone": self.tone, "names": self.names, "lexicon.stems": self.lexicon_stems,
             "language": np.frombuffer(self.language.encode(), dtype=np.uint8),
+            **{f"sources.{name}": getattr(self.sources, name) for name in Sources.NAMES},
         }  # fmt: skip
 
     def of_user(self, user_index: int | None) -> list[Statement]:
         """A user's statements, the most telling first; none of somebody unknown."""
-        return self._of(self.users, user_index)
+        return self._of(self.users, user_index, None)
 
-    def of_item(self, item_index: int) -> list[Statement]:
-        """An item's statements, the most telling first."""
-        return self._of(self.items, item_index)
+    def of_item(self, item_index: int, withdrawn: Withdrawn | None = None) -> list[Statement]:
+        """An item's statements, the most telling first; without what only withdrawn reviews say, nor their share."""
+        return self._of(self.items, item_index, withdrawn)
 
     def stems_of(self, text: int) -> npt.NDArray[np.int32]:
         """What a phrase is about, ascending."""
@@ -196,19 +209,23 @@ class Statements:
         at = np.minimum(np.searchsorted(self.names, codes), len(self.names) - 1)
         return set(np.asarray(codes)[self.names[at] == codes].tolist())
 
-    def _of(self, rows: Rows, owner: int | None) -> list[Statement]:
+    def _of(self, rows: Rows, owner: int | None, withdrawn: Withdrawn | None) -> list[Statement]:
         if owner is None or not 0 <= owner < len(rows):
             return []
-        total = int(rows.total[owner])
+        total = int(rows.total[owner]) - (withdrawn.reviews[owner] if withdrawn else 0)
         out = []
         for row in range(int(rows.indptr[owner]), int(rows.indptr[owner + 1])):
+            gone = withdrawn.rows[row] if withdrawn else 0
             text, quote, rating = int(rows.text[row]), int(rows.quote[row]), float(rows.rating[row])
+            if (count := int(rows.count[row]) - gone) <= 0:
+                continue
             out.append(
                 Statement(
-                    self.texts[text], Kind(int(rows.kind[row])), int(rows.polarity[row]), int(rows.count[row]), total,
+                    self.texts[text], Kind(int(rows.kind[row])), int(rows.polarity[row]), count, max(total, count),
+                    max(min(float(rows.heard[row]), total), count),
                     None if np.isnan(rating) else rating,
                     tuple(self.stems_of(text).tolist()), int(rows.item[row]),
-                    None if quote < 0 else self.quotes[quote],
+                    None if quote < 0 or gone else self.quotes[quote],  # whose the quoted words are is not kept
                 )
             )  # fmt: skip
         return out

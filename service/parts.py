@@ -11,8 +11,10 @@ from pathlib import Path
 
 from service.answers.answer_cache import AnswerCache, SharedCache
 from service.answers.events import EventKinds
+from service.answers.explanations import Explanations
 from service.answers.histories import LiveHistories
 from service.answers.recommender import Recommender
+from service.answers.withdrawals import Withdrawals
 from service.engine.admission import Admission
 from service.engine.engine_process import OpenEngine
 from service.engine.lifecycle import ModelHost
@@ -126,7 +128,9 @@ def assemble(
     histories = LiveHistories(
         host, stores.history, cap=settings.history_cap, kinds=EventKinds.of(settings), log=open_log(settings)
     )
-    recommender = Recommender(host, histories, cache, stores.texts, settings, metrics)
+    withdrawals = Withdrawals(stores.history)
+    explanations = Explanations(host, histories, cache, stores.texts, withdrawals, settings, metrics)
+    recommender = Recommender(host, histories, cache, explanations, settings, metrics)
     admission = Admission(settings.max_in_flight, clock, host.seconds_ahead)
 
     def state() -> list[StateRow]:

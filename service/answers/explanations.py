@@ -1,7 +1,8 @@
 """From an explanation request to an answer: statements speak, the model's own text where they bear it out.
 
-The engine is asked only where its text could pass, with half of the time that is left; whatever becomes of it, the
-statements answer. Knows neither HTTP nor how sentences are worded (`rdrec_core/explaining.py`).
+What forgotten users said is taken out first; while nobody can say who was forgotten, no statement is used. The engine
+is asked only where its text could pass, with half of the time that is left; whatever becomes of it, the statements
+answer. Knows neither HTTP nor how sentences are worded (`rdrec_core/explaining.py`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from rdrec_core.types import Task, TextRequest
 from service.answers.answer_cache import AnswerCache, SharedCache
 from service.answers.histories import LiveHistories, ResolvedHistory
 from service.answers.item_names import ItemNames
+from service.answers.withdrawals import Withdrawals
 from service.engine.arm import Arm
 from service.engine.batcher import Computed
 from service.engine.lifecycle import ModelHost
@@ -37,10 +39,12 @@ class Explanations:
         histories: LiveHistories,
         cache: AnswerCache,
         shared_cache: SharedCache | None,
+        withdrawals: Withdrawals,
         settings: Settings,
         metrics: Metrics,
     ) -> None:
         self._host = host
+        self._withdrawals = withdrawals
         self._histories = histories
         self._cache = cache
         self._shared_cache = shared_cache
@@ -56,9 +60,13 @@ class Explanations:
             given = names.history(request.history)
             history = await self._histories.resolve(arm, request.user_id, user, given, context)
             evidence = arm.ranker.evidence(history.items, item, MAX_EVIDENCE)
-            written = await self._written(arm, item, request.user_id, history, context)
             support = [each.item_index for each in evidence]
-            answer = arm.explainer.explain(item, history.user, history.items, support, written)
+            if await self._withdrawals.apply(arm):
+                written = await self._written(arm, item, request.user_id, history, context)
+                answer = arm.explainer.explain(item, history.user, history.items, support, written)
+            else:
+                context.degraded = True
+                answer = arm.catalogue_explainer.explain(item, None, history.items, support)
             self._metrics.explanations.labels(arm.name, answer.basis).inc()
             if answer.refused is not None:
                 self._metrics.refused_texts.labels(arm.name, answer.refused.replace(" ", "_")).inc()
@@ -107,7 +115,7 @@ class Explanations:
             not self._settings.explain_model
             or user is None
             or Task.EXPLANATION not in arm.bundle.manifest.text_tasks
-            or not arm.explainer.statements.of_item(item)
+            or not arm.explainer.about(item)
         ):
             return None
         work = arm.text_request(TextRequest(Task.EXPLANATION, user, item))

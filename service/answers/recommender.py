@@ -14,7 +14,7 @@ from rdrec_core.errors import RDRecError
 from rdrec_core.filters import Where
 from rdrec_core.ranked import NOTHING, Ranking
 from rdrec_core.types import RankRequest, ScoreRequest, Spread, Task, Wish
-from service.answers.answer_cache import AnswerCache, SharedCache
+from service.answers.answer_cache import AnswerCache
 from service.answers.explanations import Explanations
 from service.answers.histories import LiveHistories, ResolvedHistory
 from service.answers.item_names import ItemNames
@@ -53,7 +53,7 @@ class Recommender:
         host: ModelHost,
         histories: LiveHistories,
         cache: AnswerCache,
-        shared_cache: SharedCache | None,
+        explanations: Explanations,
         settings: Settings,
         metrics: Metrics,
     ) -> None:
@@ -62,7 +62,7 @@ class Recommender:
         self._cache = cache
         self._settings = settings
         self._metrics = metrics
-        self._explanations = Explanations(host, histories, cache, shared_cache, settings, metrics)
+        self._explanations = explanations
         self._shadows: set[asyncio.Task[None]] = set()
 
     async def sequential(self, request: SequentialRequest, context: RequestContext) -> RankingAnswer:

@@ -58,6 +58,8 @@ class Arm:
         self.users = bundle.users
         frames = Frames() if settings.explain_frames is None else Frames.read(settings.explain_frames)
         self.explainer = Explainer(Statements.of_bundle(bundle), frames, self._title, self._popularity)
+        self.catalogue_explainer = Explainer(Statements.none(), frames, self._title, self._popularity)
+        """Speaks without anything that anybody said."""
         self.version = bundle.manifest.model_version
         self.made_at = _seconds_of(bundle.manifest.created_at)
         """Seconds since 1970."""

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 
-from service.stores.history.base import HistoryStore, Kept, Write
+from service.stores.history.base import HistoryStore, Kept, Write, mark_of
 from service.stores.history.memory import MemoryHistoryStore
 from service.stores.history.redis import RedisHistoryStore
 from service.stores.redis_gateway import RedisGateway
@@ -138,6 +138,7 @@ async def test_who_is_in_the_bundle_alone_is_remembered_and_a_stranger_leaves_no
     assert await store.forgotten(["known", "stranger", "other"]) == {"known"}
     assert await store.forgotten([]) == set()
     assert [store.may_use_bundle(user) for user in ("known", "stranger", "other")] == [False, True, True]
+    assert store.marks() == {mark_of("known")}
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from service.stores.history.memory import MemoryHistoryStore
 from service.stores.rate_limit import MemoryRateLimiter
 from service.web.app import create_app
 from tests.fake_service import fake_settings, item_id, open_fake, user_id, write_bundle
+from tests.fake_statements import fake_statements
 
 USER = user_id(3)
 ODD_IDS = ["a/b", "..", ".", "../..", "a//b", "/", "a/history", "50%off", "user?x=1", "user#7", "plus+sign", "a b/ü"]
@@ -85,6 +86,52 @@ def test_a_forgetting_that_a_restart_would_forget_is_refused(bundle: Path, tmp_p
         assert client.delete("/users/stranger/history").status_code == 204, "of whom nothing has to be remembered"
 
 
+def said_of(client: TestClient, item: str) -> dict[str, tuple[int, int]]:
+    """Text -> (count, total) of everything that explanations to two other users tell of an item."""
+    answers = [client.post("/explain", json={"user_id": user_id(n), "item_id": item}).json() for n in (20, 3)]
+    told = {s["text"]: (s["count"], s["total"]) for a in answers for s in a["statements"] if s["about"] == "item"}
+    attributes = " ".join(str(a["item_attributes"]) + str(a["caution"]) for a in answers)
+    assert all(text in attributes for text in told)
+    return told
+
+
+def test_what_a_forgotten_user_said_is_told_to_nobody_at_any_replica_nor_after_a_restart(tmp_path: Path) -> None:
+    """Users 5, 6 and 7 reviewed item 8: «sturdy lid» said 5 and 6, «too small» 6 alone, «works well» 7 alone."""
+    bundle = write_bundle(tmp_path / "bundles" / "said", statements=fake_statements(tmp_path / "reviews"))
+    marks = tmp_path / "forgotten"
+    first, second = MemoryHistoryStore(marks=marks), MemoryHistoryStore(marks=marks)
+    with service(bundle, first) as client, service(bundle, second) as replica:
+        before = client.post("/explain", json={"user_id": user_id(20), "item_id": "i0008"}).json()
+        assert said_of(client, "i0008") == said_of(replica, "i0008") == {"sturdy lid": (2, 3)}
+        assert before["caution"] == "One of 3 buyers finds it too small."
+        assert client.delete(f"/users/{user_id(6)}/history").status_code == 204
+        second.__init__(marks=marks)  # type: ignore[misc]  # what a sync brings
+        for each in (client, replica):
+            after = each.post("/explain", json={"user_id": user_id(20), "item_id": "i0008"}).json()
+            assert after["caution"] is None, "nobody else found it too small"
+            assert (
+                after["item_attributes"] == "Buyers praise the sturdy lid (1 of 2) and say that it works well (1 of 2)."
+            )
+        client.delete(f"/users/{user_id(5)}/history")
+    with service(bundle, MemoryHistoryStore(marks=marks)) as client:
+        assert said_of(client, "i0008") == {"works well": (1, 1)}
+        client.delete(f"/users/{user_id(7)}/history")
+        last = client.post("/explain", json={"user_id": user_id(20), "item_id": "i0008"}).json()
+        assert (last["basis"], last["statements"], last["item_attributes"]) == ("catalogue", [], None)
+
+
+def test_while_nobody_can_say_who_was_forgotten_nothing_that_was_said_is_told(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundles" / "said", statements=fake_statements(tmp_path / "reviews"))
+    store = AwayStore()
+    store.away, store.synced = True, False
+    with service(bundle, store) as client:
+        answer = client.post("/explain", json={"history": ["i0007"], "item_id": "i0008"}).json()
+        assert (answer["basis"], answer["item_attributes"], answer["degraded"]) == ("catalogue", None, True)
+        store.synced = True
+        answer = client.post("/explain", json={"history": ["i0007"], "item_id": "i0008"}).json()
+        assert (answer["basis"], answer["degraded"]) == ("statements", False)
+
+
 class AwayStore(MemoryHistoryStore):
     """Out of reach from when it is told; what it learnt before it still knows."""
 
@@ -105,6 +152,9 @@ class AwayStore(MemoryHistoryStore):
 
     def may_use_bundle(self, user_id: str) -> bool:
         return self.synced and super().may_use_bundle(user_id)
+
+    def marks(self) -> Set[str] | None:
+        return super().marks() if self.synced else None
 
     def _check(self) -> None:
         if self.away:

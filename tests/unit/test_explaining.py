@@ -1,5 +1,6 @@
 """Explanations from hand-made statements: which are chosen, how they are worded, what a written text must bear."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from rdrec_core.catalog import StringTable
 from rdrec_core.errors import InputError
-from rdrec_core.explaining import Explainer, shared_words, short_title
+from rdrec_core.explaining import Explainer, is_whole, shared_words, short_title
 from rdrec_core.frames import Frames
 from rdrec_core.statements import FUNCTION_WORD, PERSONAL, Kind, Rows, Statements, pair_codes
 
@@ -24,7 +25,8 @@ def rows(n: int, *given: tuple[int, int, Kind, int, int, int]) -> Rows:
     return Rows(
         np.searchsorted(owners, np.arange(n + 1)).astype(np.int64), np.asarray(text, dtype=np.int32),
         np.asarray(kind, dtype=np.int8), np.asarray(polarity, dtype=np.int8), np.asarray(count, dtype=np.uint16),
-        np.full(len(given), 4.5, dtype=np.float32), np.asarray(item, dtype=np.int32),
+        np.asarray(count, dtype=np.float32), np.full(len(given), 4.5, dtype=np.float32),
+        np.asarray(item, dtype=np.int32),
         np.full(len(given), -1, dtype=np.int32), np.full(n, 10, dtype=np.uint16),
     )  # fmt: skip
 
@@ -85,7 +87,7 @@ def test_a_history_alone_speaks_through_its_own_items(explainer: Explainer) -> N
 def test_of_nobody_known_the_most_praised_is_told(explainer: Explainer) -> None:
     answer = explainer.explain(0, None, [])
     assert answer.text.startswith("5 of 10 buyers of Luna Owl Plush praise the clear tone.")
-    assert answer.item_attributes == "Buyers praise the clear tone (5 of 10) and praise the sturdy make (4 of 10)."
+    assert answer.item_attributes == "Buyers praise the clear tone (5 of 10) and the sturdy make (4 of 10)."
     assert (
         explainer.explain(2, None, []).text
         == "One of 10 buyers of Pocket Pirates: Second Deck says that it works well."
@@ -106,6 +108,32 @@ def test_a_controversial_statement_is_no_praise() -> None:
     answer = Explainer(made(USERS, items), Frames(), lambda item: TITLES[item]).explain(0, 0, [1])
     assert answer.basis == "catalogue"
     assert answer.caution == "2 of 10 buyers are not content with the sturdy make."
+
+
+def test_what_everybody_speaks_of_and_few_praise_is_told_after_what_is_praised_whenever_spoken_of() -> None:
+    items = rows(1, (0, 1, F, 1, 2, -1), (0, 3, Q, 1, 2, -1))
+    told = made(USERS, replace(items, heard=np.asarray([9, 2], dtype=np.float32)))
+    by_words = [s.text for s in Explainer(told, Frames(), lambda item: TITLES[item]).ranked(told.of_item(0), {})]
+    assert by_words == ["clear tone", "light"]  # nine of ten speak of the tone
+    told = made(USERS, replace(items, heard=np.asarray([4, 2], dtype=np.float32), count=np.asarray([1, 2], np.uint16)))
+    by_words = [s.text for s in Explainer(told, Frames(), lambda item: TITLES[item]).ranked(told.of_item(0), {})]
+    assert by_words == ["light", "clear tone"]
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("It works well.", True), ("«Works» as it should!", True), ("works and works and", False),
+        ("I have a to to use.", False),
+        ("The tone of the tone of the tone.", False), ("You like the lid of others: 3 of 9 praise the lid.", True),
+        ("音質が良いと多くの人が言います。", True), ("良い良い良い音です。", False), ("Good.", False),
+        ("- it works well.", False),
+        ("Die Verarbeitung ist sehr gut.", True), ("¡La calidad es muy buena!", True), ("声音很好，做工也很好。", True),
+        ("声音很好，做工也", False), ("word " * 61 + ".", False),
+    ],
+)  # fmt: skip
+def test_a_whole_text_begins_and_ends_and_does_not_go_round_in_circles(text: str, whole: bool) -> None:
+    assert is_whole(text) is whole
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,14 @@ import polars as pl
 import pytest
 
 from rdrec_core.statements import Kind, Statements
+from rdrec_core.withdrawing import Sources, Withdrawn
 from tests.rationale_dataset import write_dataset
-from training.data.dataset import REVIEWS, Dataset
+from training.data.dataset import RATIONALES, REVIEWS, Dataset
+from training.signals import phrase_spill, statement_rows
 from training.signals import statements as building
+from training.signals.english import Lexicon
 from training.signals.languages import BLANKLESS, ENGLISH, FRENCH, GERMAN, SPANISH, Language, language_of
-from training.signals.phrases import Lexicon, PhraseFinder
+from training.signals.phrases import PhraseFinder
 from training.signals.statements import StatementOptions, build_statements
 
 
@@ -57,6 +60,8 @@ def test_alike_phrases_are_one_statement_counted_by_reviews(shop: Dataset) -> No
     assert ("sturdy lid", -1, 1) in rows
     assert about["easy to use"] == (1, 1, 4)
     assert about["soft handle"] == (-1, 1, 4)
+    # users 0, 1 and 3 speak of a lid and of something sturdy, whatever they think of it
+    assert [s.heard for s in statements.of_item(0) if s.text == "sturdy lid"] == [3.0, 3.0]
     # «works well» and «works great» are about the same
     works = [s for s in statements.of_item(1) if s.kind is Kind.DOES]
     assert [(s.count, s.total, s.polarity) for s in works] == [(2, 2, 1)]
@@ -97,11 +102,57 @@ def test_arrays_bring_everything_back(shop: Dataset) -> None:
 
 def test_parts_and_blocks_count_as_one(shop: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = build_statements(shop)
-    monkeypatch.setattr(building, "_PART_ROWS", 2)
-    monkeypatch.setattr(building, "_BLOCK", 2)
+    monkeypatch.setattr(statement_rows, "PART_ROWS", 2)
+    monkeypatch.setattr(phrase_spill, "BLOCK", 2)
     parted = build_statements(shop)
     assert [parted.of_item(n) for n in (0, 1)] == [whole.of_item(n) for n in (0, 1)]
     assert [parted.of_user(n) for n in range(4)] == [whole.of_user(n) for n in range(4)]
+    for name in Sources.NAMES:
+        assert getattr(parted.sources, name).tolist() == getattr(whole.sources, name).tolist()
+
+
+def test_what_a_user_alone_said_goes_with_them_and_of_the_rest_their_share(shop: Dataset) -> None:
+    statements = Statements.from_arrays(build_statements(shop, StatementOptions(quotes=True)).arrays())
+    assert any(s.quote for s in statements.of_item(0) if s.text == "sturdy lid")
+    withdrawn = Withdrawn(statements.sources)
+    withdrawn.add([1, 1])
+    kept = {(s.text, s.polarity): s for s in statements.of_item(0, withdrawn)}
+    assert ("easy to use", 1) not in kept  # user 1 alone
+    assert (kept["sturdy lid", 1].count, kept["sturdy lid", 1].total) == (1, 3)  # user 0 is left
+    assert kept["sturdy lid", 1].quote is None  # whose words they were is not known
+    assert (kept["sturdy lid", -1].count, kept["soft handle", -1].count) == (1, 1)
+    # user 1 reviewed item 1 too: «works well» said 0 and 1
+    [works] = [s for s in statements.of_item(1, withdrawn) if s.kind is Kind.DOES]
+    assert (works.count, works.total) == (1, 1)
+    withdrawn.add([0, 2, 3, 99])
+    assert statements.of_item(0, withdrawn) == statements.of_item(1, withdrawn) == []
+    assert len(statements.of_item(0)) > 3  # the arrays stay as they are
+
+
+def with_rationales(shop: Dataset, *rows: tuple[int, int, str, str]) -> Dataset:
+    made = [(u, i, wish, item, "ok", True, 1.0, "t", "1", 0, 0, 0.0) for u, i, wish, item in rows]
+    pl.DataFrame(made, schema=RATIONALES, orient="row").write_parquet(shop.rationales_path)
+    return shop
+
+
+def test_a_rationale_counts_with_its_review_and_only_in_the_review_s_words(shop: Dataset) -> None:
+    told = with_rationales(
+        shop,
+        (1, 0, "The user prefers a sturdy lid.", "The item is easy to use."),
+        (3, 0, "The user wants golden dragons.", "The lid is not sturdy. The item is beautiful."),
+    )
+    notes: list[str] = []
+    statements = build_statements(told, note=notes.append)
+    about = {(s.text, s.polarity): s.count for s in statements.of_item(0)}
+    assert about["sturdy lid", 1] == 2  # user 1 says it in the review already
+    assert about["sturdy lid", -1] == 1
+    assert about["easy to use", 1] == 1
+    # dragons and beauty are spoken of by nobody
+    assert all("dragon" not in statements.texts[n] for n in range(len(statements.texts)))
+    assert ("beautiful", 1) not in about
+    assert {s.text: s.count for s in statements.of_user(1)}["sturdy lid"] == 1
+    assert len(notes) == 1
+    assert notes[0].startswith("2 phrases of rationales are left out")
 
 
 def test_rows_of_an_owner_are_bounded(shop: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,6 +179,10 @@ FINDER = PhraseFinder(
         ("Thanks to the light bag for all parts, it came along.", [("light bag for all parts", 1)]),
         ("What I loved most were the short rules and the red lid.", [("short rules", 1), ("red lid", 1)]),
         ("I like my mother.", []),
+        ("I was looking for an easy start, so I took it.", [("an easy start", 1)]),
+        ("Thanks to the facts we learned along the way, it came to the table.", [("facts", 1)]),
+        ("It won me over with the cats hidden in every picture.", [("cats", 1)]),
+        ("I enjoy things that are ready in five minutes, so it stays.", [("things that are ready in five minutes", 1)]),
     ],
 )  # fmt: skip
 def test_english_phrases(text: str, phrases: list[tuple[str, int]]) -> None:

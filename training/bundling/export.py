@@ -27,13 +27,12 @@ from rdrec_core.text_rows import GROUP as TEXT_ROWS
 from rdrec_core.types import ScoreMode, Strategy
 from training.bundling.columns import columns_of
 from training.bundling.signals import add_signals
-from training.bundling.statements import statements_of_checkpoint
+from training.bundling.statements import statements_of
 from training.data.dataset import Dataset, Split
 from training.learning.backbone import CatalogTokens
 from training.learning.checkpoint import Checkpoint
 from training.learning.examples import text_pools
 from training.learning.targets import TargetRule
-from training.signals.statements import build_statements
 
 Say = Callable[[str], None]
 
@@ -99,7 +98,7 @@ def export_bundle(
             writer.add_arrays(trie_group(collapsed=collapsed), trie.arrays(collapsed=collapsed))
         if dataset.has_reviews:
             say("statements of reviews")
-            statements = statements_of_checkpoint(checkpoint.path, dataset) or build_statements(dataset)
+            statements = statements_of(checkpoint.path, dataset)
             writer.add_arrays(STATEMENTS, statements.arrays())
         say("item graph and text")
         fusion = add_signals(writer, checkpoint, dataset, upto)

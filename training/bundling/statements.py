@@ -12,12 +12,13 @@ from pathlib import Path
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from rdrec_core.bundle import Bundle, BundleWriter, Description, Manifest
+from rdrec_core.bundle import MANIFEST_FILE, Bundle, BundleWriter, Description, Manifest
 from rdrec_core.errors import BundleError, CheckpointError, DatasetError
 from rdrec_core.replacing import replacing_file, replacing_folder
 from rdrec_core.signing import SIGNATURE_FILE
 from rdrec_core.statements import GROUP, Statements
 from training.data.dataset import Dataset
+from training.signals.statements import Say, build_statements
 
 STATEMENTS_FILE = "statements.safetensors"
 """In the checkpoint folder."""
@@ -48,6 +49,16 @@ def statements_of_checkpoint(checkpoint: Path, dataset: Dataset) -> Statements |
         if (file.metadata() or {}).get(_SOURCE_KEY) != _source_of(dataset):
             raise CheckpointError(f"{path} was read from other reviews; run `rdrec profile` again, or delete it")
         return Statements.from_arrays({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+
+
+def statements_of(system: Path, dataset: Dataset, say: Say = lambda _: None, note: Say = lambda _: None) -> Statements:
+    """A bundle's own, else a checkpoint's that `rdrec profile` left, else read from the dataset's reviews now."""
+    if (system / MANIFEST_FILE).is_file():
+        return Statements.of_bundle(Bundle.open(system))
+    kept = statements_of_checkpoint(system, dataset)
+    if kept is not None or not dataset.has_reviews:
+        return kept or Statements.none()
+    return build_statements(dataset, say=say, note=note)
 
 
 def require_same_ids(bundle: Bundle, dataset: Dataset) -> None:

@@ -35,18 +35,29 @@ def evaluate(
             " without them (once; kept beside it), and measure that."
         ),
     ] = None,
+    text_encoder: Annotated[
+        str | None,
+        typer.Option(help="Explanations: measure by a sentence encoder too, a transformers folder or hub id."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of candidates, samples and hidden items.")] = 0,
 ) -> None:
     """Measure a checkpoint or a bundle under the leave-one-out protocol."""
     from rich.console import Console
 
     from rdrec_core.types import ScoreMode, Strategy
+    from training.bundling.statements import statements_of
     from training.data.dataset import Dataset
     from training.evaluation.explanations import evaluate_explanations
     from training.evaluation.ranking_run import RankingOptions, evaluate_ranking
     from training.evaluation.results import rank_table, write_results
-    from training.evaluation.systems import load_system
-    from training.evaluation.tables import differences_table, groups_table, plain_table, ranking_table, trials_table
+    from training.evaluation.systems import load_system, open_encoder
+    from training.evaluation.tables import (
+        differences_table,
+        explanations_table,
+        groups_table,
+        ranking_table,
+        trials_table,
+    )  # fmt: skip
 
     for name, value, allowed in (
         ("task", task, TASKS),
@@ -74,11 +85,19 @@ def evaluate(
     loaded = load_system(system, data, mode=score_mode, strategy=search)
     wanted = "test" if split == "test" else "val"
     if task == "explanation":
-        record, texts = evaluate_explanations(loaded, data, split=wanted, limit=limit_users, seed=seed, console=console)
-        console.print(plain_table(f"{data.info.name}: explanations, split {split}", record["metrics"]))
+        statements = statements_of(system, data, note=lambda text: console.print(text, style="yellow"))
+        record, texts = evaluate_explanations(
+            loaded, data, statements, split=wanted, limit=limit_users, seed=seed, console=console,
+            encoder=open_encoder(text_encoder, data),
+        )  # fmt: skip
+        console.print(explanations_table(record))
         if out is not None:
             write_results(out, record, texts)
         return
+    if text_encoder is not None:
+        raise InputError(
+            "--text-encoder belongs to --task explanation; rankings take it from `rdrec fuse`", field="text_encoder"
+        )
     options = RankingOptions(
         task=task, split=wanted, fusion=fusion == "on", refit=refit, with_baselines=baselines, with_sasrec=sasrec,
         limit_users=limit_users, seed=seed, trials=trials, beam_width=beam_width,

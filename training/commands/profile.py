@@ -51,14 +51,17 @@ def profile(
         keeping.require_same_ids(bundle, data)
     else:
         data = load_checkpoint(path).dataset(dataset)
+    left_out: list[str] = []
     with console.status("reading reviews") as status:
-        made = build_statements(data, options, say=status.update)
+        made = build_statements(data, options, say=status.update, note=left_out.append)
     if bundle is not None:
         if keeping.is_signed(path):
             console.print("the signature no longer fits and is left out; sign the bundle again", highlight=False)
         said = keeping.store_in_bundle(bundle, made).model_version
     else:
         said = str(keeping.store_in_checkpoint(path, made, data))
+    for line in left_out:
+        console.print(line, highlight=False)
     silent = [int((rows.indptr[1:] == rows.indptr[:-1]).sum()) for rows in (made.items, made.users)]
     console.print(
         f"{len(made.items.text):,} statements of {len(made.items):,} items ({silent[0]:,} without any),"

@@ -78,13 +78,17 @@ def trials_table(record: Mapping[str, Any]) -> Table:
     return table
 
 
-def plain_table(title: str, values: Mapping[str, float]) -> Table:
-    """Names and numbers."""
-    table = Table(title=title)
+def explanations_table(record: Mapping[str, Any]) -> Table:
+    """One line a metric, one column a way of explaining."""
+    asked = f"{record['n_texts']:,} purchases, {record['n_reviewed']:,} of items with training reviews"
+    table = Table(title=f"{record['dataset']}: explanations, split {record['split']}, {asked}")
     table.add_column("metric")
-    table.add_column("value", justify="right")
-    for name, value in values.items():
-        table.add_row(name, f"{value:,.4f}")
+    for name in record["rows"]:
+        table.add_column(name, justify="right")
+    for metric in record["metrics"]:
+        values = (row[metric] for row in record["rows"].values())
+        table.add_row(metric, *("-" if value is None else f"{value:,.3f}" for value in values))
+    table.caption = "BLEU and ROUGE in percent; DIV and what is named, contradicted or disputed: less is better"
     return table
 
 

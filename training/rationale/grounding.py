@@ -55,16 +55,16 @@ def stem(word: str, language: Language = ENGLISH) -> str:
     return str(_stemmer(language.stemmer).stemWord(word)) if language.stemmer else word
 
 
-def _units(text: str, language: Language) -> list[str]:
+def units(text: str, language: Language) -> list[str]:
     """What is compared: stems, or short runs of characters."""
     size = 0 if language.stemmer else _CHARACTERS.get(language.code, 4)
     if not size:
         return [stem(word, language) for word in _words(text, language)]
-    units: list[str] = []
+    found: list[str] = []
     for word in _words(text, language):
         runs = _HAN_KANA.findall(word) or [word.lower()]
-        units += [run[n : n + size] for run in runs for n in range(max(len(run) - size, 0) + 1)]
-    return units
+        found += [run[n : n + size] for run in runs for n in range(max(len(run) - size, 0) + 1)]
+    return found
 
 
 def _words(text: str, language: Language) -> list[str]:
@@ -78,18 +78,18 @@ def _words(text: str, language: Language) -> list[str]:
 def _tolerated(language: Language) -> frozenset[str]:
     """Units that make no claim: function words, the words of the frame, and in English those of the question."""
     if language is ENGLISH:
-        return frozenset(_units(" ".join((_FUNCTION, _FRAME, SYSTEM, STRICT_SYSTEM, TEMPLATE)), language))
+        return frozenset(units(" ".join((_FUNCTION, _FRAME, SYSTEM, STRICT_SYSTEM, TEMPLATE)), language))
     try:
         function = get_stop_words(language.code)
     except StopWordError:
         function = []
-    return frozenset(_units(" ".join((*function, language.frame)), language))
+    return frozenset(units(" ".join((*function, language.frame)), language))
 
 
 def content_stems(text: str, language: Language = ENGLISH) -> list[str]:
     """The stems (or runs of characters) that make a claim, in order, repeats included."""
     tolerated = _tolerated(language)
-    return [unit for unit in _units(text, language) if unit not in tolerated]
+    return [unit for unit in units(text, language) if unit not in tolerated]
 
 
 def grounding(rationale: str, *evidence: str, language: Language = ENGLISH) -> float:
@@ -100,5 +100,5 @@ def grounding(rationale: str, *evidence: str, language: Language = ENGLISH) -> f
     claims = content_stems(rationale, language)
     if not claims:
         return 0.0
-    support = {unit for text in evidence for unit in _units(text, language)}
+    support = {unit for text in evidence for unit in units(text, language)}
     return sum(claim in support for claim in claims) / len(claims)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from rdrec_core.statements import Kind
 from rdrec_core.words import is_gram
 from training.signals.languages import BLANKLESS, Language
-from training.signals.phrases import Phrase
+from training.signals.phrase import Phrase
 
 MIN_REVIEWS = 3
 _MAX_KEPT = 200_000

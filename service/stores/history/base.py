@@ -7,7 +7,7 @@ The contract suite `tests/contract/test_history_contract.py` runs over every imp
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -112,6 +112,10 @@ class HistoryStore(Protocol):
 
     def may_use_bundle(self, user_id: str) -> bool:
         """Whether, by the last `sync`, the user was not forgotten; False where nothing is known. No round trip."""
+        ...
+
+    def marks(self) -> Set[str] | None:
+        """`mark_of` everybody who was forgotten, by the last `sync`; None where nothing is known. No round trip."""
         ...
 
     async def close(self) -> None:

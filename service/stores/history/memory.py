@@ -9,7 +9,7 @@ import asyncio
 import os
 from bisect import insort_right
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 from service.stores.history.base import HistoryUnavailableError, Kept, StoreName, Write, mark_of, marked
@@ -112,6 +112,10 @@ class MemoryHistoryStore:
     def may_use_bundle(self, user_id: str) -> bool:
         """See HistoryStore."""
         return mark_of(user_id) not in self._marks
+
+    def marks(self) -> Set[str]:
+        """See HistoryStore."""
+        return self._marks
 
     async def close(self) -> None:
         """Nothing to release."""

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 from rdrec_core.errors import InputError
@@ -118,6 +118,10 @@ class RedisHistoryStore:
     def may_use_bundle(self, user_id: str) -> bool:
         """See HistoryStore."""
         return self._synced_at is not None and mark_of(user_id) not in self._marks
+
+    def marks(self) -> Set[str] | None:
+        """See HistoryStore."""
+        return None if self._synced_at is None else self._marks
 
     async def close(self) -> None:
         """See HistoryStore."""
