@@ -127,7 +127,7 @@ class Explainer:
             return (), ""
         best = ranked[0]
         met = next((u for u in about_user if u.polarity > 0 and set(u.stems) == set(best.stems)), None) or next(
-            (u for u in about_user if u.polarity > 0 and set(u.stems) & set(best.stems)), None
+            (u for u in about_user if u.polarity > 0 and self._meets(u, best)), None
         )
         enough = _SECOND * self._telling(best, {})
         apart = (s for s in ranked[1:] if s.count > 1 and not set(s.stems) & set(best.stems))
@@ -171,6 +171,11 @@ class Explainer:
         meets = sum(wanted.get(stem, 0.0) for stem in stems) / (top * len(stems))
         return float(spoken_of * praised**0.5 * (1 + _AFFINITY * meets))
 
+    def _meets(self, of_user: Statement, of_item: Statement) -> bool:
+        """Whether two phrases are about one thing: what one of them names last is in both."""
+        heads = self.statements.claims(of_user.text)[-1:] + self.statements.claims(of_item.text)[-1:]
+        return bool(set(heads) & set(of_user.stems) & set(of_item.stems))
+
     # ---- wording ----------------------------------------------------------------------------------------------------
 
     def _met(self, item: int, best: Statement, met: Statement, history: Sequence[int]) -> str:
@@ -181,7 +186,10 @@ class Explainer:
                 frames.same_as_said, liked=f"the {met.text}", other=self._name(met.item), who=self._who(best),
                 item=self._name(item),
             )  # fmt: skip
-        return self._fill(frames.wanted, item, best, want=_worded(frames.want, met))
+        frame = frames.wanted
+        if met.kind is best.kind and set(met.stems) == set(best.stems):
+            frame = frames.same_as_wanted if best.count > 1 else frames.same_as_wanted_alone
+        return self._fill(frame, item, best, want=_worded(frames.want, met))
 
     def _fill(
         self, frame: str, item: int, statement: Statement, *, other: int | None = None, want: str | None = None
@@ -195,7 +203,8 @@ class Explainer:
         return _sentence(self._frames.also, who=self._who(statement), claim=self._claim(statement))
 
     def _who(self, statement: Statement) -> str:
-        frame = self._frames.who if statement.count > 1 else self._frames.who_alone
+        frames = self._frames
+        frame = frames.who if statement.count > 1 else frames.who_alone if statement.total > 1 else frames.who_only
         return frame.format(count=statement.count, total=statement.total)
 
     def _claim(self, statement: Statement) -> str:

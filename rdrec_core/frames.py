@@ -16,9 +16,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from rdrec_core.errors import InputError
 
 _PLACES = {
-    "who": {"count", "total"}, "who_alone": {"total"}, "praised": {"who", "item", "claim"},
+    "who": {"count", "total"}, "who_alone": {"total"}, "who_only": set(), "praised": {"who", "item", "claim"},
     "also": {"who", "claim"}, "same_as_said": {"liked", "other", "who", "item"},
-    "wanted": {"want", "who", "item", "claim"},
+    "wanted": {"want", "who", "item", "claim"}, "same_as_wanted": {"want", "who", "item"},
+    "same_as_wanted_alone": {"want", "who", "item"},
     "as_with": {"other", "who", "item", "claim"}, "bought_together": {"other", "item"},
     "shared_words": {"words", "other", "item"}, "many_choose": {"item"}, "some_chose": {"item"},
     "nothing_known": {"item"},
@@ -46,11 +47,14 @@ class Frames(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     who: str = "{count} of {total} buyers"
-    who_alone: str = "One of {total} buyers"
+    who_alone: str = "one of {total} buyers"
+    who_only: str = "the only reviewer"
     praised: str = "{who} of {item} {claim}."
     also: str = "{who} {claim}."
     same_as_said: str = "You liked {liked} of {other}; {who} say the same of {item}."
     wanted: str = "You {want}: {who} of {item} {claim}."
+    same_as_wanted: str = "You {want}; {who} say the same of {item}."
+    same_as_wanted_alone: str = "You {want}; {who} says the same of {item}."
     as_with: str = "As with {other}, which you chose, {who} of {item} {claim}."
     bought_together: str = "Customers who chose {other} often choose {item} too."
     shared_words: str = "Like {other}, which you chose, {item} is about “{words}”."

@@ -66,7 +66,7 @@ def _users_of(arm: Arm, applied: _Applied, marks: Set[str]) -> list[int]:
     for mark in marks:
         low, high = (
             int(np.searchsorted(applied.prefixes, np.uint64(_prefix(mark)), side)) for side in ("left", "right")
-        )  # type: ignore[call-overload]
+        )
         found += [int(user) for user in applied.users[low:high] if mark_of(ids[int(user)]) == mark]
     return found
 

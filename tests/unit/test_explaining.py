@@ -73,7 +73,7 @@ def test_what_the_user_said_of_another_item_speaks_for_this_one(explainer: Expla
 def test_an_item_that_is_not_in_the_history_is_not_named(explainer: Explainer) -> None:
     text = explainer.explain(0, 0, [2]).text  # the history of the request holds no Little Harbour
     assert "Little Harbour" not in text
-    assert text.startswith("You like the sturdy make of other items: 4 of 10 buyers of Luna Owl Plush praise")
+    assert text.startswith("You like the sturdy make of other items; 4 of 10 buyers say the same of Luna Owl Plush.")
 
 
 def test_a_history_alone_speaks_through_its_own_items(explainer: Explainer) -> None:

@@ -73,8 +73,9 @@ def test_a_user_keeps_what_they_praise_miss_and_look_for_and_where(shop: Dataset
     assert mine["toys that survive rough hands"].kind is Kind.WANT
     assert mine["sturdy lid"].item == 0
     assert mine["sturdy lid"].rating == 5.0
-    [missed] = [s for s in statements.of_user(2) if s.text == "soft handle"]
-    assert missed.polarity == 1  # what somebody misses is what they want
+    missed = {(s.text, s.kind): s.polarity for s in statements.of_user(2)}
+    assert missed["the soft handle", Kind.WANT] == 1  # what somebody misses is what they look for
+    assert missed["soft handle", Kind.FEATURE] == -1
     assert statements.of_user(None) == statements.of_user(99) == []
 
 

@@ -163,6 +163,8 @@ class Judge:
 
     def _is_grounded(self, told: Told, user: int, item: int) -> bool:
         """Whether training reviews of the item (of what a user said, the user's) have every content word."""
+        if told.said and not any(content_stems(text, self._language) for text in told.said):
+            return False  # a text that claims nothing has nothing to stand on
         title = units(self._titles[item] or "", self._language)
         of_item, of_user = self._known_of("item", item) | frozenset(title), self._known_of("user", user)
         return _holds(of_item, told.said, self._language) and _holds(of_user, told.of_user, self._language)

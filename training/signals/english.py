@@ -76,7 +76,8 @@ NO_NOUN = words_of(
     "nothing stuff job deal reason review reviews star stars point part purchase amazon problem problems issue issues "
     "choice idea option guy guys people person month months year years week weeks hour hours minute minutes money "
     "looking sounding playing feeling etc couple little enough brand company seller work experience kind sort "
-    "type end side case fact use music player players world market order"
+    "type end side case fact use music player players world market order "
+    "made buy buys do does"
 )
 _PLAIN = words_of(
     "easy sturdy durable soft simple handy useful solid comfortable reliable accurate smooth clean clear warm "

@@ -35,7 +35,9 @@ _PRAISED = (
     re.compile(rf"^and (?:the )?{_OBJECT} (?:(?:stood|stands?) out|impress(?:ed|es))\b"),
     re.compile(rf"(?:so|that) (?:the )?{_OBJECT} in .{{1,60}} made (?:me|us) happy$"),
 )  # fmt: skip
-_MISSED = re.compile(rf"\b(?:missed|misses|lacks|lacked|is missing|had hoped for) (?:the |its |a |an )?{_OBJECT}{_END}")
+_MISSED = re.compile(
+    rf"\b(?:missed|misses|lacks|lacked|is missing|had hoped for) (?P<article>the |its |an? )?{_OBJECT}{_END}"
+)
 _SOUGHT = re.compile(
     r"\b(?:i|we|user|he|she|they) (?:\w+ly |just |always |also )?(?:looks? for|(?:am|are|was|were|is) looking "
     r"for|enjoys?|prefers?|"
@@ -53,8 +55,11 @@ _NO_END = words_of(
     "the a an and or but of in on at with by from to is are was were that this it its very so as for which than i you"
 )
 _OWNED = re.compile(r" (?:of|for|about|with|to) (?:the|this|that|these|those|my|our|it|me|us|them|him|her|their)\b")
-_CLAUSE = words_of("it they he she we you i itself themselves which who whom whose where when while because if")
-"""Begin a clause within an object: «the questions it raised» are the questions."""
+_CLAUSE = words_of(
+    "it they he she we you i itself themselves which who whom whose when where while because if through without "
+    "despite besides plus than like except"
+)
+"""Begin a clause or a further part within an object: «the questions it raised» are the questions."""
 _PARTICIPLES = words_of(
     "hidden made shown given seen known done built drawn found worn kept sold bought told left been"
 )
@@ -75,6 +80,8 @@ def named(words: list[str]) -> Iterator[Phrase]:
     for match in _MISSED.finditer(sentence):
         for text in _objects(match):
             yield Phrase(Kind.FEATURE, text, -1)
+            article = {"a ": "a ", "an ": "an "}.get(match["article"], "the ")
+            yield Phrase(Kind.WANT, article + text, 1, is_wish=True)  # what somebody misses is what they look for
     for pattern in _PRAISED:
         for match in pattern.finditer(sentence):
             before = sentence[: match.start()].split()[-3:]

@@ -45,11 +45,14 @@ class PhraseFinder:
         for words in clauses(text):
             for phrase in (*named(words), *self._scan(words)):
                 found.setdefault((phrase.kind, phrase.text), phrase)
-        texts = [f" {phrase.text} " for phrase in found.values()]
+        texts = [(f" {phrase.text} ", phrase.is_wish) for phrase in found.values()]
         return [
             p
             for p in found.values()
-            if not any(f" {p.text} " in text and len(text) > len(p.text) + 2 for text in texts)
+            if not any(
+                f" {p.text} " in text and len(text) > len(p.text) + 2 and is_wish is p.is_wish
+                for text, is_wish in texts
+            )
         ]
 
     def _scan(self, words: list[str]) -> Iterator[Phrase]:

@@ -99,14 +99,6 @@ def _polarity(tone: dict[str, int]) -> pl.Expr:
 def _merged(frame: pl.DataFrame, owner: str, limit: int, frequency: dict[str, int]) -> pl.DataFrame:
     """Alike phrases as one row in their most common wording, the first `limit` of each owner."""
     other = "user" if owner == "item" else "item"
-    if owner == "user":  # what somebody misses in one item is what they look for in all
-        blamed = pl.col("polarity") < 0
-        frame = frame.with_columns(
-            pl.when(blamed & (pl.col("kind") == 0) & (pl.col("said") < 0))
-            .then(1)
-            .otherwise("polarity")
-            .alias("polarity")
-        )
     group = [owner, "key", "polarity"]
     wording = (
         frame.group_by(*group, "text", "kind")
