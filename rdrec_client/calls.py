@@ -21,6 +21,7 @@ from rdrec_client.models import (
     Choice,
     Explain,
     Explanation,
+    FeedbackTaken,
     History,
     HistoryItem,
     Interaction,
@@ -125,6 +126,33 @@ def similar(
     return Call("POST", "/recommend/similar", _reader(Ranking), _alone(request))
 
 
+def popular(
+    *,
+    window: str | None = None,
+    n_items: int | None = None,
+    where: Mapping[str, Any] | None = None,
+    exclude: Sequence[str] | None = None,
+    strict: bool | None = None,
+    arm: ArmName | None = None,
+) -> Call[Ranking]:
+    """What sells now? window: `7d`, `24h`. (POST /recommend/popular)"""
+    body = {"window": window, "n_items": n_items, "where": where, "exclude": exclude, "strict": strict, "arm": arm}
+    return Call("POST", "/recommend/popular", _reader(Ranking), _given(body))
+
+
+def latest(
+    *,
+    n_items: int | None = None,
+    where: Mapping[str, Any] | None = None,
+    exclude: Sequence[str] | None = None,
+    strict: bool | None = None,
+    arm: ArmName | None = None,
+) -> Call[Ranking]:
+    """What is new? (POST /recommend/latest)"""
+    body = {"n_items": n_items, "where": where, "exclude": exclude, "strict": strict, "arm": arm}
+    return Call("POST", "/recommend/latest", _reader(Ranking), _given(body))
+
+
 def explain(
     user_id: str | None,
     item_id: str,
@@ -177,6 +205,12 @@ def record_all(
         "POST", "/interactions/batch", lambda raw: _reader(Results)(raw).results, body, headers,
         timeout_s=BATCH_S, is_read=False,
     )  # fmt: skip
+
+
+def give_feedback(impression_id: str, item_id: str, event: str | None = None) -> Call[FeedbackTaken]:
+    """What became of an item of a list: a click unless told otherwise; told twice it counts once. (POST /feedback)"""
+    body = _given({"impression_id": impression_id, "item_id": item_id, "event": event})
+    return Call("POST", "/feedback", _reader(FeedbackTaken), body, timeout_s=WRITE_S, is_read=False)
 
 
 def history(user_id: str, *, limit: int | None = None) -> Call[History]:
@@ -246,6 +280,11 @@ def _reader(model: type[B]) -> Callable[[bytes], B]:
 def _alone(request: Sequential | TopN | Similar | Explain) -> dict[str, Any]:
     """Body of a request outside a batch, where its path says its kind."""
     return {name: value for name, value in request.body().items() if name != "kind"}
+
+
+def _given(body: dict[str, Any]) -> dict[str, Any]:
+    """Without what is left to the service's defaults."""
+    return {name: value for name, value in body.items() if value is not None}
 
 
 def _look_up(query: str, limit: int | None) -> dict[str, str | int]:

@@ -157,6 +157,10 @@ class Ranking(_Provenance):
     strategy: str
     steered: bool = False
     """Whether the words of `prefer` had a say."""
+    arm: str = "a"
+    """Which of two models answered."""
+    impression_id: str = ""
+    """By which `give_feedback` says what became of the list."""
 
 
 class Evidence(_Answer):
@@ -208,6 +212,16 @@ class Recorded(_Answer):
     """False for an item that counts only once a model knows it."""
     event_id: str | None = None
     """Names the event in the service's log."""
+
+
+class FeedbackTaken(_Answer):
+    """An event of an item of a list is counted."""
+
+    recorded: bool
+    """False when it was counted before."""
+    arm: str
+    rank: int
+    """The item's, in the list."""
 
 
 class HistoryItem(_Answer):

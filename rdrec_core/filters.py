@@ -8,6 +8,7 @@ Knows item indices and values; what else makes an item eligible is `ranking.py`'
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -50,6 +51,11 @@ class Condition:
     field: str
     operator: str
     values: tuple[Value, ...]
+    kinds: tuple[type, ...] = dataclasses.field(init=False)
+    """Of the values: 1 and true are equal in Python, and no filter may be taken for the other."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kinds", tuple(type(value) for value in self.values))
 
 
 @dataclass(frozen=True, slots=True)

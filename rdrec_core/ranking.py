@@ -12,7 +12,7 @@ protocols, and indices only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 from weakref import WeakKeyDictionary
@@ -251,6 +251,34 @@ class Ranker:
         bought, texts = prior.parts(found)
         signals = Signals(UNKNOWN, log_or_nan(bought), log_or_nan(texts))
         return self._spread_out(ranked(found, np.log(bought + texts), signals, fused=True), spread, n)
+
+    def popular(self, n: int, counts: Mapping[int, float], *, exclude: Sequence[int] = (), where: Where | None = None
+    ) -> Ranking:  # fmt: skip
+        """The n items of which most happened, from any thread; counts: how much, by item index.
+
+        All purchases of the training data together weigh as much as one event, and so decide where nothing happened.
+        """
+        graph, among = self._graph(), self.open_to(where)
+        eligible = Eligible(exclude, available=self._available if among is None else among.items)
+        happened = np.asarray(sorted(counts), dtype=np.int64)
+        rest = graph.most_popular(n, eligible, skip=happened)
+        found = np.concatenate([eligible.keep(happened), rest])
+        weights = np.asarray([counts.get(item, 0.0) for item in found.tolist()])
+        shares = (weights + graph.popularity[found]) / (sum(counts.values()) + 1)
+        return ranked(found, np.log(shares + graph.floor), Signals(), fused=True, total=0.0).first(n)
+
+    def latest(self, n: int, *, exclude: Sequence[int] = (), where: Where | None = None) -> Ranking:
+        """The n items that arrived last, from any thread; what has no time of arrival comes last."""
+        among = self.open_to(where)
+        eligible = Eligible(exclude, available=self._available if among is None else among.items)
+        order, found, start, chunk = self.columns.latest(), _NO_ITEMS, 0, max(256, 2 * n)
+        while len(found) < n and start < len(order):
+            found = np.concatenate([found, eligible.keep(order[start : start + chunk])])
+            start, chunk = start + chunk, 2 * chunk
+        found = found[:n]
+        even = np.full(len(found), 1 / max(len(found), 1), dtype=np.float32)
+        nothing = np.full(len(found), UNKNOWN, dtype=np.float32)
+        return Ranking(found, even, np.log(even), nothing, nothing, nothing, fused=False)
 
     def without_model(self, request: RankRequest, task: Task = Task.SEQUENTIAL) -> Ranking:
         """What graph and popularity say alone, from any thread: the answer while the engine is away."""

@@ -6,23 +6,29 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.answers.answer_cache import AnswerCache, SharedCache
+from service.answers.event_counts import EventCounts
 from service.answers.events import EventKinds
 from service.answers.explanations import Explanations
+from service.answers.feedback import Feedback
 from service.answers.histories import LiveHistories
+from service.answers.impressions import Impressions
 from service.answers.recommender import Recommender
+from service.answers.shelf import Shelf
 from service.answers.withdrawals import Withdrawals
 from service.engine.admission import Admission
 from service.engine.engine_process import OpenEngine
 from service.engine.lifecycle import ModelHost
 from service.engine.siblings import Seat, Siblings
 from service.settings import Settings
+from service.stores.buckets import Buckets, MemoryBuckets
 from service.stores.event_log import FileEventLog
 from service.stores.history.base import HistoryStore
 from service.stores.history.memory import MemoryHistoryStore
+from service.stores.marks import Marks, MemoryMarks
 from service.stores.rate_limit import MemoryRateLimiter, RateLimiter
 from service.telemetry.observability import Metrics, StateRow
 
@@ -36,6 +42,9 @@ class Stores:
     history: HistoryStore
     limiter: RateLimiter
     texts: SharedCache | None = None
+    buckets: Buckets = field(default_factory=MemoryBuckets)
+    marks: Marks | None = None
+    """None: this process's own."""
     breaker_state: Callable[[], str] | None = None
 
 
@@ -52,12 +61,23 @@ class Parts:
     cache: AnswerCache
     histories: LiveHistories
     recommender: Recommender
+    counts: EventCounts
+    shelf: Shelf
+    feedback: Feedback
+
+    def start(self) -> None:
+        """Begin what goes on in the background, but the model; needs a running event loop."""
+        self.histories.start()
+        self.counts.start()
+        self.feedback.start()
 
     async def close(self) -> None:
         """Finish what is under way and let go of everything."""
         await self.siblings.close()
         await self.recommender.close()
+        await self.feedback.close()
         await self.host.stop()
+        await self.counts.close()
         await self.histories.close()
 
 
@@ -70,7 +90,9 @@ def open_stores(settings: Settings, clock: Callable[[], float]) -> Stores:
         )
         return Stores(memory, limiter)
     from service.stores.history.redis import RedisHistoryStore
+    from service.stores.redis_buckets import RedisBuckets
     from service.stores.redis_gateway import RedisGateway
+    from service.stores.redis_marks import RedisMarks
     from service.stores.redis_rate_limit import RedisRateLimiter
     from service.stores.redis_text_cache import RedisTextCache
 
@@ -91,6 +113,8 @@ def open_stores(settings: Settings, clock: Callable[[], float]) -> Stores:
         ),
         RedisRateLimiter(gateway, limiter, prefix=prefix),
         RedisTextCache(gateway, prefix=prefix),
+        RedisBuckets(gateway, prefix=prefix),
+        RedisMarks(gateway, prefix=prefix, ttl_s=settings.impression_ttl_s),
         lambda: gateway.breaker.state,
     )
 
@@ -125,19 +149,25 @@ def assemble(
     metrics = Metrics(None if seat is None else seat.metrics)
     host = ModelHost(settings, metrics, clock, open_engine)
     cache = AnswerCache(settings.cache_size, settings.cache_ttl_s, clock)
+    kinds, counts = EventKinds.of(settings), EventCounts(stores.buckets)
     histories = LiveHistories(
-        host, stores.history, cap=settings.history_cap, kinds=EventKinds.of(settings), log=open_log(settings)
+        host, stores.history, cap=settings.history_cap, kinds=kinds, log=open_log(settings), on_event=counts.note
     )
     withdrawals = Withdrawals(stores.history)
     explanations = Explanations(host, histories, cache, stores.texts, withdrawals, settings, metrics)
-    recommender = Recommender(host, histories, cache, explanations, settings, metrics)
+    impressions = Impressions(metrics, ttl_s=settings.impression_ttl_s)
+    recommender = Recommender(host, histories, cache, explanations, settings, metrics, impressions)
+    marks = stores.marks or MemoryMarks(clock, ttl_s=settings.impression_ttl_s)
     admission = Admission(settings.max_in_flight, clock, host.seconds_ahead)
 
     def state() -> list[StateRow]:
         return [*_state(parts), *admission.state()]
 
     siblings = Siblings(host, seat, state)
-    parts = Parts(settings, metrics, stores, host, siblings, admission, cache, histories, recommender)
+    parts = Parts(
+        settings, metrics, stores, host, siblings, admission, cache, histories, recommender, counts,
+        Shelf(host, counts, impressions), Feedback(impressions, marks, kinds, metrics),
+    )  # fmt: skip
     return parts
 
 

@@ -187,6 +187,10 @@ class Settings(BaseSettings):
     event_log_fsync: Literal["always", "interval", "never"] = "interval"
     """Files only: on the disk before an event is acknowledged, within a second, or when the system sees fit."""
 
+    # Feedback
+    impression_ttl_s: int = Field(default=86_400, ge=1)
+    """How long after an answer `POST /feedback` is taken for it."""
+
     # Answer cache
     cache_size: int = Field(default=10_000, ge=0)
     """Answers kept in this process; 0 turns the cache off."""

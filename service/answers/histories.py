@@ -109,20 +109,22 @@ class LiveHistories:
     async def append_all(
         self, requests: Sequence[InteractionRequest], idempotency_key: str | None, context: RequestContext
     ) -> list[InteractionResult]:
-        """Keep many interactions, each user's in one step; a user whose write fails has a problem for each of them."""
+        """Keep many interactions, each user's in one step; a user whose write fails has a problem for each of them.
+
+        Raises InputError, with nothing kept, where one is of no known kind.
+        """
         now = time.time()
         results: dict[int, InteractionResult] = {}
-        writes: dict[int, Write] = {}
+        writes: list[Write] = []
         by_user: dict[str, list[int]] = {}
         for place, request in enumerate(requests):
+            key = None if idempotency_key is None else f"{idempotency_key}:{place}"
             try:
-                key = None if idempotency_key is None else f"{idempotency_key}:{place}"
-                writes[place] = self._write(request, now + place * 1e-6, key)
+                writes.append(self._write(request, now + place * 1e-6, key))
             except InputError as error:
-                results[place] = _failed(error, context)
-                continue
+                raise InputError(str(error), field=f"interactions[{place}].event") from error
             by_user.setdefault(request.user_id, []).append(place)
-        lines = dict(zip(writes, self._lines([requests[n] for n in writes], list(writes.values())), strict=True))
+        lines = self._lines(requests, writes)
         places = asyncio.Semaphore(AT_ONCE)
 
         async def write(user_id: str, own: list[int]) -> None:
@@ -140,7 +142,7 @@ class LiveHistories:
                 )
 
         with context.timing("history"):
-            await self._logged(list(lines.values()))
+            await self._logged(lines)
             await asyncio.gather(*(write(user_id, own) for user_id, own in by_user.items()))
         context.history_source = self._store.name
         return [results[n] for n in range(len(requests))]

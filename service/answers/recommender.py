@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
 from rdrec_core.errors import RDRecError
-from rdrec_core.filters import Where
 from rdrec_core.ranked import NOTHING, Ranking
 from rdrec_core.types import RankRequest, ScoreRequest, Spread, Task, Wish
 from service.answers.answer_cache import AnswerCache
 from service.answers.explanations import Explanations
 from service.answers.histories import LiveHistories, ResolvedHistory
+from service.answers.impressions import Impressions
 from service.answers.item_names import ItemNames
+from service.answers.ranking_answers import ranking_answer, where_of
 from service.engine.arm import Arm
 from service.engine.batcher import Computed
 from service.engine.computation import RankWork, ScoreWork
@@ -29,9 +29,7 @@ from service.wire.explaining import ExplainAnswer, ExplainRequest
 from service.wire.fields import FoundBy
 from service.wire.rankings import (
     RankingAnswer,
-    RecommendedItem,
     SequentialRequest,
-    Signals,
     SimilarRequest,
     TopNRequest,
 )
@@ -56,6 +54,7 @@ class Recommender:
         explanations: Explanations,
         settings: Settings,
         metrics: Metrics,
+        impressions: Impressions,
     ) -> None:
         self._host = host
         self._histories = histories
@@ -63,6 +62,7 @@ class Recommender:
         self._settings = settings
         self._metrics = metrics
         self._explanations = explanations
+        self._impressions = impressions
         self._shadows: set[asyncio.Task[None]] = set()
 
     async def sequential(self, request: SequentialRequest, context: RequestContext) -> RankingAnswer:
@@ -75,7 +75,7 @@ class Recommender:
 
     async def _ranked(self, rank: Rank[R], request: R, context: RequestContext) -> RankingAnswer:
         with self._host.lease(request.user_id, request.arm) as arm:
-            answer = await rank(arm, request, context)
+            answer = self._impressions.shown(await rank(arm, request, context))
         shadow = self._host.shadow
         if shadow is not None and shadow is not arm and len(self._shadows) < MAX_SHADOWS:
             task = asyncio.create_task(self._shadow(shadow, rank, request, context, answer))
@@ -94,7 +94,7 @@ class Recommender:
         if request.exclude_seen:
             exclude = tuple(dict.fromkeys((*exclude, *history.items)))
         width = request.beam_width or DEFAULT_BEAM_WIDTH
-        where = await _where(arm, request)
+        where = await where_of(arm, request)
         asked = RankRequest(
             user, history.items, request.n_items, exclude, include, width, wish=_wish(request), where=where,
             spread=_spread(request),
@@ -111,7 +111,7 @@ class Recommender:
                 ranking = await self._ask(arm, Kind.RANK, len(history.items), work, context)
             except EngineDownError:
                 ranking, found_by, history = arm.ranker.without_model(asked), "graph", replace(history, degraded=True)
-        return _ranking_answer(arm, ranking, found_by, history, names, context)
+        return ranking_answer(arm, ranking, found_by, history, names, context)
 
     async def _topn(self, arm: Arm, request: TopNRequest, context: RequestContext) -> RankingAnswer:
         names = ItemNames(arm, strict=request.strict)
@@ -122,7 +122,7 @@ class Recommender:
         user = history.user
         found_by: FoundBy = "popularity"
         wish, spread = _wish(request), _spread(request)
-        where = await _where(arm, request)
+        where = await where_of(arm, request)
         if given is not None and (among := arm.ranker.open_to(where)) is not None:
             given = tuple(index for index in given if among.items[index])
         at_once = RankRequest(
@@ -140,7 +140,7 @@ class Recommender:
                 alone = replace(at_once, include=candidates)
                 ranking, found_by = arm.ranker.without_model(alone, Task.TOPN), "graph"
                 history = replace(history, degraded=True)
-        return _ranking_answer(arm, ranking, found_by, history, names, context)
+        return ranking_answer(arm, ranking, found_by, history, names, context)
 
     async def similar(self, request: SimilarRequest, context: RequestContext) -> RankingAnswer:
         """What is like these items. Raises InputError naming the field."""
@@ -149,12 +149,13 @@ class Recommender:
             items = names.distinct(request.item_ids, "item_ids") or ()
             include = names.distinct(request.include, "include")
             exclude = names.distinct(request.exclude, "exclude") or ()
-            where, spread = await _where(arm, request), _spread(request)
+            where, spread = await where_of(arm, request), _spread(request)
             find = partial(
                 arm.ranker.similar, items, request.n_items, exclude=exclude, include=include, where=where, spread=spread
             )
             ranking = find() if spread is None else await asyncio.to_thread(find)
-            return _ranking_answer(arm, ranking, "similar", ResolvedHistory(items, "request"), names, context)
+            answer = ranking_answer(arm, ranking, "similar", ResolvedHistory(items, "request"), names, context)
+            return self._impressions.shown(answer)
 
     async def explain(self, request: ExplainRequest, context: RequestContext) -> ExplainAnswer:
         """See Explanations.explain."""
@@ -203,16 +204,6 @@ def _wish(request: SequentialRequest | TopNRequest) -> Wish | None:
     return Wish(request.prefer, request.prefer_weight)
 
 
-async def _where(arm: Arm, request: SequentialRequest | TopNRequest | SimilarRequest) -> Where | None:
-    """The request's filter, of which the arm knows the mask from now on. Raises InputError naming what is wrong."""
-    if request.where is None:
-        return None
-    where = Where.parse(request.where)
-    if not arm.ranker.columns.is_kept(where):
-        await asyncio.to_thread(arm.ranker.open_to, where)
-    return where
-
-
 def _spread(request: SequentialRequest | TopNRequest | SimilarRequest) -> Spread | None:
     """How unlike each other the items are to be; None where nobody asks."""
     spread = Spread(request.diversity, request.max_per_brand, request.max_per_category)
@@ -234,52 +225,3 @@ async def _drawn(arm: Arm, asked: RankRequest) -> tuple[int, ...]:
     )
     found = draw() if asked.wish is None else await asyncio.to_thread(draw)
     return tuple(found.tolist())
-
-
-def _note(arm: Arm, history: ResolvedHistory, context: RequestContext) -> None:
-    context.arm, context.model_version = arm.name, arm.version
-    context.history_source, context.degraded = history.source, history.degraded
-
-
-def _ranking_answer(
-    arm: Arm,
-    ranking: Ranking,
-    found_by: FoundBy,
-    history: ResolvedHistory,
-    names: ItemNames,
-    context: RequestContext,
-) -> RankingAnswer:
-    _note(arm, history, context)
-    if ranking.steered and found_by == "popularity":
-        found_by = "words"
-    columns = zip(
-        ranking.item_indices.tolist(),
-        ranking.scores.tolist(),
-        ranking.log_probs.tolist(),
-        ranking.graph_scores.tolist(),
-        ranking.text_scores.tolist(),
-        strict=True,
-    )
-    return RankingAnswer(
-        model_version=arm.version,
-        history_source=history.source,
-        degraded=history.degraded,
-        ignored_items=names.ignored,
-        items=[
-            RecommendedItem(
-                item_id=arm.name_of(index)[0],
-                title=arm.name_of(index)[1],
-                rank=place,
-                score=score,
-                signals=Signals(model=_known(model), graph=_known(graph), text=_known(text)),
-            )
-            for place, (index, score, model, graph, text) in enumerate(columns, start=1)
-        ],
-        score_mode=arm.score_mode,
-        strategy=found_by,
-        steered=ranking.steered,
-    )
-
-
-def _known(signal: float) -> float | None:
-    return None if math.isnan(signal) else signal

@@ -22,6 +22,7 @@ from service.wire.work import Kind, Line
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _JOBS = (1, 2, 4, 8, 16, 32, 64)
+_RANKS = (1, 2, 3, 5, 10, 20, 50, 100)
 _SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 ENDPOINTS = ("/recommend/sequential", "/recommend/topn", "/explain", "/recommend/batch", "/interactions")
 """Whose metrics are there before the first request."""
@@ -56,6 +57,11 @@ class Metrics:
         self.arm_answers = self._seconds("arm_seconds", "Latency of answers by arm", "arm", "endpoint")
         self.shadow_overlap = self._histogram("shadow_overlap", "Share of the items that the shadow names too", _SHARES)
         self.shadow_failures = self._counter("shadow_failures", "Shadow computations that failed")
+        self.impressions = self._counter("impressions", "Lists with items that were answered", "arm")
+        self.feedback = self._counter("feedback", "Events of items of a list, each once", "arm", "event")
+        self.taken = self._counter("taken_impressions", "Lists of which anything was taken", "arm")
+        self.converted = self._counter("converted_impressions", "Lists of which a taken item became history", "arm")
+        self.taken_rank = self._histogram("taken_rank", "Rank of the items of a list that were taken", _RANKS, "arm")
         self.swaps = self._counter("bundle_swaps", "Bundle changes: done, refused", "outcome")
         self.restarts = self._counter("engine_restarts", "Engine threads started after a death")
 
@@ -65,6 +71,8 @@ class Metrics:
         """A counter that appears with its first event hides that event from `rate` and `increase`."""
         for line in Line:
             self.turned_away.labels(line.value)
+        for counter in (self.impressions, self.taken, self.converted, self.taken_rank):
+            counter.labels("a")
         for outcome in ("done", "refused"):
             self.swaps.labels(outcome)
         for outcome in ("hit", "miss", "joined"):

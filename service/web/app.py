@@ -92,7 +92,7 @@ def create_app(
                     raise
                 on_failed_start(error)
 
-        parts.histories.start()
+        parts.start()
         starting = asyncio.create_task(start())
         if on_failed_start is None:
             await starting

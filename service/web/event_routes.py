@@ -10,6 +10,7 @@ from pydantic import StringConstraints
 from service.web.openapi import problems
 from service.web.routing import guard_of, guarded, json_answer, name_user, parts_of
 from service.web.security import context_of
+from service.wire.feedback import FeedbackAnswer, FeedbackRequest
 from service.wire.interactions import (
     HistoryAnswer,
     InteractionAnswer,
@@ -57,6 +58,17 @@ async def add_interactions(
     await guard_of(request).charge(request, len(body.interactions) - 1)
     results = await parts.histories.append_all(body.interactions, idempotency_key, context_of(request))
     return json_answer(InteractionsAnswer(history_source=parts.stores.history.name, results=results))
+
+
+@write.post(
+    "/feedback", status_code=201, response_model=FeedbackAnswer, responses=problems(body=True, history=True, gone=True)
+)
+async def give_feedback(request: Request, body: Annotated[FeedbackRequest, Body()]) -> Response:
+    """What became of a list: somebody clicked on one of its items, or bought it. Counted by arm, each once.
+
+    It is no interaction: tell `/interactions` of the purchase too.
+    """
+    return json_answer(await parts_of(request).feedback.take(body), 201)
 
 
 @read.get("/users/{user_id:anything}/history", response_model=HistoryAnswer, responses=problems())

@@ -32,6 +32,7 @@ def problems(
     bundle: bool = False,
     guarded: bool = True,
     unready: bool = False,
+    gone: bool = False,
 ) -> dict[int | str, dict[str, Any]]:
     """The `responses` of an endpoint: what may go wrong with its body, engine, history store, bundle, or key."""
     statuses: set[int] = set()
@@ -45,6 +46,8 @@ def problems(
         statuses |= {503}
     if bundle:
         statuses |= {409}
+    if gone:
+        statuses |= {410}
     documented: dict[int | str, dict[str, Any]] = {status: _documented(status) for status in sorted(statuses)}
     if unready:
         documented[503] = {
@@ -89,8 +92,8 @@ def _document(app: FastAPI, needs_keys: bool, events: Sequence[str]) -> dict[str
         schemas.pop(unused, None)
     schemas["ProblemAnswer"] = ProblemAnswer.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas["ProblemAnswer"].pop("$defs", None)
-    for schema in schemas.values():
-        if "where" in schema.get("properties", {}):
+    for name, schema in schemas.items():
+        if "where" in schema.get("properties", {}) and not name.endswith("Part"):  # a batch fails by its parts
             schema["properties"]["where"]["anyOf"][0] = {"$ref": "#/components/schemas/Where"}
         if "event" in schema.get("properties", {}):
             schema["properties"]["event"]["enum"] = list(events)

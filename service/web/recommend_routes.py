@@ -12,7 +12,14 @@ from service.web.routing import guard_of, guarded, json_answer, name_user, parts
 from service.web.security import context_of
 from service.wire.batches import BatchAnswer, BatchRequest
 from service.wire.explaining import ExplainAnswer, ExplainRequest
-from service.wire.rankings import RankingAnswer, SequentialRequest, SimilarRequest, TopNRequest
+from service.wire.rankings import (
+    LatestRequest,
+    PopularRequest,
+    RankingAnswer,
+    SequentialRequest,
+    SimilarRequest,
+    TopNRequest,
+)
 
 ask = APIRouter(route_class=guarded("recommend", direct=True), tags=["recommendations"])
 
@@ -48,6 +55,21 @@ async def recommend_similar(request: Request, body: Annotated[SimilarRequest, Bo
     No user is needed and no model is asked. Fewer items come back where fewer are like these at all.
     """
     return json_answer(await parts_of(request).recommender.similar(body, context_of(request)))
+
+
+@ask.post("/recommend/popular", response_model=RankingAnswer, responses=problems(body=True))
+async def recommend_popular(request: Request, body: Annotated[PopularRequest, Body()]) -> Response:
+    """What sells now, by the events of the last days?
+
+    `strategy` is `events`, or `popularity` where no event speaks for any of the items and the training data decides.
+    """
+    return json_answer(await parts_of(request).shelf.popular(body, context_of(request)))
+
+
+@ask.post("/recommend/latest", response_model=RankingAnswer, responses=problems(body=True))
+async def recommend_latest(request: Request, body: Annotated[LatestRequest, Body()]) -> Response:
+    """What arrived last?"""
+    return json_answer(await parts_of(request).shelf.latest(body, context_of(request)))
 
 
 @ask.post("/explain", response_model=ExplainAnswer, responses=problems(body=True, engine=True))

@@ -58,7 +58,7 @@ ArmChoice = Annotated[
 ]
 
 Strict = Annotated[StrictBool, Field(description=STRICT)]
-FoundBy = Strategy | Literal["popularity", "candidates", "words", "similar", "graph"]
+FoundBy = Strategy | Literal["popularity", "candidates", "words", "similar", "graph", "events", "latest"]
 Prefer = Annotated[
     Annotated[StrictStr, StringConstraints(max_length=MAX_PREFER)] | None,
     Field(

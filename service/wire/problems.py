@@ -17,7 +17,14 @@ from starlette.exceptions import HTTPException
 from rdrec_core.errors import BundleError, EngineError, InputError, UnknownItemError
 from service.stores.history.base import HistoryUnavailableError
 from service.wire.base import FieldError, ProblemAnswer
-from service.wire.work import DeadlineError, EngineDownError, QueueFullError, RequestEndedEngineError
+from service.wire.work import (
+    DeadlineError,
+    EngineDownError,
+    OldImpressionError,
+    QueueFullError,
+    RequestEndedEngineError,
+    UnknownImpressionError,
+)
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -45,6 +52,8 @@ NOT_FOUND = ProblemType("not-found", 404, "No such page")
 UNKNOWN_ITEM = ProblemType("unknown-item", 404, "Unknown item")
 METHOD_NOT_ALLOWED = ProblemType("method-not-allowed", 405, "Method not allowed")
 SLOW_BODY = ProblemType("slow-body", 408, "The body took too long")
+UNKNOWN_IMPRESSION = ProblemType("unknown-impression", 404, "Unknown impression")
+IMPRESSION_GONE = ProblemType("impression-gone", 410, "The impression is too old")
 BUNDLE_REFUSED = ProblemType("bundle-refused", 409, "The bundle was refused")
 TOO_LARGE = ProblemType("body-too-large", 413, "Body too large")
 WRONG_MEDIA_TYPE = ProblemType("wrong-media-type", 415, "The body must be application/json")
@@ -101,6 +110,10 @@ def as_problem(error: Exception) -> ProblemError:
             return ProblemError(UNKNOWN_ITEM, str(error), field=error.field)
         case InputError():
             return ProblemError(INVALID_REQUEST, str(error), field=error.field)
+        case UnknownImpressionError():
+            return ProblemError(UNKNOWN_IMPRESSION, str(error), field="impression_id")
+        case OldImpressionError():
+            return ProblemError(IMPRESSION_GONE, str(error), field="impression_id")
         case QueueFullError():
             return ProblemError(OVERLOADED, str(error), retry_after_s=error.retry_after_s)
         case HistoryUnavailableError():

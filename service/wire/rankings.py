@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, StrictBool
+from pydantic import ConfigDict, Field, StrictBool, StrictStr, StringConstraints
 
 from rdrec_core.types import ScoreMode
 from service.wire.base import RequestBody
@@ -32,6 +32,7 @@ from service.wire.fields import (
 )
 
 MAX_SIMILAR_TO = 100
+WINDOW = "^(([1-9]|[1-3][0-9]|4[0-8])h|([1-9]|[1-8][0-9]|90)d)$"
 
 
 class SequentialRequest(RequestBody):
@@ -107,6 +108,33 @@ class SimilarRequest(RequestBody):
     arm: ArmChoice = None
 
 
+class PopularRequest(RequestBody):
+    """What sells now? Nobody needs to ask."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"window": "7d", "n_items": 5}]})
+
+    window: Annotated[StrictStr, StringConstraints(pattern=WINDOW)] = Field(
+        default="7d", description="Hours, 1h to 48h, or days, 1d to 90d; an event counts half after half of it."
+    )
+    n_items: UpTo100 = 10
+    where: WhereObject = None
+    exclude: Exclude = None
+    strict: Strict = False
+    arm: ArmChoice = None
+
+
+class LatestRequest(RequestBody):
+    """What is new? Nobody needs to ask."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"n_items": 5}]})
+
+    n_items: UpTo100 = 10
+    where: WhereObject = None
+    exclude: Exclude = None
+    strict: Strict = False
+    arm: ArmChoice = None
+
+
 # The answers of the hot path are plain dataclasses: made and written several times faster than pydantic models.
 
 
@@ -144,3 +172,5 @@ class RankingAnswer:
     score_mode: ScoreMode
     strategy: Annotated[FoundBy, Field(description="How the items were found; `popularity` if nothing is known.")]
     steered: Annotated[bool, Field(description="True where the words of `prefer` had a say.")]
+    arm: Annotated[Literal["a", "b"], Field(description="Which of two models answered; `a` where there is one.")]
+    impression_id: Annotated[str, Field(description="By which `POST /feedback` says what became of this list.")] = ""

@@ -46,5 +46,13 @@ class EngineDownError(EngineError):
     """The engine is not running; it is being restarted."""
 
 
+class UnknownImpressionError(RDRecError):
+    """No list was answered under this id, or by somebody else."""
+
+
+class OldImpressionError(RDRecError):
+    """What became of the list is not asked any more."""
+
+
 class RequestEndedEngineError(EngineError):
     """The engine ended while it computed this request alone; it is not computed again for a while."""

@@ -50,6 +50,11 @@ def test_every_endpoint(client: RDRecClient) -> None:
 
     assert client.record("client-user", item_id(3), timestamp=5.0).recorded
     assert client.record("client-user", item_id(3), timestamp=5.0).recorded, "two calls are two writes, as told"
+    shown = client.popular(window="24h", n_items=3, where={"price": {"lt": 30}})
+    assert len(shown.items) == 3
+    assert client.latest(n_items=1, exclude=[item_id(39)]).items[0].item_id == item_id(38)
+    assert client.give_feedback(shown.impression_id, shown.items[1].item_id).rank == 2
+    assert not client.give_feedback(shown.impression_id, shown.items[1].item_id, "click").recorded
     seen = client.record("client-user", item_id(5), event="view", quantity=2, context={"page": "search"})
     assert seen.recorded
     assert seen.event_id
@@ -100,7 +105,7 @@ PAIRS: list[tuple[str, type[BaseModel]]] = [
     ("HistoryAnswer", models.History), ("ModelAnswer", models.Model), ("ProblemAnswer", models.Problem),
     ("BatchResult", models.BatchResult), ("BatchAnswer", models.Batch), ("UsersAnswer", models.Users),
     ("ItemsAnswer", models.Items), ("RecommendedItem", models.Item), ("Signals", models.Signals),
-    ("Evidence", models.Evidence), ("ArmAnswer", models.Arm),
+    ("FeedbackAnswer", models.FeedbackTaken), ("Evidence", models.Evidence), ("ArmAnswer", models.Arm),
     ("SequentialPart", models.Sequential), ("TopNPart", models.TopN), ("ExplainPart", models.Explain),
 ]  # fmt: skip
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import yaml
 
@@ -54,7 +56,9 @@ def metrics_text(tmp_path_factory: pytest.TempPathFactory) -> str:
         running_redis(folder / "redis") as redis,
         running_replica(write_bundle(folder / "bundle"), folder / "log", redis_url=redis.url) as replica,
     ):
-        httpx.post(f"{replica.url}/recommend/sequential", json={"user_id": user_id(1)})
+        answer = httpx.post(f"{replica.url}/recommend/sequential", json={"user_id": user_id(1)}).json()
+        told = {"impression_id": answer["impression_id"], "item_id": answer["items"][0]["item_id"]}
+        assert httpx.post(f"{replica.url}/feedback", json=told).status_code == 201
         return httpx.get(f"{replica.url}/metrics").text
 
 
@@ -76,6 +80,22 @@ def test_labels_that_are_asked_for_are_served(metrics_text: str) -> None:
             asked = set(re.findall(r"(\w+)(?:=|!=|=~|!~)", labels)) - {"job", "instance"}
             if name in served:  # a counter shows its labels from its first event on
                 assert asked <= served[name], name
+
+
+@pytest.mark.parametrize(("taken", "shown"), [(1, 10), (0, 7), (50, 50), (830, 10_000)])
+def test_shares_of_lists_come_with_wilsons_interval(taken: int, shown: int) -> None:
+    """The panels' expressions are arithmetic over two sums; the oracle solves Wilson's equation for its two roots."""
+    z, share = 1.96, taken / shown
+    roots = np.roots([1 + z**2 / shown, -(2 * share + z**2 / shown), share**2])
+    for panel in dashboard()["panels"]:
+        if not re.match("Lists (of which anything was taken|that led to a purchase)", panel["title"]):
+            continue
+        found = []
+        for target in panel["targets"]:
+            sums = re.compile(r"sum by \(arm\) \(increase\(rdrec_(\w+)_total\{[^}]*\}\[6h\]\)\)")
+            spelled = sums.sub(lambda name: "shown" if name[1] == "impressions" else "taken", target["expr"])
+            found.append(eval(spelled, {"sqrt": math.sqrt, "taken": taken, "shown": shown}))
+        assert found == pytest.approx([share, *sorted(roots)], abs=1e-9)
 
 
 def test_dashboard_is_whole() -> None:

@@ -315,4 +315,4 @@ def test_curl_commands_are_answered(command: Command, url: str, tmp_path: Path) 
     if not 200 <= status < 300:
         # ids of a reader's shop are not those of this one, and nobody holds an admin key here: these problems are right
         problem = json.loads(body.read_text())["type"].rpartition(":")[2]
-        assert problem in ("unknown-item", "unauthenticated", "forbidden"), body.read_text()
+        assert problem in ("unknown-item", "unknown-impression", "unauthenticated", "forbidden"), body.read_text()

@@ -60,19 +60,19 @@ def test_purchases_are_history_and_everything_is_logged(client: TestClient, tmp_
     assert abs(logged[2]["timestamp"] - time.time()) < 60
 
 
-def test_a_batch_has_its_own_kinds_and_a_wrong_one_fails_alone(client: TestClient, tmp_path: Path) -> None:
+def test_a_batch_has_its_own_kinds_and_a_wrong_one_makes_all_of_it_wrong(client: TestClient, tmp_path: Path) -> None:
     parts = [{"user_id": f"u{n % 2}", "item_id": item_id(n), "event": e}
-             for n, e in enumerate(("view", "purchase", "wish", "purchase"))]  # fmt: skip
+             for n, e in enumerate(("view", "purchase", "cart", "purchase"))]  # fmt: skip
     for again in (False, True):
         response = client.post("/interactions/batch", json={"interactions": parts}, headers={"Idempotency-Key": "k"})
         results = response.json()["results"]
-        assert [result["status"] for result in results] == [201, 201, 422, 201]
-        assert [result["recorded"] for result in results] == [not again, not again, None, not again]
-    assert results[2]["problem"]["field"] == "event"
-    assert "purchase, cart, click, view are" in results[2]["problem"]["detail"]
+        assert [(result["status"], result["recorded"]) for result in results] == [(201, not again)] * 4
+    refused = client.post("/interactions/batch", json={"interactions": [*parts, {**parts[1], "event": "wish"}]})
+    assert (refused.status_code, refused.json()["field"]) == (422, "interactions[4].event")
+    assert "purchase, cart, click, view are" in refused.json()["detail"]
     assert history(client, "u1") == ["i0001", "i0003"]
     assert history(client, "u0") == []
-    assert len(lines_in(tmp_path / "events")) == 3
+    assert len(lines_in(tmp_path / "events")) == 4
 
 
 def test_an_event_of_no_known_kind_and_odd_fields_are_refused(client: TestClient) -> None:

@@ -66,7 +66,7 @@ def test_the_guarded_operations_keep_their_contract(tmp_path: Path) -> None:
             "-H",
             "Authorization: Bearer root",
             "--include-path-regex",
-            "admin|explain|history|model|interactions",
+            "admin|explain|history|model|interactions|feedback",
         )
         assert schemathesis(service.url, *options) >= 2 * EXAMPLES
         assert "unforeseen_error" not in service.log.read_text()

@@ -205,6 +205,13 @@ def test_what_is_wrong_is_said_at_its_place(expression: Any, field: str, message
     assert message in str(caught.value)
 
 
+def test_one_and_true_are_different_filters() -> None:
+    columns = shop()
+    columns.mask(Where.parse({"new": True}))
+    assert not columns.is_kept(Where.parse({"new": 1}))
+    assert columns.is_kept(Where.parse({"new": True}))
+
+
 def test_a_catalogue_without_attributes_says_that_it_has_none() -> None:
     with pytest.raises(InputError, match="known are: none"):
         ItemColumns.from_arrays({}, 5).check(Where.parse({"price": 1}))
