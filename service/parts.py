@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from service.answers.answer_cache import AnswerCache, SharedCache
@@ -199,4 +200,8 @@ def _state(parts: Parts) -> list[StateRow]:
             rows.append(("rdrec_engine_device", "Engines that run, by where they compute", where, float(engines)))
         version = {"arm": name, "model_version": arm.version, "score_mode": arm.score_mode.value}
         rows.append(("rdrec_model_info", "1 for the bundle that is served", version, 1.0))
+        manifest = arm.bundle.manifest
+        made_by = {"arm": name, "refreshed": "true" if "refreshed_at" in manifest.metrics else "false"}
+        created = datetime.fromisoformat(manifest.created_at).timestamp()
+        rows.append(("rdrec_bundle_created_timestamp_seconds", "When the bundle was made", made_by, created))
     return rows

@@ -18,6 +18,7 @@ import typer
 from rdrec_core.errors import RDRecError
 
 COMMANDS = {
+    "build": "From files to a bundle, in one command.",
     "sample": "Write the made-up shop of board games and toys.",
     "collect": "Take what the service logged since the last time.",
     "prepare": "Turn reviews into a dataset folder.",
@@ -32,6 +33,7 @@ COMMANDS = {
     "ablation": "Train with and without each kind of rationale.",
     "report": "Compare runs on one HTML page.",
     "batch": "Score all users offline.",
+    "replay": "Play a log of events against a service.",
     "refresh": "From yesterday's model to today's, if it is no worse.",
     "profile": "Write every user's preference and every item's attributes.",
 }

@@ -1,6 +1,7 @@
-"""`rdrec collect` from a real Redis: stream and catalogue, exactly once, and what the cap took is told."""
+"""The daily loop on a real Redis: stream and catalogue are collected exactly once, and one host refreshes at a time."""
 
 import json
+import time
 from pathlib import Path
 
 import polars as pl
@@ -11,6 +12,8 @@ from tests.redis_process import running_redis
 from training.data.collecting import batches, collect
 from training.data.event_log import BATCH_EVENTS
 from training.data.log_sources import RedisLog
+from training.refreshing.lock import BusyError, only_one
+from training.refreshing.settings import Lock
 
 
 @pytest.mark.parametrize("binary", ["redis-server", "valkey-server"])
@@ -38,3 +41,23 @@ def test_stream_and_catalogue_become_batches(tmp_path: Path, binary: str) -> Non
         assert collect(log, out, items=log.items(), limit=1).n_events == 1
         ids = pl.concat([pl.read_parquet(path / BATCH_EVENTS) for path in batches(out)])["event_id"]
         assert ids.n_unique() == len(ids) == 12_003
+
+
+def test_a_lock_in_redis_keeps_other_hosts_out_until_it_expires(tmp_path: Path) -> None:
+    with running_redis(tmp_path / "redis") as server:
+        lock = Lock(redis_url=server.url, expiry_s=1)
+        key = "rdrec:refresh:lock"
+        redis = Redis.from_url(server.url)
+        with only_one(tmp_path / "here", lock):
+            time.sleep(1.2)  # longer than it lasts unless it is renewed
+            with pytest.raises(BusyError, match="another host"), only_one(tmp_path / "there", lock):
+                pass
+        assert redis.get(key) is None
+        redis.set(key, "a host that was killed", px=300)
+        with pytest.raises(BusyError), only_one(tmp_path / "here", lock):
+            pass
+        time.sleep(0.4)
+        with only_one(tmp_path / "here", lock):
+            assert redis.get(key)
+    with pytest.raises(BusyError, match="cannot be asked"), only_one(tmp_path / "here", lock):
+        pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -13,6 +14,7 @@ import yaml
 from service.settings import Settings
 from tests.deploy_tools import helm
 from tests.replica import ROOT
+from training.refreshing.settings import read_settings
 
 CHART = ROOT / "deploy/helm/rdrec"
 KUBERNETES = ["1.27", "1.31", "1.37"]
@@ -33,6 +35,15 @@ SHAPES: dict[str, list[str]] = {
         f"image.digest=sha256:{SHA}",
     ],
     "tls": ["tlsSecret=shop-tls"],
+    "refresh": [
+        "refresh.enabled=true",
+        "redis.enabled=true",
+        "refresh.keySecret=admin-key",
+        "refresh.settings.start.dataset=/data/first/dataset",
+        "refresh.settings.start.checkpoint=/data/first/checkpoint",
+        "refresh.settings.start.bundle=/bundles/first",
+        "refresh.settings.events=redis://shop-rdrec-redis:6379/0",
+    ],
     "open": ["networkPolicy.enabled=false", "podDisruptionBudget.maxUnavailable=50%"],
 }
 
@@ -57,6 +68,8 @@ def pods(documents: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for document in documents:
         if document["kind"] in {"Deployment", "StatefulSet"}:
             yield document["spec"]["template"]["spec"]
+        if document["kind"] == "CronJob":
+            yield document["spec"]["jobTemplate"]["spec"]["template"]["spec"]
 
 
 def test_lint() -> None:
@@ -179,6 +192,27 @@ def test_autoscaling_leaves_the_number_of_replicas_alone() -> None:
     assert queue["spec"]["metrics"][0]["pods"]["metric"]["name"] == "rdrec_queue_depth"
 
 
+def test_the_refresh_job_reads_its_settings_and_finds_the_replicas(tmp_path: Path) -> None:
+    documents = render(SHAPES["refresh"])
+    maps = {document["metadata"]["name"]: document["data"] for document in kinds(documents, "ConfigMap")}
+    (tmp_path / "refresh.yaml").write_text(maps["shop-rdrec-refresh"]["refresh.yaml"])
+    settings = read_settings(tmp_path / "refresh.yaml")
+    assert settings.replicas.dns in {
+        f"http://{document['metadata']['name']}:8000"
+        for document in kinds(documents, "Service") if document["spec"].get("clusterIP") == "None"
+    }  # fmt: skip
+    [job] = kinds(documents, "CronJob")
+    assert job["spec"]["concurrencyPolicy"] == "Forbid"
+    [pod] = [pod for pod in pods(documents) if pod["containers"][0]["name"] == "refresh"]
+    mounts = [Path(mount["mountPath"]) for mount in pod["containers"][0]["volumeMounts"]]
+    assert settings.replicas.key_file is not None
+    for path in (settings.work, settings.bundles, settings.start.dataset, settings.replicas.key_file):
+        assert any(path.is_relative_to(mount) for mount in mounts), path
+    [container] = deployment(SHAPES["refresh"])["spec"]["template"]["spec"]["containers"]
+    served = next(variable["value"] for variable in container["env"] if variable["name"] == "RDREC_BUNDLE")
+    assert Path(served) == settings.bundles / settings.link, "the link that the job moves is what a pod opens"
+
+
 def test_the_chart_carries_the_script_as_it_is() -> None:
     maps = {document["metadata"]["name"]: document["data"] for document in kinds(render([]), "ConfigMap")}
     assert maps["shop-rdrec-fetch"]["fetch_bundle.py"].strip() == (CHART / "files/fetch_bundle.py").read_text().strip()
@@ -188,6 +222,7 @@ def test_the_chart_carries_the_script_as_it_is() -> None:
     "wrong",
     [
         ["replicas=0"], ["bundle.source=ftp"], ["bundle.source=image"], ["imaage.tag=x"], ["env.TIMEOUT=1"],
+        ["refresh.enabled=true"],
         ["bundle.source=url", "bundle.url.secretName=s"], ["autoscaling.metric=moon"], ["image.digest=latest"],
     ],
 )  # fmt: skip

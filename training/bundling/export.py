@@ -6,7 +6,7 @@ Knows which parts a bundle has; what is in them is decided by the modules that m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -28,7 +28,8 @@ from rdrec_core.types import ScoreMode, Strategy
 from training.bundling.columns import columns_of
 from training.bundling.signals import add_signals
 from training.bundling.statements import statements_of
-from training.data.dataset import Dataset, Split
+from training.data.dataset import SPLITS, Dataset, Split
+from training.evaluation.gate import LEARNED_UNTIL
 from training.learning.backbone import CatalogTokens
 from training.learning.checkpoint import Checkpoint
 from training.learning.examples import text_pools
@@ -70,6 +71,7 @@ def export_bundle(
     score_modes: Sequence[ScoreMode] | None = None,
     strategy: Strategy | None = None,
     created_at: datetime,
+    metrics: Mapping[str, float] | None = None,
     force: bool = False,
     say: Say = lambda _: None,
 ) -> Manifest:
@@ -77,7 +79,8 @@ def export_bundle(
 
     upto: which interactions the base histories and the item graph hold: "test" (all) to deploy, "train" to measure
     the bundle on held-out items. score_modes None: `default_score_modes`. strategy None: the faster of beam and exact.
-    Raises BundleError where `out` exists without force, ExportCheckError where a graph disagrees with torch.
+    metrics: what else the manifest should say. Raises BundleError where `out` exists without force, ExportCheckError
+    where a graph disagrees with torch.
     """
     info, model, tokenizer = checkpoint.info, checkpoint.model.float().cpu().eval(), checkpoint.tokenizer
     modes = list(score_modes or default_score_modes(checkpoint))
@@ -126,9 +129,19 @@ def export_bundle(
                 dataset_sha256=info.dataset_sha256, n_users=info.n_users, n_items=info.n_items, score_modes=modes,
                 strategy=ranking.strategy, topn_task=info.topn_task, candidate_width=info.config.negatives + 1,
                 text_tasks=info.text_tasks, fusion=fusion,
-                metrics={f"validation_loss.{name}": loss for name, loss in info.validation_loss.items()},
+                metrics={
+                    **{f"validation_loss.{name}": loss for name, loss in info.validation_loss.items()},
+                    **learned_until(dataset, upto), **(metrics or {}),
+                },
             )
         )  # fmt: skip
+
+
+def learned_until(dataset: Dataset, upto: Split) -> dict[str, float]:
+    """When the newest interaction was that a bundle up to and with a split holds; nothing where there are no times."""
+    rows = dataset.interactions
+    times = rows.timestamp[rows.split <= SPLITS.index(upto)]
+    return {LEARNED_UNTIL: float(times.max())} if len(times) and times.max() >= 0 else {}
 
 
 def written_tokens(checkpoint: Checkpoint, dataset: Dataset) -> list[int]:

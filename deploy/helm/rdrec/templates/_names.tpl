@@ -26,8 +26,16 @@ capabilities: { drop: [ALL] }
 
 {{- define "rdrec.bundleMount" -}}
 {{- if eq .Values.bundle.source "volume" -}}
+{{- if .Values.refresh.enabled -}}
+- { name: bundle, mountPath: /bundles, readOnly: true } # all of them: a link among them leads to the newest
+{{- else -}}
 - { name: bundle, mountPath: /bundles/current, subPath: {{ .Values.bundle.volume.subPath | quote }}, readOnly: true }
+{{- end }}
 {{- else -}}
 - { name: bundle, mountPath: /bundles/current }
 {{- end }}
+{{- end }}
+
+{{- define "rdrec.bundlePath" -}}
+/bundles/{{ if .Values.refresh.enabled }}{{ .Values.bundle.volume.subPath }}{{ else }}current{{ end }}
 {{- end }}
