@@ -139,6 +139,17 @@ class ItemTexts:
         known = self.fields.get(CATALOGUE) or next(iter(self.fields.values()), None)
         return None if known is None else known.index.rows_of(items)
 
+    def alike(self, items: IntArray) -> tuple[IntArray, npt.NDArray[np.float64]]:
+        """(items ascending, cosine) of the items whose words are like those of these, each of which counts the same."""
+        rows = self.rows_of(items)
+        if rows is None or not len(rows.terms):
+            return np.empty(0, dtype=np.int64), np.empty(0)
+        terms, place = np.unique(rows.terms, return_inverse=True)
+        weights = np.bincount(place, weights=rows.weights)
+        weights /= np.linalg.norm(weights)
+        known = self.fields.get(CATALOGUE) or next(iter(self.fields.values()))
+        return known.index.scores(terms, weights.astype(np.float32))
+
     def graph_rows(self, text: str) -> dict[str, tuple[IntArray, Floats]]:
         """`text.<field>.<kind>` -> (items ascending, weights): the rows that an item with this text would have.
 

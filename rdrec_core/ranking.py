@@ -53,6 +53,10 @@ class Texts(Protocol):
         """The items' vectors, each of length one or of no entries; None where there are none at all."""
         ...
 
+    def alike(self, items: IntArray) -> tuple[IntArray, Floats]:
+        """(items ascending, cosine from 0 to 1) of all items whose words are at all like those of these."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
@@ -240,15 +244,23 @@ class Ranker:
     ) -> Ranking:  # fmt: skip
         """At most n items that the channels, mixed as fitted, hold to be like these, from any thread.
 
-        Fewer where the channels reach fewer: an item that only many people buy is like nothing. The items asked for
-        count the same each, and are never among the answers.
+        Fewer where the channels reach fewer: an item that only many people buy is like nothing. Channels hold the
+        nearest items alone, so where a filter leaves too few of those, items come behind them that share words of the
+        catalogue. The items asked for count the same each, and are never among the answers.
         """
         prior = self._graph().prior(tuple(dict.fromkeys(items)), self._weights_of(Task.SEQUENTIAL).mix, alike=True)
         found = prior.reached if include is None else np.intersect1d(prior.reached, np.asarray(include, dtype=np.int64))
         among = self.open_to(where)
         available = self._available if among is None else among.items
-        found = Eligible((*exclude, *items), available=available).keep(found)
+        eligible = Eligible((*exclude, *items), available=available)
+        found = eligible.keep(found)
         bought, texts = prior.parts(found)
+        if where is not None and len(found) < n and self._texts is not None:
+            further, cosine = self._texts.alike(np.asarray(items, dtype=np.int64))
+            left = np.setdiff1d(eligible.keep(further if include is None else np.intersect1d(further, include)), found)
+            weakest = float((bought + texts).min()) if len(found) else 1.0
+            texts = np.concatenate([texts, weakest * np.minimum(cosine[np.searchsorted(further, left)], 0.999)])
+            found, bought = np.concatenate([found, left]), np.concatenate([bought, np.zeros(len(left))])
         signals = Signals(UNKNOWN, log_or_nan(bought), log_or_nan(texts))
         return self._spread_out(ranked(found, np.log(bought + texts), signals, fused=True), spread, n)
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rdrec_core.filters import ItemColumns, Where
+from rdrec_core.item_texts import FieldTexts, ItemTexts
 from rdrec_core.ranking import Ranker
 from rdrec_core.spreading import CONSIDERED, likeness, spread_out
 from rdrec_core.text_vectors import Rows, SparseVectors, TextIndex
@@ -34,6 +35,9 @@ class Worded(OneWord):
 
     def rows_of(self, items: IntArray) -> Rows:
         return INDEX.rows_of(items)
+
+    def alike(self, items: IntArray) -> tuple[IntArray, np.ndarray]:
+        return ItemTexts({"catalogue": FieldTexts(VECTORS, INDEX)}, N).alike(items)
 
 
 WORLD, ENGINE = World(2), TableEngine(N, 2)
@@ -77,7 +81,27 @@ def test_every_list_holds_as_many_items_as_are_eligible_and_no_others(
     assert set(RANKER.candidates(history, n, exclude=history, where=where).tolist()) <= set(eligible)
     assert len(RANKER.candidates(history, n, exclude=history, where=where)) == min(n, len(eligible))
     plain = RANKER.similar([4, 9], N).item_indices
-    assert RANKER.similar([4, 9], N, where=where).item_indices.tolist() == [i for i in plain if PRICES[i] <= most]
+    nearest = [i for i in plain if PRICES[i] <= most]
+    assert RANKER.similar([4, 9], n, where=where).item_indices.tolist()[: len(nearest)] == nearest[:n]
+
+
+def test_where_a_filter_leaves_few_similar_items_those_that_share_words_come_behind() -> None:
+    where = Where.parse({"price": {"gte": 3}})
+    near = [i for i in RANKER.similar([4, 9], N).item_indices.tolist() if PRICES[i] >= 3 and i != 24]
+    found = RANKER.similar([4, 9], N, exclude=[24], where=where)
+    items = found.item_indices.tolist()
+    assert items[: len(near)] == near
+    dense = np.zeros((N, len(VECTORS)))
+    for item in range(N):
+        terms, weights = ROWS.row(item)
+        dense[item, terms] = weights
+    cosine = dense @ (dense[4] + dense[9])
+    more = [i for i in range(N) if i not in (4, 9, 24, *near) and PRICES[i] >= 3 and i not in UNAVAILABLE]
+    assert items[len(near) :] == sorted((i for i in more if cosine[i] > 0), key=lambda i: (-round(cosine[i], 6), i))
+    assert len(items) > len(near) > 0
+    assert (np.diff(found.scores) <= 0).all()
+    assert np.isnan(found.graph_scores[len(near) :]).all()
+    assert RANKER.similar([4, 9], len(near), exclude=[24], where=where).item_indices.tolist() == near
 
 
 def test_a_filter_is_as_good_as_naming_the_items() -> None:
