@@ -146,7 +146,7 @@ class ItemTexts:
             return np.empty(0, dtype=np.int64), np.empty(0)
         terms, place = np.unique(rows.terms, return_inverse=True)
         weights = np.bincount(place, weights=rows.weights)
-        weights /= np.linalg.norm(weights)
+        weights = weights / np.linalg.norm(weights)
         known = self.fields.get(CATALOGUE) or next(iter(self.fields.values()))
         return known.index.scores(terms, weights.astype(np.float32))
 
