@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ mpl.use("agg")
 NEVER, REFRESHED, ANEW = "never refreshed", "refreshed daily", "trained anew daily"
 GROUPS = ("all", "new items", "new users")
 METRIC = "NDCG@10"
+_VALIDATION = 600
+"""Purchases before a day, by which the fusion is fitted."""
 _QUIET = Console(quiet=True)
 
 
@@ -77,11 +79,13 @@ class Days:
         if not out.exists():
             day = self.days[number - 1]
             begin = datetime.fromisoformat(day).replace(tzinfo=UTC)
+            times = np.sort(Dataset(self._path(number - 1)).interactions.timestamp)
+            validation = datetime.fromtimestamp(int(times[-min(_VALIDATION, len(times) // 2)]), UTC)
             prepare(
                 PrepareConfig(
                     out=out, previous=self._path(number - 1), event_log=(self._log / EVENTS_FILE.format(day=day),),
                     metadata=(self._log / ITEMS_FILE.format(day=day),), protocol="temporal", workers=1,
-                    cut=f"{(begin - timedelta(days=7)).isoformat()},{begin.isoformat()}",
+                    cut=f"{validation.isoformat()},{begin.isoformat()}",
                 )
             )  # fmt: skip
         return Dataset(out)
@@ -102,17 +106,23 @@ def made(
     return out / "bundle", seconds
 
 
+def fitted(checkpoint: Path, dataset: Dataset, seed: int) -> dict[str, float]:
+    """Fusion weights by the purchases of the validation."""
+    system = load_system(checkpoint, dataset)
+    return fit_system(system, dataset, limit_users=1000, tune_graph=False, seed=seed, console=_QUIET).flat
+
+
 def replayed(n_days: int, epochs: int, refreshed_epochs: int, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
     """Every figure: by day, way, system (fused, model) and group of questions."""
-    only = {"tasks": "sequential", "ratio": "0:0:1:0", "passes": 2, "batch_size": 32, "seed": seed}
+    only = {"tasks": "sequential", "ratio": "0:0:1:0", "passes": 1, "batch_size": 32, "seed": seed}
     config = load_config("scratch", overrides={**only, "epochs": epochs, "patience": epochs})
     going_on = continued_config(config, overrides={"epochs": refreshed_epochs})
     with tempfile.TemporaryDirectory() as name:
         shop = Days(Path(name), n_days, seed)
         first = shop.dataset(0)
-        train(config, first, shop.folder / "measured", console=_QUIET)
-        system = load_system(shop.folder / "measured", first)
-        fusion = fit_system(system, first, limit_users=1000, tune_graph=False, seed=seed, console=_QUIET).flat
+        measured = shop.folder / "measured-00"
+        train(config, first, measured, console=_QUIET)
+        fusion = fitted(measured, first, seed)
         bundle, seconds = made(first, config, fusion, shop.folder / "first", None)
         say(f"the first model took {seconds:.0f} s")
         bundles = dict.fromkeys((NEVER, REFRESHED, ANEW), bundle)
@@ -128,6 +138,9 @@ def replayed(n_days: int, epochs: int, refreshed_epochs: int, seed: int, say: Ca
                 for system_name, fused in (("fused", True), ("model", False)):
                     ranks = rank_served(opened, asked, fusion=fused).ranks
                     line[f"{way}, {system_name}"] = {k: summary(ranks[m])[METRIC] for k, m in masks.items()}
+            train(going_on, dataset, shop.folder / f"measured-{number:02d}", init=measured, console=_QUIET)
+            measured = shop.folder / f"measured-{number:02d}"
+            fusion = fitted(measured, dataset, seed)
             yesterday = bundles[REFRESHED].with_name("checkpoint")
             folders = {way: shop.folder / f"{way.split()[0]}-{number:02d}" for way in (REFRESHED, ANEW)}
             bundles[REFRESHED], went_on = made(dataset, going_on, fusion, folders[REFRESHED], yesterday)
@@ -177,6 +190,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
         n = sum(day["n"][group] for day in days)
         axis.set_title(f"{group} ({n:,} questions)", fontsize=10)
         axis.set_xlabel("day")
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_ylim(bottom=0)
     axes[0].set_ylabel(METRIC)
@@ -189,7 +203,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--days", type=int, default=14)
-    parser.add_argument("--epochs", type=int, default=20, help="of a training from nothing")
+    parser.add_argument("--epochs", type=int, default=16, help="of a training from nothing")
     parser.add_argument("--refreshed-epochs", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true")

@@ -28,7 +28,7 @@ _ACTIVE = 0.2
 """How many of the customers buy something on a day."""
 _FIRST_PURCHASES = (2, 4)
 """Of a new customer, on the day of arrival."""
-_NOVELTY, _NOVELTY_DAYS = 12.0, 4.0
+_NOVELTY, _NOVELTY_DAYS = 25.0, 5.0
 """How much more a series appeals on the day of its arrival, and how soon that is over."""
 _WANDER = 0.12
 """By how much a series' popularity, in logarithms, changes from a day to the next."""

@@ -134,7 +134,9 @@ def require_earlier(bundle: Bundle, dataset: Dataset) -> None:
     if not same or any(bundle.catalog.item_ids[i] != ids[i] for i in range(manifest.n_items)):
         raise DatasetError(f"{dataset.path} does not go on from the dataset of {bundle.path}: other items or labels")
     until = manifest.metrics.get(LEARNED_UNTIL)
-    if info.cut is None or until is None or until >= info.cut[1]:
+    if until is None:
+        raise DatasetError(f"{bundle.path} does not say until when it has learned; export it again")
+    if info.cut is None or until >= info.cut[1]:
         raise DatasetError(
             f"{bundle.path} has learned from what {dataset.path} would ask it; the test must begin after it was made"
             " (prepare --protocol temporal --cut 8d,1d)"

@@ -38,6 +38,7 @@ from training.refreshing.report import write_report
 from training.refreshing.runs import (
     NOTHING_NEW,
     REFUSED,
+    RUN_FOLDERS,
     SERVED,
     Facts,
     Run,
@@ -48,6 +49,8 @@ from training.refreshing.runs import (
 from training.refreshing.settings import RefreshSettings
 
 RUNS, CURRENT = "runs", "current.json"
+BUNDLES = "bundle-[0-9]*-[0-9]*"
+"""Folders that the loop made; a bundle of another name is left alone."""
 REFRESHED_AT = "refreshed_at"
 """In a bundle's metrics: when the loop made it, in unix seconds; the service shows its age."""
 
@@ -98,8 +101,8 @@ class _Refresh:
         self._step("done", self._done)
         work, settings = self._settings.work, self._settings
         in_use = {self._dataset, self._bundle, settings.bundles / settings.link}
-        remove_old(work / RUNS, keep=settings.keep, in_use=in_use)
-        remove_old(settings.bundles, keep=settings.keep, in_use=in_use | {settings.start.bundle})
+        remove_old(work / RUNS, RUN_FOLDERS, keep=settings.keep, in_use=in_use)
+        remove_old(settings.bundles, BUNDLES, keep=settings.keep, in_use=in_use | {settings.start.bundle})
         return SERVED
 
     def _step(self, name: str, work: Callable[[], Facts]) -> Facts:

@@ -21,6 +21,7 @@ from rdrec_core.errors import DatasetError
 from rdrec_core.replacing import replacing_file
 
 RUN_FILE = "run.json"
+RUN_FOLDERS = "[0-9][0-9][0-9][0-9][0-9][0-9]"
 SERVED, REFUSED, NOTHING_NEW = "served", "refused", "nothing new"
 """How a refresh ends."""
 Facts = dict[str, Any]
@@ -99,7 +100,7 @@ class Run:
 
 def newest_run(folder: Path) -> Run | None:
     """The run with the greatest number under a folder."""
-    found = _numbered(folder)
+    found = _numbered(folder, RUN_FOLDERS)
     return Run.open(found[-1]) if found else None
 
 
@@ -112,16 +113,16 @@ def run_to_go_on_with(folder: Path) -> Run:
     return Run.open(folder / f"{number:06d}", number)
 
 
-def remove_old(folder: Path, *, keep: int, in_use: set[Path]) -> None:
-    """Remove the oldest numbered folders, but the `keep` newest and those in use."""
+def remove_old(folder: Path, pattern: str, *, keep: int, in_use: set[Path]) -> None:
+    """Remove the oldest folders of these names, but the `keep` newest and those in use."""
     used = {path.resolve() for path in in_use}
-    for path in _numbered(folder)[:-keep]:
+    for path in _numbered(folder, pattern)[:-keep]:
         if not any(one.is_relative_to(path.resolve()) for one in used):
             shutil.rmtree(path)
 
 
-def _numbered(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*") if path.name.rpartition("-")[2].isdigit() and path.is_dir())
+def _numbered(folder: Path, pattern: str) -> list[Path]:
+    return sorted(path for path in folder.glob(pattern) if path.is_dir())
 
 
 class Served(BaseModel):
