@@ -1,8 +1,9 @@
 # syntax=docker/dockerfile:1
-# Three images out of one file (BuildKit):
+# Four images out of one file (BuildKit):
 #
 #   docker build --target serve-cpu -t rdrec:cpu .      onnxruntime; no torch, no compiler
 #   docker build --target serve-gpu -t rdrec:gpu .      onnxruntime-gpu on a CUDA base
+#   docker build --target serve-torch -t rdrec:torch .  the same with torch, for RDREC_ENGINE=torch: bfloat16, CUDA graphs
 #   docker build --target train     -t rdrec:train .    the command `rdrec` with torch
 #
 # The serving images hold no bundle: mount one at /bundles and name it in RDREC_BUNDLE.
@@ -34,6 +35,12 @@ FROM python-gpu AS dependencies-gpu
 WORKDIR /src
 COPY pyproject.toml constraints.txt deploy/docker/requirements.py ./
 RUN python3 requirements.py serve gpu > requirements.txt \
+    && python3 -m venv /opt/venv \
+    && /opt/venv/bin/pip install -c constraints.txt -r requirements.txt \
+    && /opt/venv/bin/pip uninstall -y pip
+
+FROM dependencies-gpu AS dependencies-torch
+RUN python3 requirements.py torch > requirements.txt \
     && python3 -m venv /opt/venv \
     && /opt/venv/bin/pip install -c constraints.txt -r requirements.txt \
     && /opt/venv/bin/pip uninstall -y pip
@@ -94,6 +101,10 @@ EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=120s --retries=3 \
     CMD ["/opt/venv/bin/python", "/opt/healthcheck.py"]
 ENTRYPOINT ["/opt/app/bin/rdrec-serve"]
+
+FROM serve-gpu AS serve-torch
+COPY --from=dependencies-torch /opt/venv /opt/venv
+ENV RDREC_ENGINE=torch
 
 FROM python-cpu AS train
 COPY --from=dependencies-train /opt/venv /opt/venv

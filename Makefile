@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Tests and benchmarks on real data find it here and skip where it is missing.
 export RDREC_DATA ?= $(abspath ../shared/data)
 
-.PHONY: setup demo demo-check test lint types bench format clean
+.PHONY: setup demo demo-check test lint types bench format gpu-check clean
 
 setup: $(VENV)/.installed
 
@@ -37,6 +37,9 @@ format: setup
 
 bench: setup ## every benchmark in its quick form; each prints a table and appends to benchmarks/results/
 	for script in benchmarks/*.py; do $(BIN)/python $$script --quick || exit 1; done
+
+gpu-check: setup ## engines on the GPU beside the processor, one table; fails where there is no GPU
+	$(BIN)/python benchmarks/gpu_check.py --bundle $(or $(BUNDLE),work/demo/bundle)
 
 clean:
 	rm -rf $(VENV) work build dist *.egg-info

@@ -1,12 +1,14 @@
-"""What the service makes of its engine, and what it does under twice the load that it can bear.
+"""What the service makes of its engines, and what it does under twice the load that it can bear.
 
-    python benchmarks/load.py --bundle DIR [--quick] [--json FILE] [--setting NAME=VALUE ...]
+    python benchmarks/load.py --bundle DIR [--quick] [--runs N] [--json FILE] [--setting NAME=VALUE ...]
+    python benchmarks/load.py --bundle DIR --mixed       explanations beside rankings
+    python benchmarks/load.py --bundle DIR --engines 1 2 capacity by number of engines
 
-Runs the engine alone, then a real `rdrec-serve` over loopback: closed loop for the capacity, then open loop (Poisson
-arrivals that do not wait for answers) at 0.5, 1 and 2 times the capacity. Latency counts from the time at which a
-request was due, so a stalled service cannot hide its delays. Every request is of another user, history or filter:
-nothing comes from the answer cache. Keys of the JSON: capacity, goodput_2x, unexpected_5xx, unanswered,
-service_to_engine, loads.
+A run measures the engine alone, then a real `rdrec-serve` over loopback: closed loop for the capacity, then open loop
+(Poisson arrivals that do not wait for answers) at 0.5, 1 and 2 times the capacity, then the engine again. Every request
+is of another user, history or filter: nothing comes from the answer cache. Repeats of different things take turns, and
+their medians are shown. Each run says how much of the machine other processes took. Keys of the JSON: capacity,
+goodput_2x, unexpected_5xx, unanswered, service_to_engine, loads (all medians over the runs), runs.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ import json
 import os
 import random
 import resource
-import select
 import shutil
 import signal
 import socket
@@ -26,8 +27,8 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,22 +36,22 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.load_generator import Load, Placement, Result, Stream, endless, request_bytes
+from benchmarks.quiet import Usage, others_share, verdict
 from benchmarks.records import keep, table
 from rdrec_core.bundle import Bundle
 from rdrec_core.engines import open_engine
 from rdrec_core.ranking import Ranker
 from rdrec_core.types import RankRequest
 
-ENDPOINT = "/recommend/sequential"
-DEADLINE_S = 1.0
+DEADLINE_S, EXPLAIN_DEADLINE_S = 1.0, 5.0
 CLIENTS = 64
 """Callers of the closed loop."""
-GRACE_S = 5.0
-"""An answer that is later than the deadline by more than this counts as none."""
-CONTRACT_5XX = {503, 504}
+EXPLANATIONS_PER_S = 48.0
+FACTORS = (0.5, 1.0, 2.0)
 
 
-def requests_of(bundle: Bundle, seed: int) -> Any:
+def requests_of(bundle: Bundle, seed: int) -> Iterator[RankRequest]:
     """Endless requests as the engine sees them: a known user's history, and a filter that no other request has."""
     rng = random.Random(seed)
     users, n_items = bundle.users, len(bundle.catalog)
@@ -61,10 +62,26 @@ def requests_of(bundle: Bundle, seed: int) -> Any:
         yield RankRequest(user, history, 10, exclude=(*exclude, *history))
 
 
-def body_of(bundle: Bundle, request: RankRequest) -> bytes:
-    """The same question in JSON; the service finds the history itself."""
-    exclude = [bundle.catalog.item_ids[i] for i in request.exclude[: len(request.exclude) - len(request.history)]]
-    return json.dumps({"user_id": bundle.users.user_ids[request.user_index or 0], "exclude": exclude}).encode()
+def rankings(bundle: Bundle, n: int, seed: int = 2) -> Iterator[bytes]:
+    """The same questions over HTTP, n of them again and again; the service finds the histories itself."""
+    ids, stream = bundle.catalog.item_ids, requests_of(bundle, seed)
+    made = []
+    for request, _ in zip(stream, range(n), strict=False):
+        exclude = [ids[i] for i in request.exclude[: len(request.exclude) - len(request.history)]]
+        body = json.dumps({"user_id": bundle.users.user_ids[request.user_index or 0], "exclude": exclude}).encode()
+        made.append(request_bytes("/recommend/sequential", body, DEADLINE_S))
+    return endless(made)
+
+
+def explanations(bundle: Bundle, n: int, seed: int = 3) -> Iterator[bytes]:
+    """Users and items at random, n pairs again and again."""
+    rng = random.Random(seed)
+    made = []
+    for _ in range(n):
+        user, item = rng.randrange(len(bundle.users)), rng.randrange(len(bundle.catalog))
+        asked = {"user_id": bundle.users.user_ids[user], "item_id": bundle.catalog.item_ids[item]}
+        made.append(request_bytes("/explain", json.dumps(asked).encode(), EXPLAIN_DEADLINE_S))
+    return endless(made)
 
 
 def engine_alone(bundle: Bundle, batch_size: int, threads: int, seconds: float) -> float:
@@ -81,162 +98,35 @@ def engine_alone(bundle: Bundle, batch_size: int, threads: int, seconds: float) 
     return done * batch_size / (time.perf_counter() - started)
 
 
-@dataclass
-class Result:
-    """One run: statuses, latencies of the answers 200 in seconds, and what never came back."""
-
-    seconds: float
-    offered: float
-    statuses: Counter[int] = field(default_factory=Counter)
-    latencies: list[float] = field(default_factory=list)
-    unanswered: int = 0
-
-    def note(self, status: int, latency: float) -> None:
-        self.statuses[status] += 1
-        if status == 200:
-            self.latencies.append(latency)
-
-    def summary(self) -> dict[str, Any]:
-        total = sum(self.statuses.values()) + self.unanswered
-        cuts = statistics.quantiles(self.latencies, n=100) if len(self.latencies) > 1 else [float("nan")] * 99
-        return {
-            "offered_per_s": round(self.offered, 1),
-            "goodput_per_s": round(self.statuses[200] / self.seconds, 1),
-            "p50_ms": round(cuts[49] * 1000, 1),
-            "p95_ms": round(cuts[94] * 1000, 1),
-            "p99_ms": round(cuts[98] * 1000, 1),
-            "shares": {str(k): round(v / max(1, total), 4) for k, v in sorted(self.statuses.items())},
-            "unexpected_5xx": sum(n for k, n in self.statuses.items() if k >= 500 and k not in CONTRACT_5XX),
-            "unanswered": self.unanswered,
-        }
-
-
-class Load:
-    """Requests over keep-alive connections, one at a time on each, by plain epoll: every microsecond that the generator
-    takes on this machine is one that the service does not get. Knows just enough of HTTP/1.1 for this service.
-    """
-
-    def __init__(self, port: int, bodies: list[bytes]) -> None:
-        self._address = ("127.0.0.1", port)
-        self._requests = [_request(body) for body in bodies]
-        self._sent = 0
-        self._epoll = select.epoll()
-        self._sockets: dict[int, socket.socket] = {}
-        self._free: list[int] = []
-        self._due: dict[int, float] = {}
-        """When the request that a connection carries was due, by file number, in the order of sending."""
-        self._parts: dict[int, bytes] = {}
-
-    def closed_loop(self, clients: int, seconds: float) -> Result:
-        """`clients` callers, each asking again as soon as it has its answer."""
-        result = Result(seconds, float("nan"))
-        started = time.perf_counter()
-        while (now := time.perf_counter()) < started + seconds:
-            while len(self._due) < clients:
-                self._ask(now, result)
-            self._collect(0.05, result)
-        self._wait_for_the_rest(result)
-        result.seconds = time.perf_counter() - started
-        return result
-
-    def open_loop(self, rate: float, seconds: float, seed: int) -> Result:
-        """Poisson arrivals at `rate`, whatever becomes of the earlier ones."""
-        rng = random.Random(seed)
-        result = Result(seconds, rate)
-        due = started = time.perf_counter()
-        while (due := due + rng.expovariate(rate)) < started + seconds:
-            self._collect(0.0, result)
-            while (ahead := due - time.perf_counter()) > 0:
-                self._collect(ahead, result)
-            self._ask(due, result)
-        self._wait_for_the_rest(result)
-        result.seconds = max(seconds, time.perf_counter() - started)
-        return result
-
-    def _ask(self, due: float, result: Result) -> None:
-        self._sent += 1
-        request = self._requests[self._sent % len(self._requests)]
-        while self._free:
-            number = self._free.pop()
-            try:
-                self._sockets[number].send(request)
-            except OSError:  # closed while it was idle: nothing was asked on it
-                self._drop(number)
-                continue
-            self._due[number] = due
-            return
-        try:
-            connection = socket.create_connection(self._address, timeout=1.0)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.send(request)
-        except OSError:
-            result.unanswered += 1
-            return
-        connection.setblocking(False)
-        number = connection.fileno()
-        self._sockets[number] = connection
-        self._epoll.register(number, select.EPOLLIN)
-        self._due[number] = due
-
-    def _collect(self, wait_s: float, result: Result) -> None:
-        for number, _ in self._epoll.poll(max(0.0, wait_s), 256):
-            try:
-                received = self._parts.pop(number, b"") + self._sockets[number].recv(65536)
-            except OSError:
-                received = b""
-            head, separator, body = received.partition(b"\r\n\r\n")
-            if not received:
-                result.unanswered += self._due.pop(number, None) is not None
-                self._drop(number)
-            elif not separator or len(body) < _length(head):
-                self._parts[number] = received
-            else:
-                result.note(int(head[9:12]), time.perf_counter() - self._due.pop(number))
-                if b"connection: close" in head:
-                    self._drop(number)
-                else:
-                    self._free.append(number)
-
-    def _drop(self, number: int) -> None:
-        if number in self._free:
-            self._free.remove(number)
-        self._epoll.unregister(number)
-        self._sockets.pop(number).close()
-
-    def _wait_for_the_rest(self, result: Result) -> None:
-        """Until every request is answered, or too late to count."""
-        while self._due and time.perf_counter() - next(iter(self._due.values())) < DEADLINE_S + GRACE_S:
-            self._collect(0.1, result)
-        for number in list(self._due):
-            result.unanswered += 1
-            del self._due[number]
-            self._drop(number)
-
-
-def _request(body: bytes) -> bytes:
-    head = (
-        f"POST {ENDPOINT} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-        f"X-Request-Timeout-Ms: {round(DEADLINE_S * 1000)}\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
-
-
-def _length(head: bytes) -> int:
-    at = head.index(b"content-length: ") + 16
-    return int(head[at : (head + b"\r").index(b"\r", at)])
-
-
-def serve(bundle: Path, port: int, settings: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
-    """A service process of its own."""
+@contextmanager
+def served(bundle: Path, settings: dict[str, str], placement: Placement) -> Iterator[int]:
+    """A ready service process of its own; its port. Ends with status 0, or the benchmark fails."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     environment = {**os.environ, "RDREC_ACCESS_LOG": "false", **settings}
     command = shutil.which("rdrec-serve", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     assert command is not None
-    with log.open("wb") as output:
-        return subprocess.Popen([command, "--bundle", str(bundle), "--port", str(port)], env=environment, stderr=output)
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        environment.setdefault("RDREC_STATE_DIR", folder)
+        placement.enter(placement.service)
+        with log.open("wb") as output:
+            arguments = [command, "--bundle", str(bundle), "--port", str(port)]
+            process = subprocess.Popen(arguments, env=environment, stderr=output)
+        placement.enter(placement.generator)
+        try:
+            _wait_until_ready(port, process, log)
+            yield port
+        finally:
+            placement.enter(placement.service)
+            process.send_signal(signal.SIGTERM)
+            status = process.wait(60)
+    if status != 0:
+        sys.exit(f"rdrec-serve ended with {status}")
 
 
-def wait_until_ready(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Until /health/ready says so."""
+def _wait_until_ready(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     for _ in range(1200):
         if process.poll() is not None:
             sys.exit(f"rdrec-serve ended with {process.returncode}:\n{log.read_text()}")
@@ -248,93 +138,211 @@ def wait_until_ready(port: int, process: subprocess.Popen[bytes], log: Path) -> 
     sys.exit("rdrec-serve was not ready within two minutes")
 
 
-def measure(bundle: Bundle, port: int, seconds: float) -> tuple[float, dict[str, Any]]:
-    """Capacity in requests a second, and a summary by load."""
-    stream = requests_of(bundle, 2)
-    load = Load(port, [body_of(bundle, next(stream)) for _ in range(20_000)])
-    load.closed_loop(CLIENTS, min(5.0, seconds))
-    saturated = load.closed_loop(CLIENTS, seconds)
-    capacity = saturated.statuses[200] / saturated.seconds
-    loads = {"closed": saturated.summary()}
-    for factor in (0.5, 1.0, 2.0):
-        busy = time.process_time()
-        result = load.open_loop(factor * capacity, seconds, seed=int(10 * factor))
-        loads[f"{factor:g}x"] = {
-            **result.summary(),
-            "generator_cores": round((time.process_time() - busy) / seconds, 2),
-        }
+@contextmanager
+def watched(record: dict[str, Any]) -> Iterator[None]:
+    """Note in the record how much of the machine others took meanwhile."""
+    before = Usage.now()
+    yield
+    record["others_cpu_share"] = others_share(before, Usage.now(), os.cpu_count() or 1)
+
+
+def overload(bundle: Bundle, settings: dict[str, str], options: argparse.Namespace, seconds: float) -> dict[str, Any]:
+    """The capacity and what is answered at half, once and twice of it."""
+    placement, runs = Placement.of(list(os.sched_getaffinity(0))), []
+    alone = (bundle, options.batch_size, options.engine_threads, seconds / 2)
+    placement.enter(placement.service)
+    with served(options.bundle, settings, placement) as port:
+        load, asked = Load(port), rankings(bundle, 20_000)
+        load.closed_loop(asked, CLIENTS, min(5.0, seconds))
+        for number in range(options.runs):
+            run: dict[str, Any] = {}
+            with watched(run):
+                placement.enter(placement.service)
+                engine = engine_alone(*alone)
+                placement.enter(placement.generator)
+                run["loads"] = _loads(load, asked, seconds, number)
+                placement.enter(placement.service)
+                run["engine"] = (engine + engine_alone(*alone)) / 2
+                placement.enter(placement.generator)
+            runs.append(_with_ratios(run))
+    first = runs[0]
+    medians = {
+        name: {key: _median([run["loads"][name][key] for run in runs]) for key in row} | {"shares": {}, "lost": {}}
+        for name, row in first["loads"].items()
+    }
+    return {
+        "bundle": bundle.manifest.model_version,
+        "cores": os.cpu_count(),
+        "placement": str(placement),
+        "batch_size": options.batch_size,
+        "engine_threads": options.engine_threads,
+        "settings": options.setting,
+        **{
+            key: _median([run[key] for run in runs])
+            for key in ("engine", "capacity", "service_to_engine", "goodput_2x")
+        },
+        **{key: sum(run[key] for run in runs) for key in ("unexpected_5xx", "unanswered")},
+        "loads": medians if len(runs) > 1 else first["loads"],
+        "runs": runs,
+    }
+
+
+def _loads(load: Load, asked: Iterator[bytes], seconds: float, number: int) -> dict[str, Any]:
+    found = {"closed": load.closed_loop(asked, CLIENTS, seconds)}
+    capacity = found["closed"].goodput
+    for factor in FACTORS:
+        (found[f"{factor:g}x"],) = load.open_loop(
+            [Stream(factor * capacity, asked)], seconds, 100 * number + int(10 * factor)
+        )
         time.sleep(1.0)
-    return capacity, loads
+    return {name: result.summary() for name, result in found.items()}
+
+
+def _with_ratios(run: dict[str, Any]) -> dict[str, Any]:
+    loads = run["loads"]
+    capacity = loads["closed"]["goodput_per_s"]
+    return run | {
+        "capacity": capacity,
+        "service_to_engine": capacity / run["engine"],
+        "goodput_2x": loads["2x"]["goodput_per_s"],
+        "unexpected_5xx": sum(row["unexpected_5xx"] for row in loads.values()),
+        "unanswered": sum(row["unanswered"] for row in loads.values()),
+    }
+
+
+def _median(values: list[Any]) -> Any:
+    return statistics.median(values) if all(isinstance(value, int | float) for value in values) else None
 
 
 def show(record: dict[str, Any]) -> None:
-    """The table."""
+    """Each run beside what is asked of it, and the loads of the last."""
+    console = Console(width=160)
     shown = table(
-        f"{record['bundle']}: capacity {record['capacity']:.0f}/s, engine alone {record['engine']:.0f}/s",
-        "load", "offered/s", "goodput/s", "p50 ms", "p95 ms", "p99 ms", "shares by status", "unanswered",
-        left=("load", "shares by status"),
+        f"{record['bundle']}: {record['placement']}",
+        "run", "engine/s", "capacity/s", "service/engine (.80)", "goodput 2x (.90)", "p99 at 2x (1000 ms)",
+        "429 at 1x (5 %)", "unanswered (0)", "others' CPU",
     )  # fmt: skip
-    for name, row in record["loads"].items():
-        shares = ", ".join(f"{status}: {share:.1%}" for status, share in row["shares"].items())
-        columns = [row[k] for k in ("offered_per_s", "goodput_per_s", "p50_ms", "p95_ms", "p99_ms")]
-        shown.add_row(name, *map(str, columns), shares, str(row["unanswered"]))
-    console = Console()
+    for number, run in enumerate(record["runs"], start=1):
+        twice, once = run["loads"]["2x"], run["loads"]["1x"]
+        share = run["others_cpu_share"]
+        shown.add_row(
+            str(number), f"{run['engine']:.0f}", f"{run['capacity']:.0f}", f"{run['service_to_engine']:.2f}",
+            f"{run['goodput_2x'] / run['capacity']:.2f}", f"{twice['p99_ms']:.0f}",
+            f"{once['shares'].get('429', 0):.1%}", str(run["unanswered"]), "?" if share is None else f"{share:.0%}",
+        )  # fmt: skip
     console.print(shown)
-    console.print(
-        f"service to engine {record['service_to_engine']:.2f}, goodput at 2x {record['goodput_2x']:.0f}/s "
-        f"({record['goodput_2x'] / record['capacity']:.0%} of capacity), unexpected 5xx {record['unexpected_5xx']}, "
-        f"unanswered {record['unanswered']}"
+    last = record["runs"][-1]["loads"]
+    loads = table(
+        "the last run", "load", "offered/s", "goodput/s", "p50 ms", "p95 ms", "p99 ms", "shares by status", "lost",
+        left=("load", "shares by status", "lost"),
+    )  # fmt: skip
+    for name, row in last.items():
+        columns = [str(row[k]) for k in ("offered_per_s", "goodput_per_s", "p50_ms", "p95_ms", "p99_ms")]
+        shares = ", ".join(f"{status}: {share:.1%}" for status, share in row["shares"].items())
+        loads.add_row(name, *columns, shares, ", ".join(f"{n} {why}" for why, n in row["lost"].items()) or "none")
+    console.print(loads)
+    for number, run in enumerate(record["runs"], start=1):
+        console.print(f"run {number}: {verdict(run['others_cpu_share'])}")
+
+
+def mixed(bundle: Bundle, settings: dict[str, str], options: argparse.Namespace, seconds: float) -> dict[str, Any]:
+    """p99 of rankings at half load, alone and with explanations under way, in turns."""
+    placement = Placement.of(list(os.sched_getaffinity(0)))
+    record: dict[str, Any] = {"bundle": bundle.manifest.model_version, "placement": str(placement)}
+    alone, beside, explained = [], [], []
+    with watched(record), served(options.bundle, settings, placement) as port:
+        load, asked, why = Load(port), rankings(bundle, 20_000), explanations(bundle, 20_000)
+        load.closed_loop(asked, CLIENTS, min(5.0, seconds))
+        record["capacity"] = load.closed_loop(asked, CLIENTS, seconds).goodput
+        half = Stream(record["capacity"] / 2, asked)
+        others = Stream(EXPLANATIONS_PER_S, why, EXPLAIN_DEADLINE_S)
+        load.open_loop([half, others], min(3.0, seconds), 0)
+        for number in range(options.runs):
+            alone += load.open_loop([half], seconds, 2 * number)
+            pair: list[Result] = load.open_loop([half, others], seconds, 2 * number + 1)
+            beside.append(pair[0])
+            explained.append(pair[1])
+    for name, results in (("alone", alone), ("beside", beside), ("explanations", explained)):
+        record[name] = [result.summary() for result in results]
+    record["p99_ratio"] = _median([b["p99_ms"] for b in record["beside"]]) / _median(
+        [a["p99_ms"] for a in record["alone"]]
     )
+    return record
+
+
+def show_mixed(record: dict[str, Any]) -> None:
+    console = Console(width=160)
+    shown = table(
+        f"{record['bundle']}: half of {record['capacity']:.0f} rankings/s beside {EXPLANATIONS_PER_S:g} explained/s",
+        "run", "p50 alone", "p99 alone", "p50 beside", "p99 beside", "explained/s", "p99 explain ms",
+    )  # fmt: skip
+    for n, (one, two, why) in enumerate(zip(record["alone"], record["beside"], record["explanations"], strict=True), 1):
+        columns = (one["p50_ms"], one["p99_ms"], two["p50_ms"], two["p99_ms"], why["goodput_per_s"], why["p99_ms"])
+        shown.add_row(str(n), *map(str, columns))
+    console.print(shown)
+    console.print(f"median p99 beside to alone {record['p99_ratio']:.2f} (asked: 2 at most); {record['placement']}")
+
+
+def by_engines(bundle: Bundle, settings: dict[str, str], options: argparse.Namespace, seconds: float) -> dict[str, Any]:
+    """Closed-loop capacity with each number of engines, one thread each, in turns."""
+    placement = Placement.of(list(os.sched_getaffinity(0)))
+    record: dict[str, Any] = {"bundle": bundle.manifest.model_version, "placement": str(placement)}
+    found: dict[int, list[float]] = {n: [] for n in options.engines}
+    with watched(record):
+        for _ in range(options.runs):
+            for n in options.engines:
+                own = {**settings, "RDREC_ENGINES": str(n), "RDREC_ENGINE_THREADS": "1"}
+                with served(options.bundle, own, placement) as port:
+                    load, asked = Load(port), rankings(bundle, 4_000)
+                    load.closed_loop(asked, CLIENTS, min(3.0, seconds))
+                    found[n].append(load.closed_loop(asked, CLIENTS, seconds).goodput)
+    record["capacity"] = {str(n): rates for n, rates in found.items()}
+    record["medians"] = {str(n): statistics.median(rates) for n, rates in found.items()}
+    return record
+
+
+def show_engines(record: dict[str, Any]) -> None:
+    console = Console(width=160)
+    shown = table(
+        f"{record['bundle']}: {record['placement']}", "engines", "capacity/s of each run", "median", "x first"
+    )
+    first = next(iter(record["medians"].values()))
+    for n, median in record["medians"].items():
+        rates = ", ".join(f"{rate:.1f}" for rate in record["capacity"][n])
+        shown.add_row(n, rates, f"{median:.1f}", f"{median / first:.2f}")
+    console.print(shown)
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, default=Path("work/demo/bundle"))
-    parser.add_argument("--quick", action="store_true", help="shorter runs; under five minutes in all")
+    parser.add_argument("--quick", action="store_true", help="loads of 10 s, and one run; about a minute each")
+    parser.add_argument("--runs", type=int, help="3 by default, with --quick 1")
+    parser.add_argument("--seconds", type=float, help="of each load; 40 by default, with --quick 10")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--mixed", action="store_true", help="explanations beside rankings")
+    parser.add_argument("--engines", type=int, nargs="+", help="compare the capacity of so many engines")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--engine-threads", type=int, default=max(1, len(os.sched_getaffinity(0)) - 1))
     parser.add_argument("--setting", action="append", default=[], help="NAME=VALUE for RDREC_NAME of the service")
-    arguments = parser.parse_args()
+    options = parser.parse_args()
+    options.runs = options.runs or (1 if options.quick else 3)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    seconds = 10.0 if arguments.quick else 40.0
-    bundle = Bundle.open(arguments.bundle)
-    settings = {f"RDREC_{name.upper()}": value for name, _, value in (s.partition("=") for s in arguments.setting)}
-    settings["RDREC_BATCH_SIZE"] = str(arguments.batch_size)
-    settings["RDREC_ENGINE_THREADS"] = str(arguments.engine_threads)
-    engine = engine_alone(bundle, arguments.batch_size, arguments.engine_threads, seconds / 2)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "log"
-        process = serve(arguments.bundle, port, settings, log)
-        try:
-            wait_until_ready(port, process, log)
-            capacity, loads = measure(bundle, port, seconds)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            exit_status = process.wait(60)
-    engine = (engine + engine_alone(bundle, arguments.batch_size, arguments.engine_threads, seconds / 2)) / 2
-    record = {
-        "bundle": bundle.manifest.model_version,
-        "cores": os.cpu_count(),
-        "batch_size": arguments.batch_size,
-        "engine_threads": arguments.engine_threads,
-        "settings": arguments.setting,
-        "engine": engine,
-        "capacity": capacity,
-        "service_to_engine": capacity / engine,
-        "goodput_2x": loads["2x"]["goodput_per_s"],
-        "unexpected_5xx": sum(row["unexpected_5xx"] for row in loads.values()),
-        "unanswered": sum(row["unanswered"] for row in loads.values()),
-        "exit_status": exit_status,
-        "loads": loads,
-    }
-    show(record)
-    keep("load", record, file=arguments.json)
+    seconds = options.seconds or (10.0 if options.quick else 40.0)
+    bundle = Bundle.open(options.bundle)
+    settings = {f"RDREC_{name.upper()}": value for name, _, value in (s.partition("=") for s in options.setting)}
+    settings["RDREC_BATCH_SIZE"] = str(options.batch_size)
+    settings["RDREC_ENGINE_THREADS"] = str(options.engine_threads)
+    if options.engines:
+        record, name, print_table = by_engines(bundle, settings, options, seconds), "load_engines", show_engines
+    elif options.mixed:
+        record, name, print_table = mixed(bundle, settings, options, seconds), "load_mixed", show_mixed
+    else:
+        record, name, print_table = overload(bundle, settings, options, seconds), "load", show
+    print_table(record)
+    keep(name, record, file=options.json)
 
 
 if __name__ == "__main__":

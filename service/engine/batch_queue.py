@@ -17,7 +17,8 @@ from service.wire.work import Kind, Line, QueueFullError
 SENT_AHEAD_S = 0.05
 """Computing time of what an engine may be given ahead; once there, it can be neither cancelled nor dropped."""
 BACKGROUND_S = 0.025
-"""Computing time of one batch of a line other than the interactive one: nobody who comes behind it waits longer."""
+"""Computing time of one batch of a line other than the interactive one, so that who comes behind it waits no longer; it
+may be twice that of a lone job where that is more, because texts cost hardly more together than alone."""
 
 
 @dataclass(eq=False, slots=True)
@@ -81,6 +82,8 @@ class BatchQueue:
         """Seconds from one job's end to the next one's, with all that lies between engine and caller."""
         self._compute: dict[Kind, float] = {}
         """Seconds of one engine alone for a job."""
+        self._lone: dict[Kind, float] = {}
+        """The same for a job that was computed alone."""
         self._in_engine: Counter[Kind] = Counter()
         self._charged: dict[Line, float] = dict.fromkeys(Line, 0.0)
         self._taken_at_charge = 0.0
@@ -177,7 +180,8 @@ class BatchQueue:
     def finished(self, batch: Sequence[Job], seconds: float, compute_s: float, now: float) -> None:
         """Learn from a batch that came back `seconds` after it or its predecessor, having computed for `compute_s`."""
         kind, jobs = batch[0].kind, len(batch)
-        for measured, known in ((seconds / jobs, self._pace), (compute_s / jobs, self._compute)):
+        learned = [(seconds / jobs, self._pace), (compute_s / jobs, self._compute)]
+        for measured, known in [*learned, (compute_s, self._lone)] if jobs == 1 else learned:
             known[kind] = 0.8 * known.get(kind, measured) + 0.2 * measured
         self._in_engine[kind] -= jobs
         self._charge(batch, compute_s / jobs)
@@ -205,7 +209,8 @@ class BatchQueue:
     def _most_at_once(self, line: Line, kind: Kind) -> int:
         if line is Line.INTERACTIVE or not self._compute.get(kind):
             return self._batch_size
-        return max(1, min(self._batch_size, int(BACKGROUND_S / self._compute[kind])))
+        within_s = max(BACKGROUND_S, 2 * self._lone.get(kind, 0.0))
+        return max(1, min(self._batch_size, int(within_s / self._compute[kind])))
 
     def _may_send_ahead(self) -> bool:
         given = {kind: jobs for kind, jobs in self._in_engine.items() if jobs}

@@ -191,7 +191,9 @@ class ModelHost:
                 await self.abort()
                 self._metrics.swaps.labels("refused").inc()
                 log.warning("bundle_refused", extra=describe_error(error))
-                raise error if isinstance(error, BundleError) else BundleError(str(error)) from error
+                if isinstance(error, BundleError):
+                    raise
+                raise BundleError(str(error)) from error
             self.commit()
             if self.peers is not None:
                 await self.peers.commit()

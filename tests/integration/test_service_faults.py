@@ -307,7 +307,8 @@ async def test_identical_requests_run_once(bundle: Path) -> None:
         gate.opened.set()
         answers = await asyncio.gather(*asked)
         assert {a.status_code for a in answers} == {200}
-        assert len({a.text for a in answers}) == 1
+        lists = [{**answer.json(), "impression_id": None} for answer in answers]  # what becomes of each is its own
+        assert all(each == lists[0] for each in lists)
         assert engine.calls == [("recommend", 1)]
 
 
@@ -315,7 +316,7 @@ async def test_a_write_makes_the_cached_answer_unreachable(bundle: Path) -> None
     async with running(create_app(fake_settings(bundle), open_engine=open_fake)) as client:
         body = {"user_id": user_id(3), "n_items": 1}
         before = (await client.post("/recommend/sequential", json=body)).json()
-        assert (await client.post("/recommend/sequential", json=body)).json() == before
+        assert (await client.post("/recommend/sequential", json=body)).json()["items"] == before["items"]
         await client.post("/interactions", json={"user_id": user_id(3), "item_id": "i0020"})
         assert (await client.post("/recommend/sequential", json=body)).json()["items"] != before["items"]
 

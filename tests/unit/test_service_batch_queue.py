@@ -229,6 +229,19 @@ def test_a_batch_of_the_background_is_as_short_as_others_may_wait() -> None:
     assert slow.take(0.0).batch == [alone]
 
 
+def test_slow_jobs_that_cost_little_more_together_come_to_be_computed_together() -> None:
+    queue = paced(seconds_a_job=0.1, batch_size=16)
+    sizes = []
+    for _ in range(100):
+        for _ in range(16):
+            queue.offer(job(Kind.TEXT, line=Line.EXPLAIN, deadline=1e9), 0.0)
+        sizes.append(len(batch := queue.take(0.0).batch))
+        queue.finished(batch, 0.0, 0.09 + 0.01 * len(batch), 0.0)
+        queue.clear()
+    assert sizes[0] == 2
+    assert 9 <= sizes[-1] <= 11, "0.2 s, twice that of one, is a batch of eleven"
+
+
 def test_places_and_waiting_are_counted_by_line() -> None:
     queue = paced(seconds_a_job=1.0, batch_size=1, shares={Line.INTERACTIVE: 4.0, Line.BATCH: 1.0})
     for _ in range(100):
