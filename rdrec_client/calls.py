@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, Unpack
+from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -16,8 +17,11 @@ from pydantic import BaseModel, ValidationError
 from rdrec_client.errors import ProblemError, UnreadableAnswerError
 from rdrec_client.models import (
     ArmName,
+    AttributeValue,
     Batch,
     BatchResult,
+    CatalogueItem,
+    CataloguePage,
     Choice,
     Explain,
     Explanation,
@@ -25,9 +29,11 @@ from rdrec_client.models import (
     History,
     HistoryItem,
     Interaction,
+    ItemResults,
     Items,
     Model,
     Problem,
+    PutItem,
     Ranking,
     Recorded,
     RecordResult,
@@ -235,6 +241,57 @@ def find_items(query: str = "", *, limit: int | None = None) -> Call[tuple[Histo
     return Call("GET", "/items", lambda raw: _reader(Items)(raw).items, query=_look_up(query, limit))
 
 
+def put_item(
+    item_id: str,
+    *,
+    title: str | None = None,
+    brand: str | None = None,
+    categories: Sequence[str] | None = None,
+    description: str | None = None,
+    attributes: Mapping[str, AttributeValue] | None = None,
+    available: bool | None = None,
+) -> Call[CatalogueItem]:
+    """Say all of an item, which is recommended from then on. (PUT /items/{item_id})"""
+    item = PutItem(
+        item_id=item_id, title=title, brand=brand, categories=categories, description=description,
+        attributes=attributes, available=available,
+    )  # fmt: skip
+    body = {name: value for name, value in item.body().items() if name != "item_id"}
+    return Call("PUT", _path_of(item_id), _reader(CatalogueItem), body, timeout_s=WRITE_S, is_read=False)
+
+
+def put_items(items: Sequence[PutItem]) -> Call[ItemResults]:
+    """Say all of up to 1000 items; each has its own result or problem, in order. (POST /items/batch)"""
+    body = {"items": [item.body() for item in items]}
+    return Call("POST", "/items/batch", _reader(ItemResults), body, timeout_s=BATCH_S, is_read=False)
+
+
+def patch_item(
+    item_id: str, *, available: bool | None = None, attributes: Mapping[str, AttributeValue | None] | None = None
+) -> Call[CatalogueItem]:
+    """Change an item's availability, or some attributes: None takes one away. (PATCH /items/{item_id})"""
+    body: dict[str, Any] = {} if available is None else {"available": available}
+    if attributes is not None:
+        body["attributes"] = dict(attributes)
+    return Call("PATCH", _path_of(item_id), _reader(CatalogueItem), body, timeout_s=WRITE_S, is_read=False)
+
+
+def delete_item(item_id: str) -> Call[None]:
+    """Have an item recommended nowhere any more. (DELETE /items/{item_id})"""
+    return Call("DELETE", _path_of(item_id), lambda raw: None, timeout_s=WRITE_S, is_read=False)
+
+
+def get_item(item_id: str) -> Call[CatalogueItem]:
+    """What is known of an item. (GET /items/{item_id})"""
+    return Call("GET", _path_of(item_id), _reader(CatalogueItem))
+
+
+def catalogue(after: str = "", *, limit: int | None = None) -> Call[CataloguePage]:
+    """What was said of items since the bundle was made, page by page. (GET /catalogue)"""
+    query: dict[str, str | int] = {"after": after} | ({} if limit is None else {"limit": limit})
+    return Call("GET", "/catalogue", _reader(CataloguePage), query=query)
+
+
 def model() -> Call[Model]:
     """What is being served. (GET /v1/model)"""
     return Call("GET", "/v1/model", _reader(Model))
@@ -285,6 +342,10 @@ def _alone(request: Sequential | TopN | Similar | Explain) -> dict[str, Any]:
 def _given(body: dict[str, Any]) -> dict[str, Any]:
     """Without what is left to the service's defaults."""
     return {name: value for name, value in body.items() if value is not None}
+
+
+def _path_of(item_id: str) -> str:
+    return f"/items/{quote(item_id, safe='')}"
 
 
 def _look_up(query: str, limit: int | None) -> dict[str, str | int]:

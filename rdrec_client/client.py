@@ -176,6 +176,12 @@ class _Calls:
     forget = _Method(calls.forget)
     find_users = _Method(calls.find_users)
     find_items = _Method(calls.find_items)
+    put_item = _Method(calls.put_item)
+    put_items = _Method(calls.put_items)
+    patch_item = _Method(calls.patch_item)
+    delete_item = _Method(calls.delete_item)
+    get_item = _Method(calls.get_item)
+    catalogue = _Method(calls.catalogue)
     model = _Method(calls.model)
     load_bundle = _Method(calls.load_bundle)
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict
 
+AttributeValue = bool | int | float | str | list[str]
 ArmName = Literal["a", "b"]
 HistorySource = Literal["request", "redis", "memory", "bundle", "none"]
 
@@ -101,6 +102,19 @@ class Explain(_Request):
     arm: ArmName | None = None
 
 
+class PutItem(_Request):
+    """All that a shop says of an item."""
+
+    item_id: str
+    title: str | None = None
+    brand: str | None = None
+    categories: Sequence[str] | None = None
+    description: str | None = None
+    attributes: Mapping[str, AttributeValue] | None = None
+    available: bool | None = None
+    """False takes it out of every answer."""
+
+
 class Interaction(_Request):
     """Somebody did something with an item. timestamp: seconds since 1970; now unless given."""
 
@@ -155,6 +169,8 @@ class Ranking(_Provenance):
     items: tuple[Item, ...]
     score_mode: str
     strategy: str
+    unavailable_items: tuple[str, ...] = ()
+    """Candidates that were left out, being out of stock."""
     steered: bool = False
     """Whether the words of `prefer` had a say."""
     arm: str = "a"
@@ -252,6 +268,39 @@ class Items(_Answer):
     items: tuple[HistoryItem, ...]
 
 
+class CatalogueItem(_Answer):
+    """An item as the service knows it."""
+
+    item_id: str
+    title: str | None = None
+    brand: str | None = None
+    categories: tuple[str, ...] = ()
+    description: str | None = None
+    attributes: dict[str, AttributeValue] = {}
+    available: bool
+    arrived: float
+    """Seconds since 1970."""
+    known_to_model: bool = False
+    """True for an item of the bundle, which is ranked by what training saw."""
+    is_live: bool = True
+    """False where the replica that was asked does not answer so yet."""
+
+
+class CatalogueEntry(_Answer):
+    """The last that was said of an item; item None: it was deleted."""
+
+    item_id: str
+    version: int
+    item: CatalogueItem | None = None
+
+
+class CataloguePage(_Answer):
+    """In the order of the ids' bytes; next_after is None on the last page."""
+
+    items: tuple[CatalogueEntry, ...]
+    next_after: str | None = None
+
+
 class Arm(_Answer):
     """What one arm serves."""
 
@@ -318,6 +367,21 @@ class RecordResult(_Answer):
     known_to_model: bool | None = None
     event_id: str | None = None
     problem: Problem | None = None
+
+
+class ItemResult(_Answer):
+    """Of one item of a batch: status 200 or 201, or another one with its problem."""
+
+    item_id: str
+    status: int
+    problem: Problem | None = None
+
+
+class ItemResults(_Answer):
+    """In the order of the items."""
+
+    is_live: bool
+    results: tuple[ItemResult, ...]
 
 
 class Results(_Answer):

@@ -6,6 +6,7 @@ conditions are combined (`filters.py`).
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Generic, Literal, TypeVar
@@ -64,6 +65,12 @@ class _Words:
     def __len__(self) -> int:
         return (0 if self._table is None else len(self._table)) + len(self._added)
 
+    def __getitem__(self, code: int) -> str:
+        known = 0 if self._table is None else len(self._table)
+        if self._table is not None and code < known:
+            return self._table[code]
+        return next(itertools.islice(self._added, code - known, None))
+
     def find(self, word: str) -> int:
         code = None if self._table is None else self._table.find(word)
         return self._added.get(word, _NONE) if code is None else code
@@ -89,6 +96,10 @@ class Column(ABC):
     @abstractmethod
     def put(self, index: int, value: Any) -> None:
         """Replace an item's value; None takes it away."""
+
+    @abstractmethod
+    def value(self, index: int) -> Any:
+        """An item's value; None where it has none."""
 
     @abstractmethod
     def mask(self, operator: str, values: Sequence[Any], n: int) -> BoolArray:
@@ -139,6 +150,11 @@ class NumberColumn(Column):
         """See Column."""
         self._values.set(index, np.nan if value is None else value)
 
+    def value(self, index: int) -> float | None:
+        """See Column."""
+        own = self.values
+        return float(own[index]) if index < len(own) and not np.isnan(own[index]) else None
+
     def mask(self, operator: str, values: Sequence[float], n: int) -> BoolArray:
         """See Column."""
         own = self.values
@@ -178,6 +194,11 @@ class BooleanColumn(Column):
         """See Column."""
         self._flags.set(index, _NONE if value is None else int(value))
 
+    def value(self, index: int) -> bool | None:
+        """See Column."""
+        own = self._flags.values
+        return bool(own[index]) if index < len(own) and own[index] != _NONE else None
+
     def mask(self, operator: str, values: Sequence[bool], n: int) -> BoolArray:
         """See Column."""
         return _stretched(self._flags.values == int(values[0]), n)
@@ -205,6 +226,11 @@ class TextColumn(Column):
     def put(self, index: int, value: str | None) -> None:
         """See Column; an empty string is none."""
         self._codes.set(index, self._words.add(value) if value else _NONE)
+
+    def value(self, index: int) -> str | None:
+        """See Column."""
+        own = self._codes.values
+        return self._words[int(own[index])] if index < len(own) and own[index] != _NONE else None
 
     def mask(self, operator: str, values: Sequence[str], n: int) -> BoolArray:
         """See Column."""
@@ -259,6 +285,10 @@ class ListColumn(Column):
         first = self._codes.append(codes)
         self._owners.append([index] * len(codes))
         self._moved[index] = (first, first + len(codes))
+
+    def value(self, index: int) -> list[str] | None:
+        """See Column."""
+        return [self._words[code] for code in self._codes.values[slice(*self._place(index))].tolist()] or None
 
     def mask(self, operator: str, values: Sequence[str], n: int) -> BoolArray:
         """See Column."""

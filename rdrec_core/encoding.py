@@ -95,14 +95,14 @@ class SourceEncoder:
 
     def __init__(self, tokenizer: Tokenizer, item_words: RaggedTokens, *, eos_token_id: int = 1) -> None:
         self.n_items = len(item_words)
+        self.item_words = item_words
+        self.eos_token_id = eos_token_id
         self._tokenizer = tokenizer
-        self._item_words = item_words
-        self._eos = eos_token_id
         self._word = lru_cache(maxsize=200_000)(self._encode_word)
 
     def with_item_words(self, item_words: RaggedTokens) -> SourceEncoder:
         """The same encoder for another catalogue."""
-        return SourceEncoder(self._tokenizer, item_words, eos_token_id=self._eos)
+        return SourceEncoder(self._tokenizer, item_words, eos_token_id=self.eos_token_id)
 
     def _encode_word(self, word: str) -> TokenArray:
         return np.asarray(self._tokenizer.encode(word, add_special_tokens=False).ids, dtype=np.int32)
@@ -128,13 +128,13 @@ class SourceEncoder:
             elif word == ITEMS:
                 for item in items:
                     whole_word += 1
-                    tokens.append(self._item_words[item])
+                    tokens.append(self.item_words[item])
                     ids.append(whole_word)
             else:
                 tokens.append(self._word(word))
                 ids.append(0)
         lengths = [len(part) for part in tokens]
-        tokens.append(np.asarray([self._eos], dtype=np.int32))
+        tokens.append(np.asarray([self.eos_token_id], dtype=np.int32))
         whole = np.repeat(np.asarray([*ids, 0], dtype=np.int32), [*lengths, 1])
         return EncodedSource(task, np.concatenate(tokens), whole)
 

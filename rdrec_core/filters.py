@@ -12,7 +12,7 @@ import dataclasses
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -126,6 +126,16 @@ def _kind(value: object) -> str:
     return names.get(type(value), "a list")
 
 
+@dataclass(frozen=True, slots=True)
+class ItemValues:
+    """What filters can ask of one item."""
+
+    brand: str | None = None
+    categories: tuple[str, ...] = ()
+    arrived: float | None = None
+    attributes: Mapping[str, float | bool | str | list[str]] = field(default_factory=dict)
+
+
 class ItemColumns:
     """The attributes of N items by item index; a field's type is that of the first value written to it.
 
@@ -180,31 +190,53 @@ class ItemColumns:
 
         Raises InputError naming the attribute, with nothing changed, for a value of another type than the field's.
         """
-        values: dict[str, Any] = {BRAND: brand or None, CATEGORY: list(categories) or None, ARRIVED: arrived}
-        types = dict(_BUILT_IN)
-        for name, value in (attributes or {}).items():
-            if value is not None:
-                types[_field_of(name)] = _type_of(value, name)
-                values[_field_of(name)] = value
         with self._lock:
-            new = [name for name, value in values.items() if value is not None and name not in self._fields]
-            if len(self._fields) + len(new) > MAX_FIELDS:
-                raise InputError(f"items have {MAX_FIELDS} fields already", field="attributes")
-            for name, value in values.items():
-                known = self._fields.get(name)
-                if value is not None and known is not None and known.type != types[name]:
-                    field = f"attributes.{name.removeprefix(_ATTRIBUTE)}"
-                    raise InputError(
-                        f"{field} is of type {known.type} in this catalogue, not {types[name]}", field=field
-                    )
-            for name in new:
-                self._fields[name] = COLUMNS[types[name]]()
+            values, new = self._checked(brand, categories, arrived, attributes)
+            for name, type_ in new.items():
+                self._fields[name] = COLUMNS[type_]()
             for name, column in self._fields.items():
                 column.put(index, values.get(name))
             self._n_items = max(self._n_items, index + 1)
             self.version += 1
             self._masks.clear()
             self._latest = None
+
+    def check_put(self, item: ItemValues) -> None:
+        """Raises as `put` would; nothing is changed."""
+        with self._lock:
+            self._checked(item.brand, item.categories, item.arrived, item.attributes)
+
+    def values_of(self, index: int) -> ItemValues:
+        """Everything that is known of an item."""
+        with self._lock:
+            found = {name: column.value(index) for name, column in self._fields.items()}
+        brand, categories, arrived = (found.pop(name, None) for name in (BRAND, CATEGORY, ARRIVED))
+        attributes = {name.removeprefix(_ATTRIBUTE): value for name, value in found.items() if value is not None}
+        return ItemValues(brand, tuple(categories or ()), arrived, attributes)
+
+    def _checked(
+        self,
+        brand: str | None,
+        categories: Sequence[str],
+        arrived: float | None,
+        attributes: Mapping[str, float | bool | str | Sequence[str] | None] | None,
+    ) -> tuple[dict[str, Any], dict[str, ColumnType]]:
+        """What is to be written by field, and the types of fields that are new."""
+        values: dict[str, Any] = {BRAND: brand or None, CATEGORY: list(categories) or None, ARRIVED: arrived}
+        types = dict(_BUILT_IN)
+        for name, value in (attributes or {}).items():
+            if value is not None:
+                types[_field_of(name)] = _type_of(value, name)
+                values[_field_of(name)] = value
+        new = {name: types[name] for name, value in values.items() if value is not None and name not in self._fields}
+        if len(self._fields) + len(new) > MAX_FIELDS:
+            raise InputError(f"items have {MAX_FIELDS} fields already", field="attributes")
+        for name, value in values.items():
+            known = self._fields.get(name)
+            if value is not None and known is not None and known.type != types[name]:
+                place = f"attributes.{name.removeprefix(_ATTRIBUTE)}"
+                raise InputError(f"{place} is of type {known.type} in this catalogue, not {types[name]}", field=place)
+        return values, new
 
     def check(self, where: Where, *, field: str = "where") -> None:
         """Raises InputError for a field that is not there, naming those that are, and for values of another type."""

@@ -6,7 +6,7 @@ Knows names and numbers, not how they are used (`ranking.py`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rdrec_core.errors import BundleError
 from rdrec_core.item_graph import Mix
@@ -42,6 +42,14 @@ class FusionWeights:
             out[f"{task}.unbought"] = weights.mix.unbought
             out |= {f"{task}.channel.{name}": value for name, value in weights.mix.channels.items()}
         return out
+
+    def with_unbought(self, factor: float) -> FusionWeights:
+        """The same with another loudness of texts for items that nobody has bought."""
+
+        def louder(task: TaskWeights) -> TaskWeights:
+            return replace(task, mix=replace(task.mix, unbought=factor))
+
+        return replace(self, sequential=louder(self.sequential), topn=louder(self.topn))
 
     @property
     def channels(self) -> frozenset[str]:

@@ -19,6 +19,8 @@ from rdrec_core.catalog import Arrays
 from rdrec_core.types import IntArray
 
 Floats = npt.NDArray[np.float64]
+Row = tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]
+"""Items, ascending, and their weights."""
 TEXT_PREFIX = "text."
 """Channels whose name begins so are made of words, not of purchases."""
 _FIRST_CHUNK = 256
@@ -31,7 +33,8 @@ class Channel:
     """One kind of item-to-item weight, as CSR rows of an item's strongest neighbours; weights are not negative.
 
     indptr (N + 1,) int64, items (E,) int32 ascending within a row, weights (E,) float32. A query reads the last
-    `window` items of a history, each counting `decay` times the one after it.
+    `window` items of a history, each counting `decay` times the one after it. changed: rows that are no longer as the
+    arrays have them; of an item behind the arrays' last one they have the only row, or it has none.
     """
 
     indptr: npt.NDArray[np.int64]
@@ -39,6 +42,16 @@ class Channel:
     weights: npt.NDArray[np.float32]
     decay: float
     window: int
+    changed: Mapping[int, Row] = field(default_factory=dict)
+
+    def row(self, item: int) -> Row:
+        """The row of an item; empty where it has none."""
+        if item in self.changed:
+            return self.changed[item]
+        if item >= len(self.indptr) - 1:
+            return self.items[:0], self.weights[:0]
+        entries = slice(self.indptr[item], self.indptr[item + 1])
+        return self.items[entries], self.weights[entries]
 
     def recency(self, n: int) -> Floats:
         """Weights of the last min(n, window) items of a history, oldest first, adding up to one."""
@@ -55,6 +68,11 @@ class Channel:
         recency = np.full(n, 1 / max(n, 1)) if alike else self.recency(n)
         first = len(history) - len(recency)
         rows = history[first:]
+        if len(rows) and (self.changed or rows.max() >= len(self.indptr) - 1):
+            found = [self.row(item) for item in rows.tolist()]
+            source = np.repeat(np.arange(len(rows)), [len(items) for items, _ in found])
+            items = np.concatenate([items for items, _ in found]).astype(np.int64)
+            return items, np.concatenate([weights for _, weights in found]) * recency[source], source + first
         starts = self.indptr[rows]
         lengths = self.indptr[rows + 1] - starts
         source = np.repeat(np.arange(len(rows)), lengths)
@@ -183,6 +201,16 @@ class ItemGraph:
     def default_mix(self) -> Mix:
         """All channels alike: what is used while no weights were fitted."""
         return Mix(channels=dict.fromkeys(self.channels, 1.0))
+
+    def grown(self, n: int, changed: Mapping[str, Mapping[int, Row]]) -> ItemGraph:
+        """With n more items, which nobody bought yet; changed: by channel, rows that are new or not as before."""
+        channels = {
+            name: replace(channel, changed={**channel.changed, **changed[name]}) if name in changed else channel
+            for name, channel in self.channels.items()
+        }
+        popularity = np.concatenate([self.popularity, np.zeros(n, dtype=np.float32)])
+        order = np.concatenate([self.order, np.arange(len(self), len(self) + n, dtype=np.int32)])
+        return ItemGraph(popularity, channels, order=order)
 
     def prior(
         self, history: Sequence[int], mix: Mix, *, alike: bool = False, words: tuple[IntArray, Floats] | None = None

@@ -3,28 +3,29 @@
     arrays/text/<field>.*              vocabulary, idf, postings; dense.npy (N, D); <kind>.row for rows of the graph
     text/encoder.onnx tokenizer encoder.json    only where a sentence encoder made dense vectors
 
-Serves words that a user types (`affinity`) and items that the training never saw (`graph_rows`). Knows
+Serves words that a user types (`affinity`) and items that the training never saw (`growth.py`). Knows
 neither requests nor how the graph weighs its channels; written by `training/bundling/`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from rdrec_core.bundle import Bundle
 from rdrec_core.catalog import Arrays
+from rdrec_core.item_graph import Row
 from rdrec_core.text_encoder import GRAPH_FILE, SETTINGS_FILE, TOKENIZER_FILE, OnnxTextEncoder
-from rdrec_core.text_vectors import Rows, SparseVectors, TextIndex
+from rdrec_core.text_vectors import NO_ROWS, Rows, SparseVectors, TextIndex
 from rdrec_core.types import IntArray
 
 GROUP = "text"
 FOLDER = "text"
-CATALOGUE = "catalogue"
-"""The field that a new item has."""
+CATALOGUE, TITLE = "catalogue", "title"
+"""The fields that a new item has."""
 Floats = npt.NDArray[np.float32]
 
 
@@ -45,6 +46,19 @@ class RowRule:
 
 
 @dataclass(frozen=True)
+class NewTexts:
+    """One field's vectors of M items: sparse, of no entries where an item has no text of the field; dense (M, D)."""
+
+    rows: Rows
+    dense: Floats | None = None
+
+    def then(self, more: NewTexts) -> NewTexts:
+        """These and behind them some more."""
+        parts = [part for part in (self.dense, more.dense) if part is not None]
+        return NewTexts(self.rows.then(more.rows), np.concatenate(parts) if parts else None)
+
+
+@dataclass(frozen=True)
 class FieldTexts:
     """One field: its vocabulary and postings, dense vectors (N, D) of length one or none; rules by kind of vectors."""
 
@@ -52,6 +66,30 @@ class FieldTexts:
     index: TextIndex
     dense: Floats | None = None
     rules: Mapping[str, RowRule] = field(default_factory=dict)
+    more: NewTexts = field(default_factory=lambda: NewTexts(NO_ROWS))
+    """Vectors of the items that came after the index was made."""
+
+    def cosines(self, vector: Row, dense: Floats | None) -> dict[str, tuple[IntArray, npt.NDArray[np.float64]]]:
+        """Kind -> (items ascending, cosine) of the items that are at all like a vector of each kind."""
+        items, cosine = self.index.scores(*vector)
+        late, late_cosine = self.more.rows.cosines(*vector)
+        found = {"sparse": (np.concatenate([items, self.index.n_items + late]), np.concatenate([cosine, late_cosine]))}
+        if self.dense is not None and dense is not None:
+            parts = [self.dense] if self.more.dense is None else [self.dense, self.more.dense]
+            every = np.concatenate([part @ dense for part in parts]).astype(np.float64)
+            positive = np.flatnonzero(every > 0)
+            found["dense"] = (positive, every[positive])
+        return {kind: pair for kind, pair in found.items() if len(pair[0])}
+
+    def rows_of(self, items: IntArray) -> Rows:
+        """The items' sparse vectors."""
+        late = items >= self.index.n_items
+        if not late.any():
+            return self.index.rows_of(items)
+        found = self.index.rows_of(items[~late]).then(self.more.rows.of(items[late] - self.index.n_items))
+        place = np.empty(len(items), dtype=np.int64)
+        place[np.concatenate([np.flatnonzero(~late), np.flatnonzero(late)])] = np.arange(len(items))
+        return found.of(place)
 
     def arrays(self, name: str) -> Arrays:
         """Everything, to be written under the field's name."""
@@ -109,16 +147,21 @@ class ItemTexts:
 
     def cosines(self, text: str) -> dict[str, tuple[IntArray, npt.NDArray[np.float64]]]:
         """`text.<field>.<kind>` -> (items ascending, cosine) of the items that are at all like the text."""
-        out = {}
-        dense = self._encoder.encode([text])[0] if self._encoder is not None and text.strip() else None
+        out: dict[str, tuple[IntArray, npt.NDArray[np.float64]]] = {}
+        dense = self.encoded([text])
         for name, each in self.fields.items():
-            items, cosine = each.index.scores(*each.vectors.transform([text]).row(0))
-            out[f"text.{name}.sparse"] = (items, cosine)
-            if each.dense is not None and dense is not None:
-                all_cosines = (each.dense @ dense).astype(np.float64)
-                positive = np.flatnonzero(all_cosines > 0)
-                out[f"text.{name}.dense"] = (positive, all_cosines[positive])
-        return {name: found for name, found in out.items() if len(found[0])}
+            found = each.cosines(each.vectors.transform([text]).row(0), None if dense is None else dense[0])
+            out |= {f"text.{name}.{kind}": pair for kind, pair in found.items()}
+        return out
+
+    def encoded(self, texts: Sequence[str]) -> Floats | None:
+        """Dense vectors (M, D) of texts, zeros for blank ones; None where the bundle brought no encoder."""
+        return None if self._encoder is None else self._encoder.encode(texts)
+
+    def grown(self, n: int, vectors: Mapping[str, NewTexts]) -> ItemTexts:
+        """With n more items, whose vectors are given for every field."""
+        fields = {name: replace(each, more=each.more.then(vectors[name])) for name, each in self.fields.items()}
+        return ItemTexts(fields, self.n_items + n, encoder=self._encoder)
 
     def affinity(self, text: str) -> Floats | None:
         """How well each item suits words that a user typed, (N,) from 0 to 1; None where no word of them is known.
@@ -137,7 +180,7 @@ class ItemTexts:
     def rows_of(self, items: IntArray) -> Rows | None:
         """The vectors of the items' catalogue words; of the first field where there are no such, None without any."""
         known = self.fields.get(CATALOGUE) or next(iter(self.fields.values()), None)
-        return None if known is None else known.index.rows_of(items)
+        return None if known is None else known.rows_of(items)
 
     def alike(self, items: IntArray) -> tuple[IntArray, npt.NDArray[np.float64]]:
         """(items ascending, cosine) of the items whose words are like those of these, each of which counts the same."""
@@ -148,17 +191,5 @@ class ItemTexts:
         weights = np.bincount(place, weights=rows.weights)
         weights = weights / np.linalg.norm(weights)
         known = self.fields.get(CATALOGUE) or next(iter(self.fields.values()))
-        return known.index.scores(terms, weights.astype(np.float32))
-
-    def graph_rows(self, text: str) -> dict[str, tuple[IntArray, Floats]]:
-        """`text.<field>.<kind>` -> (items ascending, weights): the rows that an item with this text would have.
-
-        Read the other way, an item's weight is also what the new item gets in that item's row.
-        """
-        rows = {}
-        for name, (items, cosine) in self.cosines(text).items():
-            _, field_name, kind = name.split(".")
-            rule = self.fields[field_name].rules.get(kind)
-            if rule is not None:
-                rows[name] = rule.row(cosine, items)
-        return rows
+        found = known.cosines((terms, weights.astype(np.float32)), None)
+        return found.get("sparse", (np.empty(0, dtype=np.int64), np.empty(0)))

@@ -26,8 +26,9 @@ from rdrec_core.errors import BundleError
 from rdrec_core.filters import GROUP as COLUMNS
 from rdrec_core.filters import ItemColumns, Where
 from rdrec_core.fusion import WORDS_WEIGHT, FusionWeights, TaskWeights
+from rdrec_core.growth import Growth
 from rdrec_core.item_graph import Eligible, Floats, ItemGraph, Mix, Prior
-from rdrec_core.item_texts import ItemTexts
+from rdrec_core.item_texts import ItemTexts, NewTexts
 from rdrec_core.ranked import UNKNOWN, Ranking, Signals, log_or_nan, ranked
 from rdrec_core.spreading import CONSIDERED, likeness, spread_out
 from rdrec_core.text_vectors import Rows
@@ -55,6 +56,10 @@ class Texts(Protocol):
 
     def alike(self, items: IntArray) -> tuple[IntArray, Floats]:
         """(items ascending, cosine from 0 to 1) of all items whose words are at all like those of these."""
+        ...
+
+    def grown(self, n: int, vectors: Mapping[str, NewTexts]) -> Texts:
+        """With n more items."""
         ...
 
 
@@ -86,18 +91,24 @@ class Ranker:
         topn_task: Task = Task.TOPN,
         candidate_width: int = 100,
         graph_candidates: int = GRAPH_CANDIDATES,
+        n_modelled: int | None = None,
     ) -> None:
         """weights None ranks by the model alone; the graph then still gives candidates, evidence and cold answers.
 
         texts None: no wish moves anything. columns: what items may be chosen by. candidate_width: how many candidates
-        one top-N source holds at most, as trained.
+        one top-N source holds at most, as trained. n_modelled: only the first items are known to the engine, None for
+        all; the others live from the graph.
         """
-        self.engine, self.graph, self.weights, self._texts = engine, graph, weights, texts
+        self.engine, self.graph, self.weights, self.texts = engine, graph, weights, texts
         self._available, self._topn_task, self._width = available, topn_task, candidate_width
         self._graph_candidates = graph_candidates
         self.columns = columns if columns is not None else ItemColumns()
         self._masks: WeakKeyDictionary[ItemMask, tuple[object, ItemMask]] = WeakKeyDictionary()
         """What of a mask is available, by which availability; kept as long as the table keeps the mask."""
+        self._cut: WeakKeyDictionary[ItemMask, ItemMask] = WeakKeyDictionary()
+        """What of a mask the engine can read."""
+        self.n_modelled = n_modelled
+        """How many items the engine knows, the first ones; None: all."""
         if graph is not None and weights is not None:
             for task in (weights.sequential, weights.topn):
                 weighted = {name for name, weight in task.mix.channels.items() if weight > 0}
@@ -116,9 +127,32 @@ class Ranker:
             available=bundle.catalog.available, topn_task=manifest.topn_task, candidate_width=manifest.candidate_width,
         )  # fmt: skip
 
-    def set_available(self, available: npt.NDArray[np.bool_]) -> None:
-        """Replace which items may be answered, (N,) by item index; tell the engine as well."""
-        self._available = available
+    def grown(self, growth: Growth) -> Ranker:
+        """This ranker with more items, over the same engine, which must know of those that have rows.
+
+        Items without a row are ranked by the graph; to the model they are as likely as its typical candidate.
+        """
+        assert self.graph is not None, "a service's ranker always has a graph"
+        n_modelled = self.n_modelled
+        if growth.rows is None and n_modelled is None:
+            n_modelled = len(self.graph)
+        texts = None if self.texts is None else self.texts.grown(growth.n, growth.texts)
+        available = None if self._available is None else np.append(self._available, np.ones(growth.n, dtype=np.bool_))
+        return self._with(self.graph.grown(growth.n, growth.channels), texts, available, n_modelled)
+
+    def with_available(self, available: npt.NDArray[np.bool_]) -> Ranker:
+        """This ranker with these items to be answered, (N,) by item index, over the same engine, which must be told."""
+        return self._with(self.graph, self.texts, available, self.n_modelled)
+
+    def _with(
+        self, graph: ItemGraph | None, texts: Texts | None, available: npt.NDArray[np.bool_] | None,
+        n_modelled: int | None,
+    ) -> Ranker:  # fmt: skip
+        return Ranker(
+            self.engine, graph, self.weights, texts=texts, available=available, topn_task=self._topn_task,
+            candidate_width=self._width, graph_candidates=self._graph_candidates, n_modelled=n_modelled,
+            columns=self.columns,
+        )  # fmt: skip
 
     def open_to(self, where: Where | None) -> ItemMask | None:
         """The available items that meet the expression, from any thread; None for no expression.
@@ -157,7 +191,7 @@ class Ranker:
         priors = {i: self._prior(requests[i], Task.SEQUENTIAL, wanted[i]) for i in asked}
         fuse = {i: wanted[i] and self._can_fuse(priors[i]) for i in asked}
         also = {i: self._besides(requests[i], priors[i], fuse[i]) for i in asked}
-        found = self.engine.recommend([_widened(requests[i], also[i]) for i in asked])
+        found = self.engine.recommend([self._modelled(_widened(requests[i], also[i])) for i in asked])
         beams = dict(zip(asked, found, strict=True))
         answers = []
         for i, request in enumerate(requests):
@@ -166,9 +200,11 @@ class Ranker:
                 continue
             items, log_probs = beams[i].item_indices, beams[i].log_probs
             if len(also[i]):
+                also_log_probs = np.full(len(also[i]), UNKNOWN, dtype=np.float32)
+                also_log_probs[self._is_modelled(also[i])] = beams[i].also_log_probs
                 new = ~np.isin(also[i], items)
                 items = np.concatenate([items, also[i][new]])
-                log_probs = np.concatenate([log_probs, beams[i].also_log_probs[new]])
+                log_probs = np.concatenate([log_probs, also_log_probs[new]])
             ranking = self._fused(items, log_probs, priors[i], Task.SEQUENTIAL, fuse[i])
             answers.append(self._spread_out(ranking, request.spread, request.n_items))
         return answers
@@ -190,10 +226,16 @@ class Ranker:
         chunks: list[ScoreRequest] = []
         owners: list[int] = []
         for i, request in enumerate(requests):
-            if at_once[i] is None:
-                n_chunks = -(-len(request.candidates) // self._width)
-                for part in np.array_split(np.asarray(request.candidates, dtype=np.int64), n_chunks):
-                    chunks.append(replace(request, candidates=tuple(part.tolist()), task=self._topn_task))
+            candidates = np.asarray(request.candidates, dtype=np.int64)
+            candidates = candidates[self._is_modelled(candidates)]
+            if at_once[i] is None and len(candidates):
+                history = request.history
+                if self.n_modelled is not None:
+                    history = tuple(item for item in history if item < self.n_modelled)
+                n_chunks = -(-len(candidates) // self._width)
+                for part in np.array_split(candidates, n_chunks):
+                    asked = replace(request, candidates=tuple(part.tolist()), history=history, task=self._topn_task)
+                    chunks.append(asked)
                     owners.append(i)
         parts: dict[int, list[FloatArray]] = {}
         for owner, log_probs in zip(owners, self.engine.score(chunks) if chunks else [], strict=True):
@@ -207,7 +249,10 @@ class Ranker:
             wanted = fusion is None or fusion[i]
             prior = self._prior(request, Task.TOPN, wanted)
             fuse = wanted and self._can_fuse(prior)
-            ranking = self._fused(items, np.concatenate(parts[i]), prior, Task.TOPN, fuse)
+            log_probs = np.full(len(items), UNKNOWN, dtype=np.float32)
+            if i in parts:
+                log_probs[self._is_modelled(items)] = np.concatenate(parts[i])
+            ranking = self._fused(items, log_probs, prior, Task.TOPN, fuse)
             answers.append(self._spread_out(ranking, request.spread, len(items)))
         return answers
 
@@ -255,8 +300,8 @@ class Ranker:
         eligible = Eligible((*exclude, *items), available=available)
         found = eligible.keep(found)
         bought, texts = prior.parts(found)
-        if where is not None and len(found) < n and self._texts is not None:
-            further, cosine = self._texts.alike(np.asarray(items, dtype=np.int64))
+        if where is not None and len(found) < n and self.texts is not None:
+            further, cosine = self.texts.alike(np.asarray(items, dtype=np.int64))
             left = np.setdiff1d(eligible.keep(further if include is None else np.intersect1d(further, include)), found)
             weakest = float((bought + texts).min()) if len(found) else 1.0
             texts = np.concatenate([texts, weakest * np.minimum(cosine[np.searchsorted(further, left)], 0.999)])
@@ -284,6 +329,7 @@ class Ranker:
         among = self.open_to(where)
         eligible = Eligible(exclude, available=self._available if among is None else among.items)
         order, found, start, chunk = self.columns.latest(), _NO_ITEMS, 0, max(256, 2 * n)
+        order = order[order < len(self._graph())]  # the table is written to by other threads, and may be ahead
         while len(found) < n and start < len(order):
             found = np.concatenate([found, eligible.keep(order[start : start + chunk])])
             start, chunk = start + chunk, 2 * chunk
@@ -315,6 +361,24 @@ class Ranker:
         strongest = sorted(by_item.items(), key=lambda pair: (-pair[1], pair[0]))
         return [Evidence(other, share) for other, share in strongest[:n]]
 
+    def _is_modelled(self, items: IntArray) -> npt.NDArray[np.bool_]:
+        """Which items the engine knows."""
+        return items < (np.iinfo(np.int64).max if self.n_modelled is None else self.n_modelled)
+
+    def _modelled(self, request: RankRequest) -> RankRequest:
+        """The request as the engine can read it: without the items that it does not know."""
+        n = self.n_modelled
+        if n is None:
+            return request
+        history, exclude, also = (
+            tuple(item for item in items if item < n) for items in (request.history, request.exclude, request.also)
+        )
+        include = None if request.include is None else tuple(item for item in request.include if item < n)
+        among = request.among
+        if among is not None:
+            among = self._cut.setdefault(among, ItemMask(among.items[:n]))
+        return replace(request, history=history, exclude=exclude, include=include, also=also, among=among)
+
     def _graph(self) -> ItemGraph:
         if self.graph is None:
             raise BundleError("this bundle has no item graph; export it again")
@@ -337,12 +401,12 @@ class Ranker:
 
     def _words(self, wish: Wish | None) -> tuple[IntArray, Floats] | None:
         """Items that the words reach, with strengths; None where there are no words or none of them is known."""
-        if wish is None or self._texts is None:
+        if wish is None or self.texts is None:
             return None
         weight = wish.weight
         if weight is None:
             weight = WORDS_WEIGHT if self.weights is None else self.weights.words
-        affinity = self._texts.affinity(wish.text) if weight > 0 else None
+        affinity = self.texts.affinity(wish.text) if weight > 0 else None
         if affinity is None:
             return None
         items = np.flatnonzero(affinity > 0)
@@ -382,12 +446,14 @@ class Ranker:
         categories = self.columns.categories_of(items)
         alike = None
         if spread.diversity:
-            rows = None if self._texts is None else self._texts.rows_of(items[:CONSIDERED])
+            rows = None if self.texts is None else self.texts.rows_of(items[:CONSIDERED])
             alike = likeness(rows, categories[:CONSIDERED])
         return spread_out(spread, n, self.columns.brands_of(items), categories, alike)
 
     def _fused(self, items: IntArray, log_probs: FloatArray, prior: Prior | None, task: Task, fuse: bool) -> Ranking:
         scores, signals = log_probs.astype(np.float64), Signals(log_probs)
+        if self.n_modelled is not None and np.isnan(scores).any():
+            scores = np.where(np.isnan(scores), 0.0 if np.isnan(scores).all() else np.nanmedian(scores), scores)
         if prior is not None:
             signals = Signals(log_probs, *prior.signals(items))
         if fuse:

@@ -47,6 +47,36 @@ class Rows:
         entries = slice(self.indptr[index], self.indptr[index + 1])
         return self.terms[entries], self.weights[entries]
 
+    def of(self, rows: IntArray) -> Rows:
+        """Some of these vectors."""
+        starts, lengths = self.indptr[rows], self.indptr[rows + 1] - self.indptr[rows]
+        indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        entries = np.repeat(starts - indptr[:-1], lengths) + np.arange(indptr[-1])
+        return Rows(indptr, self.terms[entries], self.weights[entries])
+
+    def then(self, more: Rows) -> Rows:
+        """These vectors and behind them some more."""
+        return Rows(
+            np.concatenate([self.indptr, self.indptr[-1] + more.indptr[1:]]),
+            np.concatenate([self.terms, more.terms]), np.concatenate([self.weights, more.weights]),
+        )  # fmt: skip
+
+    def cosines(
+        self, terms: npt.NDArray[np.int32], weights: npt.NDArray[np.float32]
+    ) -> tuple[IntArray, npt.NDArray[np.float64]]:
+        """(rows ascending, cosine) of every vector that shares a term with one of length one; for a few thousand."""
+        if not len(terms) or not len(self.terms):
+            return np.empty(0, dtype=np.int64), np.empty(0)
+        at = np.minimum(np.searchsorted(terms, self.terms), len(terms) - 1)
+        products = np.where(terms[at] == self.terms, self.weights * weights[at].astype(np.float64), 0.0)
+        owners = np.repeat(np.arange(len(self)), np.diff(self.indptr))
+        cosine = np.bincount(owners, weights=products, minlength=len(self)).astype(np.float64, copy=False)
+        found = np.flatnonzero(cosine)
+        return found, cosine[found]
+
+
+NO_ROWS = Rows(np.zeros(1, dtype=np.int64), np.empty(0, dtype=np.int32), np.empty(0, dtype=np.float32))
+
 
 @dataclass(frozen=True)
 class Cuts:

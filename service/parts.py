@@ -17,6 +17,7 @@ from service.answers.explanations import Explanations
 from service.answers.feedback import Feedback
 from service.answers.histories import LiveHistories
 from service.answers.impressions import Impressions
+from service.answers.live_catalogue import LiveCatalogue
 from service.answers.recommender import Recommender
 from service.answers.shelf import Shelf
 from service.answers.withdrawals import Withdrawals
@@ -26,6 +27,8 @@ from service.engine.lifecycle import ModelHost
 from service.engine.siblings import Seat, Siblings
 from service.settings import Settings
 from service.stores.buckets import Buckets, MemoryBuckets
+from service.stores.catalogue.base import CatalogueStore
+from service.stores.catalogue.memory import MemoryCatalogueStore
 from service.stores.event_log import FileEventLog
 from service.stores.history.base import HistoryStore
 from service.stores.history.memory import MemoryHistoryStore
@@ -47,6 +50,7 @@ class Stores:
     marks: Marks | None = None
     """None: this process's own."""
     breaker_state: Callable[[], str] | None = None
+    catalogue: CatalogueStore = field(default_factory=MemoryCatalogueStore)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +69,21 @@ class Parts:
     counts: EventCounts
     shelf: Shelf
     feedback: Feedback
+    catalogue: LiveCatalogue
 
     def start(self) -> None:
         """Begin what goes on in the background, but the model; needs a running event loop."""
         self.histories.start()
         self.counts.start()
         self.feedback.start()
+        self.catalogue.start()
 
     async def close(self) -> None:
         """Finish what is under way and let go of everything."""
         await self.siblings.close()
         await self.recommender.close()
         await self.feedback.close()
+        await self.catalogue.close()
         await self.host.stop()
         await self.counts.close()
         await self.histories.close()
@@ -89,7 +96,8 @@ def open_stores(settings: Settings, clock: Callable[[], float]) -> Stores:
         memory = MemoryHistoryStore(
             cap=settings.history_cap, max_bytes=settings.history_max_bytes, marks=settings.marks_file
         )
-        return Stores(memory, limiter)
+        return Stores(memory, limiter, catalogue=MemoryCatalogueStore(changes_kept=settings.catalogue_changes_kept))
+    from service.stores.catalogue.redis import RedisCatalogueStore
     from service.stores.history.redis import RedisHistoryStore
     from service.stores.redis_buckets import RedisBuckets
     from service.stores.redis_gateway import RedisGateway
@@ -117,6 +125,7 @@ def open_stores(settings: Settings, clock: Callable[[], float]) -> Stores:
         RedisBuckets(gateway, prefix=prefix),
         RedisMarks(gateway, prefix=prefix, ttl_s=settings.impression_ttl_s),
         lambda: gateway.breaker.state,
+        RedisCatalogueStore(gateway, prefix=prefix, changes_kept=settings.catalogue_changes_kept),
     )
 
 
@@ -161,13 +170,16 @@ def assemble(
     marks = stores.marks or MemoryMarks(clock, ttl_s=settings.impression_ttl_s)
     admission = Admission(settings.max_in_flight, clock, host.seconds_ahead)
 
+    catalogue = LiveCatalogue(host, stores.catalogue, settings, metrics)
+    host.before_serving = catalogue.prepare
+
     def state() -> list[StateRow]:
         return [*_state(parts), *admission.state()]
 
     siblings = Siblings(host, seat, state)
     parts = Parts(
         settings, metrics, stores, host, siblings, admission, cache, histories, recommender, counts,
-        Shelf(host, counts, impressions), Feedback(impressions, marks, kinds, metrics),
+        Shelf(host, counts, impressions), Feedback(impressions, marks, kinds, metrics), catalogue,
     )  # fmt: skip
     return parts
 
@@ -185,6 +197,14 @@ def _state(parts: Parts) -> list[StateRow]:
             float(parts.stores.history.is_available),
         ),
     ]
+    rows.append(
+        (
+            "rdrec_catalogue_store_available",
+            "Whether the catalogue store is expected to answer",
+            {"store": parts.stores.catalogue.name},
+            float(parts.stores.catalogue.is_available),
+        )
+    )
     if parts.stores.breaker_state is not None:
         state = parts.stores.breaker_state()
         rows += [
@@ -198,6 +218,11 @@ def _state(parts: Parts) -> list[StateRow]:
         for device, engines in Counter(arm.devices).items():
             where = {"arm": name, "device": device}
             rows.append(("rdrec_engine_device", "Engines that run, by where they compute", where, float(engines)))
+        for place, count in (
+            ("placed", arm.items.n_late), ("room", arm.items.room_left), ("waiting", arm.items.waiting)
+        ):  # fmt: skip
+            text = "Items that the bundle does not know: placed, that may still come (room), without a place"
+            rows.append(("rdrec_catalogue_new_items", text, {"arm": name, "state": place}, float(count)))
         version = {"arm": name, "model_version": arm.version, "score_mode": arm.score_mode.value}
         rows.append(("rdrec_model_info", "1 for the bundle that is served", version, 1.0))
         manifest = arm.bundle.manifest

@@ -32,7 +32,7 @@ SETTINGS_FILE_VARIABLE = "RDREC_SETTINGS_FILE"
 DEFAULT_PORT = 8000
 log = logging.getLogger("rdrec.service")
 EventName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
-Scope = Literal["recommend", "write", "admin", "metrics"]
+Scope = Literal["recommend", "write", "catalog", "admin", "metrics"]
 
 
 class ApiKey(BaseModel):
@@ -110,6 +110,20 @@ class Settings(BaseSettings):
     """Ed25519 public key (32 bytes in hex or base64); when set, an unsigned bundle is refused."""
     bundle_root: Path | None = None
     """`POST /admin/bundle` takes folders under it only; None is the folder that holds the first bundle."""
+
+    # Catalogue
+    max_new_items: int = Field(default=10_000, ge=0)
+    """Items that may come behind the bundle's by `PUT /items/...`; more are refused with 507 until the next bundle. An
+    item whose words change takes a further place."""
+    new_item_words: float | None = Field(default=None, ge=0, le=100)
+    """How many times the words count of an item that nobody has bought; None as `rdrec fuse` fitted it. 1 ranks a new
+    item next to never: nothing but words can speak for it."""
+    catalogue_poll_ms: int = Field(default=500, ge=10)
+    """How often a replica asks the store what others changed."""
+    catalogue_timeout_ms: int = Field(default=5000, ge=1)
+    """How long a write of one item waits until this replica answers by it; what takes longer is kept all the same."""
+    catalogue_changes_kept: int = Field(default=10_000, ge=1)
+    """A replica that missed more than these reads the whole live catalogue again."""
 
     # HTTP
     host: str = "127.0.0.1"
@@ -215,6 +229,8 @@ class Settings(BaseSettings):
 
     def default_timeout_ms(self, path: str) -> int:
         """Deadline of an endpoint for requests that name none."""
+        if path.startswith("/items/"):
+            return self.batch_timeout_ms if path == "/items/batch" else self.catalogue_timeout_ms
         return {"/explain": self.explain_timeout_ms, "/recommend/batch": self.batch_timeout_ms}.get(
             path, self.timeout_ms
         )

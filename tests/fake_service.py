@@ -17,7 +17,7 @@ from rdrec_core.filters import GROUP as COLUMNS
 from rdrec_core.filters import ItemColumns
 from rdrec_core.item_graph import Channel, ItemGraph
 from rdrec_core.item_texts import GROUP as TEXTS
-from rdrec_core.item_texts import FieldTexts, ItemTexts
+from rdrec_core.item_texts import FieldTexts, ItemTexts, RowRule
 from rdrec_core.replacing import replacing_folder
 from rdrec_core.statements import GROUP, Statements
 from rdrec_core.text_vectors import SparseVectors, TextIndex
@@ -46,7 +46,8 @@ def base_history(user: int) -> list[int]:
 def texts_of(texts: list[str]) -> ItemTexts:
     """Words of the catalogue's items, to be searched."""
     vectors, rows = SparseVectors.from_texts(texts)
-    return ItemTexts({"catalogue": FieldTexts(vectors, TextIndex.of(rows, len(vectors)))}, len(texts))
+    rules = {"sparse": RowRule(10, 1.0, 1.0)}
+    return ItemTexts({"catalogue": FieldTexts(vectors, TextIndex.of(rows, len(vectors)), rules=rules)}, len(texts))
 
 
 def columns() -> ItemColumns:
@@ -147,6 +148,8 @@ class FakeEngine:
         score_mode: ScoreMode | None = None,
     ) -> None:
         self.score_mode = score_mode or ScoreMode.TRIE
+        self.can_grow = False
+        self.available = np.ones(N_ITEMS, dtype=bool)
         self.calls: list[tuple[str, int]] = []
         self._before = before
         self._seconds = seconds
@@ -166,7 +169,7 @@ class FakeEngine:
             scored = [
                 (log_prob(request.user_index, request.history, i, self.score_mode), i)
                 for i in allowed
-                if i not in request.exclude and (request.among is None or request.among.items[i])
+                if i not in request.exclude and self.available[i] and (request.among is None or request.among.items[i])
             ]
             best = sorted(scored, key=lambda pair: (-pair[0], pair[1]))[: request.n_items]
             answers.append(
@@ -187,6 +190,12 @@ class FakeEngine:
             np.asarray([log_prob(r.user_index, r.history, i, self.score_mode) for i in r.candidates], dtype=np.float32)
             for r in requests
         ]
+
+    def grow(self, rows: np.ndarray) -> None:
+        raise AssertionError("it cannot")
+
+    def set_available(self, available: np.ndarray) -> None:
+        self.available = available
 
     def generate_text(self, requests: Sequence[TextRequest]) -> list[str]:
         self._begin("text", requests)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from rdrec_core.decoding.path_arrays import BoolArray
 from rdrec_core.types import FloatArray, RankedItems, RankRequest, ScoreMode, ScoreRequest, TextRequest
 
 
@@ -38,4 +39,17 @@ class Engine(Protocol):
 
     def generate_text(self, requests: Sequence[TextRequest]) -> list[str]:
         """One text a request, special tokens removed, stripped; may be empty if the model says nothing."""
+        ...
+
+    @property
+    def can_grow(self) -> bool:
+        """Whether `grow` may be called: each item is one token of its own, and the network's table is open."""
+        ...
+
+    def grow(self, rows: FloatArray) -> None:
+        """Add M items behind the last, each by its embedding row, (M, D); they are available."""
+        ...
+
+    def set_available(self, available: BoolArray) -> None:
+        """Which items may be answered, (N,) by item index. Scores do not change."""
         ...

@@ -1,7 +1,7 @@
 """The serving engine: ranking and text graphs run by ONNX Runtime. Imports NumPy and onnxruntime, never torch.
 
-The trie's arrays are graph inputs and stay where the provider wants them; availability and the catalogue change by
-giving the next run other arrays. Requests are turned into arrays by `TrieEngine`.
+The trie's arrays and the embedding are graph inputs and stay where the provider wants them; availability and the
+catalogue change by giving the next run other arrays. Requests are turned into arrays by `TrieEngine`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from rdrec_core.errors import BundleError, EngineError, InputError
 from rdrec_core.exported.onnx_text import OnnxTextGenerator
 from rdrec_core.types import FloatArray, IntArray, ScoreMode, Strategy
 
+TABLE_FILE, OUTPUT_FILE = "table.npy", "output.npy"
+"""Rows of the embedding, and of the output layer where that is another; graphs of older bundles hold theirs."""
 SATURATION_FILE = "saturation.onnx"
 SATURATION_WIDTH = 64
 """Terms of each sum of the graph in that file."""
@@ -61,6 +63,11 @@ class _RankingGraph:
         meta = self._session.get_modelmeta().custom_metadata_map
         self.levels, self.chain = int(meta["levels"]), int(meta["chain"])
         self._kept: dict[str, ort.OrtValue] = {}
+
+    @property
+    def takes_rows(self) -> bool:
+        """Whether the embedding is an input, so that it can grow."""
+        return "table" in self._inputs
 
     def keep(self, feed: Feed) -> None:
         """Bind arrays for all following runs, on the provider's device."""
@@ -113,6 +120,8 @@ class OnnxEngine(TrieEngine):
         self._options = session_options(hardware)
         self._providers = providers(hardware, ort.get_available_providers())
         self._graphs: dict[str, _RankingGraph] = {}
+        self._table = _rows_in(folder / TABLE_FILE)
+        self._output = _rows_in(folder / OUTPUT_FILE)
         super().__init__(
             encoder, trie, score_mode=score_mode, strategy=strategy, available=available, text=text,
             max_batch=max_batch, round_to=_ROUND_TO if len(self._providers) > 1 else 1,
@@ -166,8 +175,25 @@ class OnnxEngine(TrieEngine):
         self._encoder = self._encoder.with_item_words(item_words)
         self._set_trie(trie, available)
 
+    @property
+    def can_grow(self) -> bool:
+        """See `TrieEngine.can_grow`."""
+        takes_rows = self._table is not None and self._output is None and self._graph("score").takes_rows
+        return takes_rows and super().can_grow
+
+    @property
+    def _n_rows(self) -> int:
+        assert self._table is not None
+        return len(self._table)
+
+    def _add_rows(self, rows: FloatArray) -> None:
+        self._table = np.concatenate([self._table, rows.astype(np.float32)])
+
     def _set_trie(self, trie: ItemTrie, available: BoolArray | None) -> None:
         super()._set_trie(trie, available)
+        self._column_rows = None
+        if self._table is not None:
+            self._column_rows = (self._table if self._output is None else self._output)[trie.columns]
         for name, graph in self._graphs.items():
             self._keep_catalogue(name, graph)
 
@@ -209,6 +235,7 @@ class OnnxEngine(TrieEngine):
             "trie.inner_fanout": sizes(states.inner_fanout),
             "trie.widest": np.array([states.fanout.max()], dtype=np.int64),
             **_availability_feed(self._in_use),
+            **({} if self._table is None else {"table": self._table, "trie.column_rows": self._column_rows}),
         }
 
     def _search(self, batch: BeamArrays) -> tuple[FloatArray, IntArray]:
@@ -240,6 +267,11 @@ class OnnxEngine(TrieEngine):
         feed = {f"paths.{name}": getattr(paths, name) for name in Paths.__dataclass_fields__}
         (scores,) = self._graph("score").run({**_source_feed(sources), **feed})
         return scores
+
+
+def _rows_in(file: Path) -> FloatArray | None:
+    """Memory-mapped, None where there is no such file."""
+    return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False)) if file.is_file() else None
 
 
 def _require_exact_sums(path: Path) -> None:

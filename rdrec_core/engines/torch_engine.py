@@ -112,6 +112,21 @@ class TorchEngine(TrieEngine):
         """`cpu` or `cuda:N`."""
         return "cpu" if self._device.type == "cpu" else f"{self._device.type}:{self._device.index or 0}"
 
+    @property
+    def can_grow(self) -> bool:
+        """See `TrieEngine.can_grow`."""
+        return self._model.t5.lm_head is None and super().can_grow
+
+    @property
+    def _n_rows(self) -> int:
+        return int(self._model.t5.shared.weight.shape[0])
+
+    def _add_rows(self, rows: FloatArray) -> None:
+        shared = self._model.t5.shared
+        more = torch.as_tensor(rows).to(shared.weight)
+        shared.weight = torch.nn.Parameter(torch.cat([shared.weight.detach(), more]), requires_grad=False)
+        shared.num_embeddings = len(shared.weight)
+
     def _set_trie(self, trie: ItemTrie, available: BoolArray | None) -> None:
         super()._set_trie(trie, available)
         network = TorchNetwork(self._model.t5, torch.as_tensor(np.array(trie.columns), device=self._device).long())

@@ -24,7 +24,7 @@ from rdrec_core.decoding.path_arrays import (
     stacked,
     stacked_paths,
 )
-from rdrec_core.encoding import EncodedSource, SourceBatch, SourceEncoder, pad_sources, rounded_up
+from rdrec_core.encoding import EncodedSource, RaggedTokens, SourceBatch, SourceEncoder, pad_sources, rounded_up
 from rdrec_core.errors import EngineError, InputError
 from rdrec_core.types import (
     FloatArray,
@@ -131,6 +131,36 @@ class TrieEngine(ABC):
         self._use(self._availability)
 
     @property
+    def can_grow(self) -> bool:
+        """Whether items may be added: each is read and written as the same one token, so that it needs one row."""
+        words, states = self._encoder.item_words, self._states
+        if len(words.tokens) != len(words) or len(words) != len(self._trie):
+            return False
+        first = np.asarray(states.leaf_edge, dtype=np.int64)
+        if self._score_mode is ScoreMode.FULL:  # a leaf's own edge is its EOS
+            first = states.parent_edge[states.state_of_edge(first)].astype(np.int64)
+        elif states.n_states > 1:
+            return False
+        written = self._trie.columns[states.edge_column[first]]
+        return bool((first >= 0).all() and np.array_equal(written, words.tokens[self._trie.order]))
+
+    def grow(self, rows: FloatArray) -> None:
+        """Add M items behind the last, each by the embedding row (M, D) of its one token. They are available.
+
+        Raises InputError where `can_grow` is False.
+        """
+        if not self.can_grow:
+            raise InputError("this engine takes no further items: its labels have no row of their own", field="rows")
+        words = self._encoder.item_words
+        tokens = np.concatenate([words.tokens, self._n_rows + np.arange(len(rows), dtype=np.int32)])
+        words = RaggedTokens(np.arange(len(tokens) + 1, dtype=np.int64), tokens)
+        available = np.ones(len(words), dtype=np.bool_)
+        available[self._trie.order] = self._availability.leaf_alive
+        self._add_rows(rows)
+        self._encoder = self._encoder.with_item_words(words)
+        self._set_trie(ItemTrie.build(words, eos_token_id=self._encoder.eos_token_id), available)
+
+    @property
     def score_mode(self) -> ScoreMode:
         """The definition of the log-probabilities that this engine returns."""
         return self._score_mode
@@ -208,6 +238,15 @@ class TrieEngine(ABC):
     @abstractmethod
     def _score_paths(self, sources: SourceBatch, paths: Paths) -> FloatArray:
         """Scores (B, C)."""
+
+    @property
+    @abstractmethod
+    def _n_rows(self) -> int:
+        """Rows of the embedding table."""
+
+    @abstractmethod
+    def _add_rows(self, rows: FloatArray) -> None:
+        """Put rows behind the embedding table's last."""
 
     @abstractmethod
     def _load(self, availability: Availability) -> None:

@@ -17,20 +17,23 @@ class OnnxNetwork:
     unless that is the trie's own start token.
     """
 
-    def __init__(self, ops: OnnxOps, model: RDRecModel, columns: Value, *, int8: bool) -> None:
-        """columns (T,): the trie's vocabulary ids, an input of the graph."""
+    def __init__(self, ops: OnnxOps, model: RDRecModel, table: Value, column_rows: Value, *, int8: bool) -> None:
+        """table (V, D), the shared embedding, and column_rows (T, D), output rows of the trie's tokens, are inputs.
+
+        So they may grow by rows of items that came after the export (ADR 8).
+        """
         self._ops, self._graph, self._model, self._config = ops, ops.graph, model, model.config.t5
         self._write = (QuantizedT5Writer if int8 else T5Writer)(ops.graph, model)
-        self._shared = ops.graph.weight(model.t5.shared.weight)
-        output = model.t5.shared if model.t5.lm_head is None else model.t5.lm_head
-        self._output = ops.graph.weight(output.weight)
-        self._output_scale = 1.0 if model.t5.lm_head is not None else self._config.d_model**-0.5
-        self._column_rows = ops.graph.call("Gather", self._output, columns.name, axis=0)
+        self._shared = table.name
+        is_tied = model.t5.lm_head is None
+        self._output = table.name if model.t5.lm_head is None else ops.graph.weight(model.t5.lm_head.weight)
+        self._output_scale = self._config.d_model**-0.5 if is_tied else 1.0
+        self._column_rows = column_rows.name
 
     def encode(self, token_ids: Value, whole_word_ids: Value, mask: Value, tasks: Value) -> Any:
         """Sources (B, S) and tasks (B,) -> memory."""
         names = (value.name for value in (token_ids, whole_word_ids, mask, tasks))
-        cross, source_bias = self._write.sources(self._model, *names)
+        cross, source_bias = self._write.sources(self._model, *names, table=self._shared)
         start = self._last_token(token_ids, mask, tasks) if self._model.config.starts_from_source else None
         return cross, source_bias, start
 

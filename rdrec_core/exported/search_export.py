@@ -21,7 +21,7 @@ import torch
 
 from rdrec_core.decoding.item_trie import ItemTrie
 from rdrec_core.encoding import SourceEncoder, pad_sources
-from rdrec_core.engines.onnx_engine import SATURATION_FILE, OnnxEngine
+from rdrec_core.engines.onnx_engine import OUTPUT_FILE, SATURATION_FILE, TABLE_FILE, OnnxEngine
 from rdrec_core.engines.torch_engine import TorchEngine
 from rdrec_core.errors import ExportCheckError
 from rdrec_core.exported.search_graphs import GRAPHS, saturation_graph
@@ -84,6 +84,7 @@ def export_search_graphs(
                 proto = graph(model, states, mode)
                 weights.take_from(proto)
                 onnx.save(proto, temporary / f"{mode}.{kind}.onnx")
+        save_tables(model, temporary)
         if ScoreMode.TRIE_INT8 in score_modes:
             onnx.save(saturation_graph(), temporary / SATURATION_FILE)
         rng = np.random.default_rng(seed)
@@ -95,6 +96,13 @@ def export_search_graphs(
     beam, exact = (seconds.get(f"{score_modes[0]}.{kind.value}", np.inf) for kind in (Strategy.BEAM, Strategy.EXACT))
     cheaper = Strategy.EXACT if exact <= EXACT_IS_WORTH * beam else Strategy.BEAM
     return SearchExport(strategy or cheaper, seconds, differences)
+
+
+def save_tables(model: RDRecModel, folder: Path) -> None:
+    """The embedding, and the output layer where it is another: what the graphs are fed rows of."""
+    np.save(folder / TABLE_FILE, model.t5.shared.weight.detach().numpy(), allow_pickle=False)
+    if model.t5.lm_head is not None:
+        np.save(folder / OUTPUT_FILE, model.t5.lm_head.weight.detach().numpy(), allow_pickle=False)
 
 
 class _SharedWeights:

@@ -5,8 +5,9 @@
     <mode>.score.onnx   encoder + scores of the request's candidates
     saturation.onnx     8-bit only: one product that shows whether a processor adds without loss
 
-The trie's arrays are inputs, so a catalogue changes without a new graph. What a graph fixes: how many levels of states
-a trie may have at most, and how many tokens an edge between states.
+The trie's arrays and the embedding table are inputs, so a catalogue changes without a new graph, also by items that it
+did not have. What a graph fixes: how many levels of states a trie may have at most, and how many tokens an edge between
+states.
 """
 
 from __future__ import annotations
@@ -40,8 +41,10 @@ class _Graph:
         self.full = mode is ScoreMode.FULL
         self.levels = states.n_levels + SPARE_LEVELS
         self.chain = states.tokens.shape[1]
-        columns = self.input("trie.columns", "int32", "T")
-        self.network = OnnxNetwork(self.ops, model, columns, int8=mode is ScoreMode.TRIE_INT8)
+        width = model.config.t5.d_model
+        table = self.input("table", "float", "V", width)
+        column_rows = self.input("trie.column_rows", "float", "T", width)
+        self.network = OnnxNetwork(self.ops, model, table, column_rows, int8=mode is ScoreMode.TRIE_INT8)
         self.memory = self.network.encode(
             self.input("token_ids", "int", "B", "S"),
             self.input("whole_word_ids", "int", "B", "S"),

@@ -105,11 +105,11 @@ class T5Writer:
         return self.linear(gated, ff.wo)
 
     def sources(
-        self, model: RDRecModel, token_ids: str, whole_word_ids: str, mask: str, tasks: str
+        self, model: RDRecModel, token_ids: str, whole_word_ids: str, mask: str, tasks: str, *, table: str | None = None
     ) -> tuple[list[KeyValueNames], str]:
         """Sources (B, S), tasks (B,) -> cross-attention's keys and values a layer, and source bias (B, 1, 1, P + S).
 
-        `RDRecModel.encode` and `T5.cross_key_values` in one.
+        `RDRecModel.encode` and `T5.cross_key_values` in one. table: the embedding (V, D), where the graph is fed it.
         """
         graph, t5 = self.graph, model.t5
         if self.config.causal_encoder:  # it does not see the EOS (ADR 2)
@@ -117,7 +117,7 @@ class T5Writer:
             mask = graph.call("And", mask, graph.call("Not", eos))
         words = graph.call(
             "Add",
-            graph.call("Gather", graph.weight(t5.shared.weight), token_ids),
+            graph.call("Gather", table or graph.weight(t5.shared.weight), token_ids),
             graph.call("Gather", graph.weight(model.whole_words.weight), whole_word_ids),
         )
         x = graph.call("Concat", graph.call("Gather", graph.weight(model.prompts), tasks), words, axis=1)

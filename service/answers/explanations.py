@@ -78,7 +78,7 @@ class Explanations:
                 degraded=context.degraded,
                 ignored_items=names.ignored,
                 item_id=request.item_id,
-                title=arm.catalog.title(item),
+                title=arm.items.title(item),
                 explanation=answer.text,
                 basis=answer.basis,
                 statements=self._spoken(answer),

@@ -184,7 +184,7 @@ class LiveHistories:
                 history_source=source,
                 degraded=degraded,
                 items=[
-                    HistoryItem(item_id=item_id, title=None if index is None else arm.catalog.title(index))
+                    HistoryItem(item_id=item_id, title=None if index is None else arm.items.title(index))
                     for item_id, index in ((i, arm.find_item(i)) for i in ids[max(0, len(ids) - limit) :])
                 ],
             )
@@ -225,7 +225,7 @@ class LiveHistories:
                 return Kept(is_forgotten=not self._store.may_use_bundle(user_id)), True
 
     def _base_ids(self, arm: Arm, user: int) -> list[str]:
-        return [arm.catalog.item_ids[int(index)] for index in arm.users.history(user)]
+        return [arm.name_of(int(index))[0] for index in arm.users.history(user)]
 
     async def resolve(
         self, arm: Arm, user_id: str | None, user: int | None, given: tuple[int, ...] | None, context: RequestContext

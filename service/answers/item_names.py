@@ -19,6 +19,16 @@ class ItemNames:
         self._arm = arm
         self._strict = strict
         self._ignored: dict[str, None] = {}
+        self.unavailable: list[str] = []
+        """Ids of candidates that are out of stock."""
+
+    def available(self, items: tuple[int, ...]) -> tuple[int, ...]:
+        """Those that may be answered; `unavailable` collects the others."""
+        mask = self._arm.items.available[list(items)]
+        if mask.all():
+            return items
+        self.unavailable += [self._arm.name_of(item)[0] for item, may in zip(items, mask, strict=True) if not may]
+        return tuple(item for item, may in zip(items, mask, strict=True) if may)
 
     @property
     def ignored(self) -> list[str]:
@@ -38,7 +48,7 @@ class ItemNames:
         index = self._arm.find_item(item_id)
         if index is None:
             shown = item_id.encode("utf-8", "replace").decode()
-            n_items = len(self._arm.catalog)
+            n_items = len(self._arm.items)
             raise UnknownItemError(f"item {shown!r} is not in the catalogue of {n_items} items", field=field)
         return index
 

@@ -65,6 +65,7 @@ def ranking_answer(
         history_source=history.source,
         degraded=history.degraded,
         ignored_items=names.ignored,
+        unavailable_items=names.unavailable,
         items=[
             RecommendedItem(
                 item_id=arm.name_of(index)[0],

@@ -116,6 +116,7 @@ class Recommender:
     async def _topn(self, arm: Arm, request: TopNRequest, context: RequestContext) -> RankingAnswer:
         names = ItemNames(arm, strict=request.strict)
         given = names.distinct(request.candidates, "candidates")
+        given = None if given is None else names.available(given)
         user = arm.find_user(request.user_id) if request.user_id is not None else None
         own = names.history(request.history)
         history = await self._histories.resolve(arm, request.user_id, user, own, context)
@@ -170,7 +171,8 @@ class Recommender:
         async def compute() -> Computed:
             return await arm.submit(kind, length, work, context.deadline, line=context.line)
 
-        outcome, context.cache = await self._cache.get((arm.version, arm.name, work), context.deadline, compute)
+        key = (arm.version, arm.name, arm.items.version, work)
+        outcome, context.cache = await self._cache.get(key, context.deadline, compute)
         if context.cache != "hit":
             context.spend("queue", outcome.queue_s)
             context.spend("engine", outcome.engine_s)

@@ -107,6 +107,34 @@ suggest($("user"), $("users"), "/users", userOptions);
 suggest($("add-item"), $("items"), "/items",
   (answer) => answer.items.map((item) => element("option", { value: item.item_id, label: item.title ?? item.item_id })));
 
+// ---- catalogue -----------------------------------------------------------------------------------------------------
+
+function itemPath() {
+  const id = $("item-id").value.trim();
+  if (!id) throw new Problem("Name an item by its id.");
+  return `/items/${encodeURIComponent(id)}`;
+}
+
+async function changeItem(method, body) {
+  const item = await call(method, itemPath(), body);
+  const placed = item.known_to_model ? "the bundle knows it" : "placed by its words";
+  $("item-told").textContent = `${item.title ?? item.item_id}: ${item.available ? "in stock" : "out of stock"}, ${placed}`
+    + (item.is_live ? "." : "; this replica will answer so in a moment.");
+  if (state.user) await ask();
+}
+
+$("item-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  attempt(() => changeItem("PUT", {
+    title: $("item-title").value.trim() || null, brand: $("item-brand").value.trim() || null,
+    categories: $("item-categories").value.split(",").map((name) => name.trim()).filter(Boolean) }));
+});
+for (const button of document.querySelectorAll("[data-available]")) {
+  button.addEventListener("click", () => attempt(() => changeItem("PATCH", { available: button.dataset.available === "true" })));
+}
+suggest($("item-id"), $("catalogue-items"), "/items",
+  (answer) => answer.items.map((item) => element("option", { value: item.item_id, label: item.title ?? item.item_id })));
+
 // ---- asking --------------------------------------------------------------------------------------------------------
 
 function question() {
@@ -116,6 +144,14 @@ function question() {
   if (kind === "topn" && candidates.length) body.candidates = candidates;
   const prefer = $("prefer").value.trim();
   if (prefer) body.prefer = prefer;
+  const where = $("where").value.trim();
+  if (where) {
+    try {
+      body.where = JSON.parse(where);
+    } catch {
+      throw new Problem('The filter is no JSON; {"brand": "Acme"} would be right.');
+    }
+  }
   return { path: `/recommend/${kind}`, body };
 }
 
@@ -123,6 +159,7 @@ function question() {
 function variants() {
   switch ($("compare").value) {
     case "fusion": return [{ heading: "All signals", fusion: true }, { heading: "Model alone", fusion: false }];
+    case "where": return [{ heading: "With the filter" }, { heading: "Without", where: undefined }];
     case "arms": return Object.keys(state.model.arms).map((arm) => ({ heading: `Arm ${arm}`, arm }));
     default: return [{ heading: null }];
   }
@@ -139,6 +176,7 @@ async function ask() {
   const common = new Set([...named[0]].filter((id) => named.every((ids) => ids.has(id))));
   $("results").replaceChildren(...answers.map((answer, i) => listPanel(asked[i], answer, common)));
   say(`${answers[0].items.length} items in ${elapsed} ms${answers.length > 1 ? `, ${common.size} of them in both lists` : ""}`
+    + (answers[0].unavailable_items.length ? `. Out of stock: ${answers[0].unavailable_items.join(", ")}` : "")
     + (body.prefer ? wishTold(answers) : ""));
 }
 

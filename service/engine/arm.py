@@ -8,32 +8,40 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from rdrec_core.bundle import Bundle
-from rdrec_core.errors import BundleError
+from rdrec_core.engines.base import Engine
+from rdrec_core.errors import BundleError, EngineError
 from rdrec_core.explaining import Explainer
+from rdrec_core.filters import ItemValues
 from rdrec_core.frames import Frames
+from rdrec_core.growth import Grower, Growth
+from rdrec_core.item_texts import ItemTexts
 from rdrec_core.ranking import Ranker
 from rdrec_core.statements import Statements
+from rdrec_core.text_rows import GROUP as TEXT_ROWS
+from rdrec_core.text_rows import TextRows
 from rdrec_core.types import RankRequest, ScoreMode, ScoreRequest, Strategy, Task, TextRequest
+from service.engine.arm_items import ArmItems, words_of
 from service.engine.batch_queue import BatchQueue
 from service.engine.batcher import Batcher, BatcherObserver, Computed, Lane
-from service.engine.computation import Computation, RankWork, ScoreWork, open_ranker
+from service.engine.computation import CatalogueChange, Computation, RankWork, ScoreWork, open_ranker, take_values
 from service.engine.engine_process import EngineElsewhere, EngineProcess, OpenEngine
 from service.engine.engine_thread import EngineThread
 from service.settings import Settings
+from service.stores.catalogue.base import Stored
 from service.wire.work import Kind, Line
 
 log = logging.getLogger("rdrec.service")
 WARM_UP_S = 120.0
-_SEARCHED_TITLE_BYTES = 8_000_000
+PLACED_AT_ONCE = 32
+"""New items that the engines take over in one step, between two batches."""
 
 
 class Arm:
@@ -54,27 +62,32 @@ class Arm:
     ) -> None:
         self.name = name
         self.bundle = bundle
-        self.catalog = bundle.catalog
+        self.items = ArmItems(bundle.catalog, room=settings.max_new_items)
         self.users = bundle.users
         frames = Frames() if settings.explain_frames is None else Frames.read(settings.explain_frames)
-        self.explainer = Explainer(Statements.of_bundle(bundle), frames, self._title, self._popularity)
-        self.catalogue_explainer = Explainer(Statements.none(), frames, self._title, self._popularity)
+        self.explainer = Explainer(Statements.of_bundle(bundle), frames, self.items.title, self._popularity)
+        self.catalogue_explainer = Explainer(Statements.none(), frames, self.items.title, self._popularity)
         """Speaks without anything that anybody said."""
         self.version = bundle.manifest.model_version
         self.made_at = _seconds_of(bundle.manifest.created_at)
         """Seconds since 1970."""
         self.leases = 0
         """Requests that are being answered by this arm; a replaced arm ends with the last of them."""
-        self.find_item: Callable[[str], int | None] = lru_cache(maxsize=200_000)(self.catalog.item_ids.find)
-        """Index of an external item id; remembered, because a request may name a thousand."""
         self.find_user: Callable[[str], int | None] = lru_cache(maxsize=200_000)(self.users.user_ids.find)
-        self.name_of: Callable[[int], tuple[str, str | None]] = lru_cache(maxsize=200_000)(self._name_of)
-        """External id and title of an item index; remembered, because popular items are in every answer."""
+        self.find_item = self.items.find
+        self.name_of = self.items.name_of
         self._settings = settings
         self._open_engine = open_engine
         self._clock = clock
         self._was_opened = False
         self._places: dict[int, Lane] = {}
+        self._can_grow = False
+        self._grower: Grower | None = None
+        self._growths: list[Growth] = []
+        """All items that came since, for an engine that is opened later."""
+        self._values: dict[int, ItemValues] = {}
+        """What filters can ask of items since, likewise."""
+        self._changing = asyncio.Lock()
         queue = BatchQueue(
             size=settings.queue_size,
             batch_size=settings.batch_size,
@@ -107,8 +120,16 @@ class Arm:
         if errors and not self._was_opened:
             await asyncio.gather(*(lane.close() for lane in lanes))
         else:
-            for place, lane in zip(missing, opened, strict=True):
-                if not isinstance(lane, BaseException):
+            async with self._changing:  # no change may come between what a new engine is told and its first batch
+                for place, lane in zip(missing, opened, strict=True):
+                    if isinstance(lane, BaseException):
+                        continue
+                    try:
+                        await self._tell_all(lane)
+                    except Exception as error:  # also its end
+                        errors.append(EngineError(f"a new engine did not take over the catalogue: {error}"))
+                        await lane.close()
+                        continue
                     self._places[place] = lane
                     self.batcher.start(lane)
         if errors:
@@ -150,19 +171,58 @@ class Arm:
         fast = self._settings.text_search == "fast"
         return TextRequest(asked.task, asked.user_index, asked.item_index, fast=fast)
 
-    def search_items(self, text: str, limit: int) -> list[int]:
-        """Items whose id begins with the text, then those whose title holds it, in catalogue order."""
-        found = dict.fromkeys(self.catalog.item_ids.starting_with(text, limit))
-        if text:
-            offsets = self.catalog.titles.offsets
-            for match in re.finditer(re.escape(text.encode("utf-8", "replace")), self._titles, re.IGNORECASE):
-                if len(found) >= limit:
-                    break
-                found[int(np.searchsorted(offsets, match.start(), side="right")) - 1] = None
-        return list(found)[:limit]
+    async def take(self, changes: Sequence[Stored], *, kept: Collection[str] | None = None) -> None:
+        """Take over what was said of items: the engine first, so that nobody names an item that it does not know.
 
-    def _title(self, index: int) -> str | None:
-        return self.name_of(index)[1]
+        kept: nothing more is known of any item but these and those of `changes`; the store lost it.
+        """
+        async with self._changing:
+            news = self.items.news(changes)
+            new = [s for s in news if s.item is not None and self.items.needs_a_place(s.item_id, s.item)]
+            if len(new) > self.items.room_left:
+                log.error("catalogue_full", extra={"arm": self.name, "left_out": len(new) - self.items.room_left})
+                new = new[: self.items.room_left]
+            placed = {s.item_id for s in new}
+            for start in range(0, len(new), PLACED_AT_ONCE):
+                await self._place(new[start : start + PLACED_AT_ONCE])
+            rest = [s for s in news if s.item_id not in placed]
+            if kept is not None:
+                self.items.unsay(kept)
+            if rest or kept is not None:
+                await self._settle(rest, {})
+
+    async def _place(self, new: Sequence[Stored]) -> None:
+        items = [stored.item for stored in new if stored.item is not None]
+        if self._grower is None:
+            rows = self.bundle.arrays(TEXT_ROWS) if self._can_grow else None
+            assert self.ranker.graph is not None  # see `open_ranker`
+            text_rows = TextRows.from_arrays(rows) if rows else None
+            texts = self.ranker.texts if isinstance(self.ranker.texts, ItemTexts) else None
+            self._grower = Grower(self.ranker.graph, texts, text_rows)
+        growth = await asyncio.to_thread(self._grower.grow, [words_of(item) for item in items])
+        first = len(self.items)
+        self.items.add_names(items)
+        self._growths.append(growth)
+        # to begin with the new ones are shut: what an engine answers meanwhile cannot be said in the old way
+        shut = np.append(self.items.available, np.zeros(len(items), dtype=np.bool_))
+        await self.batcher.tell(Kind.CATALOGUE, CatalogueChange(growth, available=shut))
+        self.ranker = self.ranker.grown(growth)
+        await self._settle(new, {item.item_id: first + place for place, item in enumerate(items)})
+
+    async def _settle(self, changes: Sequence[Stored], placed: Mapping[str, int]) -> None:
+        values = self.items.settle(changes, placed)
+        self._values |= values
+        take_values(self.ranker.columns, values)
+        self.ranker = self.ranker.with_available(self.items.available)
+        await self.batcher.tell(Kind.CATALOGUE, CatalogueChange(values=values, available=self.items.available))
+
+    async def _tell_all(self, lane: Lane) -> None:
+        """Have a new engine, which begins as the bundle says, take over everything since."""
+        changes = [CatalogueChange(growth) for growth in self._growths]
+        if self.items.version:
+            changes.append(CatalogueChange(values=self._values, available=self.items.available))
+        for change in changes:
+            await lane.compute(Kind.CATALOGUE, [change])
 
     def _popularity(self, index: int) -> float:
         """Share of the catalogue that is chosen less often; 0 for an item that nobody chose."""
@@ -171,18 +231,11 @@ class Arm:
             return 0.0
         return max(float((chosen < chosen[index]).mean()), 1e-9)
 
-    def _name_of(self, index: int) -> tuple[str, str | None]:
-        return self.catalog.item_ids[index], self.catalog.title(index)
-
     @property
     def _asked_texts(self) -> list[Task]:
         """What `/explain` asks the engine to write."""
         written = Task.EXPLANATION in self.bundle.manifest.text_tasks and self._settings.explain_model
         return [Task.EXPLANATION] if written else []
-
-    @cached_property
-    def _titles(self) -> bytes:
-        return self.catalog.titles.blob[:_SEARCHED_TITLE_BYTES].tobytes()
 
     async def _open_warm(self, place: int) -> Lane:
         lane = await self._open(place)
@@ -202,7 +255,8 @@ class Arm:
             settings = self._settings.model_copy(update={"device_ids": (ids[place % len(ids)],)})
             process = await EngineProcess.open(self._open_engine, self.bundle, settings, verify=again)
             if not hasattr(self, "ranker"):
-                self.ranker = open_ranker(self.bundle, lambda: EngineElsewhere(process.score_mode, process.device))
+                self.ranker = self._open_ranker(lambda: EngineElsewhere(process.score_mode, process.device))
+                self._can_grow = process.can_grow
             return process
         computation = Computation(await asyncio.to_thread(self._open_here, again))
         return EngineThread(computation, computation.device)
@@ -210,16 +264,21 @@ class Arm:
     def _open_here(self, again: bool) -> Ranker:
         if again:
             Bundle.open(self.bundle.path, expected_sha256=self.bundle.manifest_sha256)
-        self.ranker = open_ranker(self.bundle, lambda: self._open_engine(self.bundle, self._settings))
-        return self.ranker
+        opened = self._open_ranker(lambda: self._open_engine(self.bundle, self._settings))
+        if not again:  # a later one's graph is the lane's alone, which is told of all items
+            self.ranker, self._can_grow = opened, opened.engine.can_grow
+        return opened
+
+    def _open_ranker(self, engine: Callable[[], Engine]) -> Ranker:
+        return open_ranker(self.bundle, engine, new_words=self._settings.new_item_words)
 
     async def _warm_up(self, lane: Lane) -> None:
         """Ask one engine everything that the endpoints ask, alone and in full batches."""
         known = 0 if len(self.users) else None
         history = tuple(int(i) for i in self.users.history(0)[-20:]) if known is not None else ()
-        candidates = tuple(self.ranker.candidates((), 100).tolist())
-        if not candidates:
+        if not self.items.available.any():
             raise BundleError(f"{self.bundle.path}: no item is available")
+        candidates = tuple(range(min(100, self.items.n_bundle)))  # it has yet to be told of what came since
         history = history or candidates[:1]
         ranks = [RankWork(RankRequest(user, history), fusion=True) for user in (known, None)]
         scores = [ScoreWork(ScoreRequest(known, candidates, history), 10, fusion=True)]

@@ -147,11 +147,11 @@ class Batcher:
         """Have every engine take over a change, each behind the batches that it has. Lanes that end meanwhile miss it:
         whoever opens the next one tells it.
         """
-        told = [lane.compute(kind, [work]) for lane in self._lanes]
-        outcomes = await asyncio.gather(*told, return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException) and not isinstance(outcome, LaneEndedError):
-                raise outcome
+        told = {lane: lane.compute(kind, [work]) for lane in self._lanes}
+        outcomes = await asyncio.gather(*told.values(), return_exceptions=True)
+        for lane, outcome in zip(told, outcomes, strict=True):
+            if isinstance(outcome, BaseException) and not isinstance(outcome, LaneEndedError) and not lane.kill():
+                raise outcome  # else it holds half of the change and is ended: a new one is told all of it
 
     async def stop(self, *, within_s: float = 30.0) -> None:
         """Finish what was accepted, then close the lanes; what is not finished after `within_s` fails."""

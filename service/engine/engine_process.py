@@ -47,8 +47,9 @@ class EngineProcess:
         writer: asyncio.StreamWriter,
         score_mode: ScoreMode,
         device: str,
+        can_grow: bool,
     ) -> None:
-        self.score_mode, self.device = score_mode, device
+        self.score_mode, self.device, self.can_grow = score_mode, device, can_grow
         self._process = process
         self._reader = reader
         self._writer = writer
@@ -155,6 +156,13 @@ class EngineElsewhere:
         raise EngineError("the engine runs in a process of its own")
 
     score = generate_text = recommend
+    can_grow = False
+
+    def grow(self, rows: Any) -> None:
+        """Nothing: the other process is told of changes as of batches."""
+
+    def set_available(self, available: Any) -> None:
+        """Nothing, as `grow`."""
 
 
 def _serve(
@@ -170,7 +178,7 @@ def _serve(
         except RDRecError as error:
             connection.sendall(_packed(error))
             return
-        connection.sendall(_packed((computation.score_mode, computation.device)))
+        connection.sendall(_packed((computation.score_mode, computation.device, computation.can_grow)))
         while len(head := incoming.read(_HEAD.size)) == _HEAD.size:
             kind, works = pickle.loads(incoming.read(_HEAD.unpack(head)[0]))
             started = time.perf_counter()
@@ -180,7 +188,7 @@ def _serve(
 
 def _open(open_engine: OpenEngine, path: Path, sha256: str, verify: bool, settings: Settings) -> Computation:
     bundle = Bundle.open(path, verify=verify, memory_map=settings.memory_map, expected_sha256=sha256)
-    return Computation(open_ranker(bundle, lambda: open_engine(bundle, settings)))
+    return Computation(open_ranker(bundle, lambda: open_engine(bundle, settings), new_words=settings.new_item_words))
 
 
 def _answer(computation: Computation, kind: Kind, works: Sequence[Any]) -> Any:

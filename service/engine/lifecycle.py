@@ -11,7 +11,7 @@ import itertools
 import logging
 import os
 import random
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -65,6 +65,8 @@ class ModelHost:
         self._restarting: set[str] = set()
         self._retiring: set[Arm] = set()
         self._draining = False
+        self.before_serving: Callable[[Arm], Awaitable[None]] | None = None
+        """Called with each new arm before it answers."""
         self._root = (settings.bundle_root or settings.bundle.resolve().parent).resolve()
 
     async def start(self, served: Mapping[str, Path] | None = None) -> None:
@@ -277,6 +279,8 @@ class ModelHost:
             self._engine_died,
         )
         await arm.start()
+        if self.before_serving is not None:
+            await self.before_serving(arm)
         return arm
 
     def _verified(self, path: Path, sha256: str | None) -> Bundle:

@@ -30,8 +30,10 @@ ANSWER_WITHIN_S = 1.0
 OPEN_WITHIN_S = 600.0
 """What opening and warming up a bundle may take."""
 _LARGEST = 1 << 24
-_LEAST_OF_ALL = frozenset({"rdrec_ready", "rdrec_engine_up", "rdrec_history_store_available"})
-_MOST_OF_ALL = frozenset({"rdrec_model_info", "rdrec_breaker_state"})
+_LEAST_OF_ALL = frozenset(
+    {"rdrec_ready", "rdrec_engine_up", "rdrec_history_store_available", "rdrec_catalogue_store_available"}
+)
+_MOST_OF_ALL = frozenset({"rdrec_model_info", "rdrec_breaker_state", "rdrec_catalogue_new_items"})
 """Other gauges are counts, and are added."""
 Message = dict[str, Any]
 

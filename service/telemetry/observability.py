@@ -63,6 +63,7 @@ class Metrics:
         self.converted = self._counter("converted_impressions", "Lists of which a taken item became history", "arm")
         self.taken_rank = self._histogram("taken_rank", "Rank of the items of a list that were taken", _RANKS, "arm")
         self.swaps = self._counter("bundle_swaps", "Bundle changes: done, refused", "outcome")
+        self.catalogue_refused = self._counter("catalogue_refused_items", "Items for which there was no place (507)")
         self.restarts = self._counter("engine_restarts", "Engine threads started after a death")
 
         self._begin_at_zero()

@@ -30,11 +30,13 @@ def problems(
     engine: bool = False,
     history: bool = False,
     bundle: bool = False,
+    full: bool = False,
+    item: bool = False,
     guarded: bool = True,
     unready: bool = False,
     gone: bool = False,
 ) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of an endpoint: what may go wrong with its body, engine, history store, bundle, or key."""
+    """The `responses` of an endpoint: what may go wrong with its body, engine, stores, bundle, item, or key."""
     statuses: set[int] = set()
     if guarded:
         statuses |= {400, 401, 403, 422, 429, 503}
@@ -48,6 +50,10 @@ def problems(
         statuses |= {409}
     if gone:
         statuses |= {410}
+    if full:
+        statuses |= {507}
+    if item:
+        statuses |= {404}
     documented: dict[int | str, dict[str, Any]] = {status: _documented(status) for status in sorted(statuses)}
     if unready:
         documented[503] = {

@@ -42,11 +42,8 @@ async def find_users(request: Request, query: Prefix = "", limit: Few = 20) -> R
 async def find_items(request: Request, query: Prefix = "", limit: Few = 20) -> Response:
     """Items whose id begins with `query` or whose title holds it."""
     arm = parts_of(request).host.primary
-    found = arm.search_items(query, limit)
-    catalog = arm.catalog
-    return json_answer(
-        ItemsAnswer(items=[HistoryItem(item_id=catalog.item_ids[i], title=catalog.title(i)) for i in found])
-    )
+    found = [arm.name_of(index) for index in arm.items.search(query, limit)]
+    return json_answer(ItemsAnswer(items=[HistoryItem(item_id=item_id, title=title) for item_id, title in found]))
 
 
 @model.get("/v1/model", response_model=ModelAnswer, responses=problems())

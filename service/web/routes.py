@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from service.web.catalogue_routes import catalogue
 from service.web.event_routes import read, write
 from service.web.operation_routes import admin, look, model, open_to_all
 from service.web.recommend_routes import ask
 
-ROUTERS = (ask, write, read, look, model, admin, open_to_all)
+ROUTERS = (ask, write, read, look, catalogue, model, admin, open_to_all)

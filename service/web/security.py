@@ -18,7 +18,7 @@ from service.stores.rate_limit import RateLimit, RateLimiter
 from service.wire.context import SCOPE_KEY, RequestContext
 from service.wire.problems import FORBIDDEN, RATE_LIMITED, UNAUTHENTICATED, ProblemError, problem_response
 
-ANONYMOUS_SCOPES: frozenset[Scope] = frozenset({"recommend", "write"})
+ANONYMOUS_SCOPES: frozenset[Scope] = frozenset({"recommend", "write", "catalog"})
 """What may be done where no keys are listed: all but the administration."""
 
 _PAGE = (

@@ -16,18 +16,19 @@ MAX_PREFER_WEIGHT = 100.0
 LATEST_S = 1e11
 STRICT = "True answers 404 for an item that the model does not know, instead of leaving it out."
 IGNORED = "Items of the request that the model does not know; they were left out."
+UNAVAILABLE = "Candidates of the request that are not available; they were left out."
 DEGRADED = (
     "True when the history store was away, so that an older history was used, or the engine, so that no model was."
 )
 
 
-def _trimmed(value: str) -> str:
+def trimmed(value: str) -> str:
     """Without the blanks around it, as `rdrec prepare` writes ids into a bundle; blanks alone stay what they are."""
     return value.strip() or value
 
 
-ItemId = Annotated[StrictStr, StringConstraints(min_length=1, max_length=128), AfterValidator(_trimmed)]
-UserId = Annotated[StrictStr, StringConstraints(min_length=1, max_length=128), AfterValidator(_trimmed)]
+ItemId = Annotated[StrictStr, StringConstraints(min_length=1, max_length=128), AfterValidator(trimmed)]
+UserId = Annotated[StrictStr, StringConstraints(min_length=1, max_length=128), AfterValidator(trimmed)]
 
 
 def only_numbers(value: object) -> object:

@@ -15,9 +15,11 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from rdrec_core.errors import BundleError, EngineError, InputError, UnknownItemError
+from service.stores.catalogue.base import CatalogueUnavailableError
 from service.stores.history.base import HistoryUnavailableError
 from service.wire.base import FieldError, ProblemAnswer
 from service.wire.work import (
+    CatalogueFullError,
     DeadlineError,
     EngineDownError,
     OldImpressionError,
@@ -63,8 +65,10 @@ INTERNAL = ProblemType("internal-error", 500, "Internal error")
 ENGINE_ENDED = ProblemType("engine-ended", 500, "This request ended the engine")
 ENGINE_FAILED = ProblemType("engine-failed", 503, "The engine failed on this request")
 ENGINE_DOWN = ProblemType("engine-down", 503, "The engine is being restarted")
+CATALOGUE_UNAVAILABLE = ProblemType("catalogue-unavailable", 503, "The catalogue store is out of reach")
 HISTORY_UNAVAILABLE = ProblemType("history-unavailable", 503, "The history store is out of reach")
 DEADLINE = ProblemType("deadline-exceeded", 504, "Deadline exceeded")
+CATALOGUE_FULL = ProblemType("catalogue-full", 507, "No room for further items")
 
 PROBLEM_TYPES: tuple[ProblemType, ...] = tuple(
     sorted((v for v in list(globals().values()) if isinstance(v, ProblemType)), key=lambda p: (p.status, p.slug))
@@ -118,6 +122,10 @@ def as_problem(error: Exception) -> ProblemError:
             return ProblemError(OVERLOADED, str(error), retry_after_s=error.retry_after_s)
         case HistoryUnavailableError():
             return ProblemError(HISTORY_UNAVAILABLE, str(error), retry_after_s=error.retry_after_s)
+        case CatalogueUnavailableError():
+            return ProblemError(CATALOGUE_UNAVAILABLE, str(error), retry_after_s=error.retry_after_s)
+        case CatalogueFullError():
+            return ProblemError(CATALOGUE_FULL, str(error))
         case DeadlineError():
             return ProblemError(DEADLINE, str(error))
         case RequestEndedEngineError():

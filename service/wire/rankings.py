@@ -14,6 +14,7 @@ from service.wire.fields import (
     IGNORED,
     MAX_CANDIDATES,
     MAX_HISTORY_SENT,
+    UNAVAILABLE,
     ArmChoice,
     Diversity,
     Exclude,
@@ -168,6 +169,7 @@ class RankingAnswer:
     history_source: HistorySource
     degraded: Annotated[bool, Field(description=DEGRADED)]
     ignored_items: Annotated[list[str], Field(description=IGNORED)]
+    unavailable_items: Annotated[list[str], Field(description=UNAVAILABLE)]
     items: list[RecommendedItem]
     score_mode: ScoreMode
     strategy: Annotated[FoundBy, Field(description="How the items were found; `popularity` if nothing is known.")]

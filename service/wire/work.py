@@ -16,6 +16,8 @@ class Kind(StrEnum):
     RANK = "rank"
     SCORE = "score"
     TEXT = "text"
+    CATALOGUE = "catalogue"
+    """A change of what there is to rank; never queued, see `Batcher.tell`."""
 
 
 class Line(StrEnum):
@@ -56,3 +58,7 @@ class OldImpressionError(RDRecError):
 
 class RequestEndedEngineError(EngineError):
     """The engine ended while it computed this request alone; it is not computed again for a while."""
+
+
+class CatalogueFullError(RDRecError):
+    """No place for a further item that the bundle does not know; nothing was kept."""

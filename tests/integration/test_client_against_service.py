@@ -21,7 +21,11 @@ KEY = "client-test-key"
 def replica(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replica]:
     folder = tmp_path_factory.mktemp("service")
     keys = [
-        {"name": "test", "sha256": hashlib.sha256(KEY.encode()).hexdigest(), "scopes": ["recommend", "write", "admin"]}
+        {
+            "name": "test",
+            "sha256": hashlib.sha256(KEY.encode()).hexdigest(),
+            "scopes": ["recommend", "write", "catalog", "admin"],
+        }
     ]
     arms = {"second_score_mode": "full", "second_mode": "on_request"}
     settings = {"api_keys": json.dumps(keys), "timeout_ms": 20_000, **arms}
@@ -82,6 +86,20 @@ def test_every_endpoint(client: RDRecClient) -> None:
     assert isinstance(results[2].answer, models.Explanation)
     assert results[1].problem is not None
     assert results[1].problem.field == "candidates[0]"
+    new = "new/1 %"  # which a path must hold all the same
+    put = client.put_item(new, title="Red lamp", categories=["Home"], attributes={"price": 3, "tags": ["a"]})
+    assert (put.item_id, put.known_to_model, put.is_live) == (new, False, True)
+    assert client.get_item(new) == put
+    assert client.patch_item(new, available=False, attributes={"tags": None}).attributes == {"price": 3}
+    assert client.topn(history=[item_id(1)], candidates=[new, item_id(2)]).unavailable_items == (new,)
+    batch = client.put_items([models.PutItem(item_id="b", title="B"), models.PutItem(item_id=item_id(1), brand="X")])
+    assert [result.status for result in batch.results] == [201, 200]
+    page = client.catalogue(limit=2)
+    assert [entry.item_id for entry in page.items] == ["b", item_id(1)]
+    assert [entry.item_id for entry in client.catalogue(page.next_after or "").items] == [new]
+    client.delete_item(new)
+    assert client.catalogue(item_id(1)).items[0].item is None
+
     assert client.load_bundle().model_version == ranking.model_version
 
 
@@ -106,6 +124,8 @@ PAIRS: list[tuple[str, type[BaseModel]]] = [
     ("BatchResult", models.BatchResult), ("BatchAnswer", models.Batch), ("UsersAnswer", models.Users),
     ("ItemsAnswer", models.Items), ("RecommendedItem", models.Item), ("Signals", models.Signals),
     ("FeedbackAnswer", models.FeedbackTaken), ("Evidence", models.Evidence), ("ArmAnswer", models.Arm),
+    ("ItemAnswer", models.CatalogueItem),
+    ("CataloguePage", models.CataloguePage), ("ItemResults", models.ItemResults), ("ItemPart", models.PutItem),
     ("SequentialPart", models.Sequential), ("TopNPart", models.TopN), ("ExplainPart", models.Explain),
 ]  # fmt: skip
 

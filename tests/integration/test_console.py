@@ -211,7 +211,8 @@ def test_the_arms_side_by_side_mark_what_one_of_them_alone_names(page: Page) -> 
 
 
 def test_one_arm_is_not_offered_for_comparison(page: Page) -> None:
-    expect(page.locator("#compare option")).to_have_text(["nothing", "all signals, model alone", "arm a and arm b"])
+    offered = ["nothing", "all signals, model alone", "with the filter, without"]
+    expect(page.locator("#compare option")).to_have_text([*offered, "arm a and arm b"])
 
     def without_second(route: Route) -> None:
         model = route.fetch().json()
@@ -221,7 +222,32 @@ def test_one_arm_is_not_offered_for_comparison(page: Page) -> None:
     page.route("**/v1/model", without_second)
     page.reload()
     expect(page.locator("#results .title")).to_have_count(8)
-    expect(page.locator("#compare option")).to_have_text(["nothing", "all signals, model alone"])
+    expect(page.locator("#compare option")).to_have_text(offered)
+
+
+def test_an_item_is_added_found_by_a_filter_compared_and_taken_out_of_stock(page: Page, address: str) -> None:
+    page.locator("#item-id").fill("lamp/1")
+    page.locator("#item-title").fill("Blue lamp")
+    page.locator("#item-brand").fill("Lux")
+    page.locator("#item-categories").fill("Home, Lamps")
+    page.get_by_role("button", name="Put item").click()
+    expect(page.locator("#item-told")).to_have_text("Blue lamp: in stock, placed by its words.")
+    page.locator("#where").fill('{"brand": {"in": ["Lux", "Zeta"]}}')
+    page.locator("#compare").select_option("where")
+    expect(page.locator("#results section")).to_have_count(2)
+    expect(page.get_by_role("region", name="With the filter").get_by_text("Blue lamp")).to_be_visible()
+    page.locator("#where").fill('{"category": "Lamps"}')
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.get_by_role("region", name="With the filter").locator(".title")).to_have_text(["Blue lamp"])
+    expect(page.get_by_role("region", name="Without").locator(".title")).to_have_count(8)
+    page.get_by_role("button", name="Out of stock").click()
+    expect(page.locator("#item-told")).to_contain_text("out of stock")
+    expect(page.get_by_role("region", name="With the filter").locator(".title")).to_have_count(0)
+    page.locator("#compare").select_option("")
+    page.locator("#where").fill("{brand: Lux}")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator("#message")).to_contain_text("The filter is no JSON")
+    httpx.delete(f"{address}/items/lamp%2F1").raise_for_status()
 
 
 def test_a_problem_is_told_in_words(browser: Browser, address: str) -> None:

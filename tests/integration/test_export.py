@@ -117,7 +117,8 @@ def test_fitted_fusion_weights_travel_with_the_bundle_and_idle_channels_stay_beh
     assert texts is not None
     assert set(texts.fields) == {"catalogue"}
     for item in (0, 7):  # the served encoder gives an item's own text the row that training gave the item
-        items, weights = texts.graph_rows(dataset.items["title"][item])["text.catalogue.dense"]
+        items, cosine = texts.cosines(dataset.items["title"][item])["text.catalogue.dense"]
+        items, weights = texts.fields["catalogue"].rules["dense"].row(cosine, items)
         channel = graph.channels["text.catalogue.dense"]
         row = slice(channel.indptr[item], channel.indptr[item + 1])
         expected = dict(zip(channel.items[row].tolist(), channel.weights[row].tolist(), strict=True))

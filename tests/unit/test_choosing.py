@@ -120,7 +120,7 @@ def test_availability_goes_on_to_hold_and_a_mask_follows_it() -> None:
     assert own.open_to(where) is first
     assert first is not None
     assert np.flatnonzero(first.items).tolist() == allowed(3, ())
-    own.set_available(np.arange(N) == 8)
+    own = own.with_available(np.arange(N) == 8)
     again = own.open_to(where)
     assert again is not None
     assert np.flatnonzero(again.items).tolist() == [8]

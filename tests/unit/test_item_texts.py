@@ -63,15 +63,14 @@ def test_words_place_the_items_that_speak_of_them_first(bundle: Bundle) -> None:
 def test_words_that_nobody_knows_say_nothing(bundle: Bundle, text: str) -> None:
     texts = opened(bundle)
     assert texts.affinity(text) is None
-    assert texts.graph_rows(text) == {}
     assert texts.cosines(text) == {}
 
 
 def test_rows_follow_the_rule(bundle: Bundle) -> None:
-    rows = opened(bundle).graph_rows("red soap")
-    assert set(rows) == {"text.catalogue.sparse"}
-    items, weights = rows["text.catalogue.sparse"]
-    every, cosine = opened(bundle).cosines("red soap")["text.catalogue.sparse"]
+    found = opened(bundle).cosines("red soap")
+    assert set(found) == {"text.catalogue.sparse"}
+    every, cosine = found["text.catalogue.sparse"]
+    items, weights = opened(bundle).fields["catalogue"].rules["sparse"].row(cosine, every)
     best = sorted(zip((-cosine).tolist(), every.tolist(), strict=True))[:3]
     assert items.tolist() == sorted(i for _, i in best)
     lookup = dict(zip(every.tolist(), cosine.tolist(), strict=True))

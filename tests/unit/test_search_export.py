@@ -9,7 +9,7 @@ import torch
 from onnx import numpy_helper
 
 from rdrec_core.decoding.item_trie import ItemTrie
-from rdrec_core.engines.onnx_engine import SATURATION_FILE, SATURATION_WIDTH, OnnxEngine
+from rdrec_core.engines.onnx_engine import SATURATION_FILE, SATURATION_WIDTH, TABLE_FILE, OnnxEngine
 from rdrec_core.engines.torch_engine import TorchEngine
 from rdrec_core.errors import BundleError, EngineError, ExportCheckError, InputError
 from rdrec_core.exported import search_export
@@ -67,7 +67,7 @@ def test_8_bits_are_refused_where_sums_are_lost(tmp_path: Path, trie: ItemTrie) 
 def test_the_files_and_the_measured_choice(tmp_path: Path, trie: ItemTrie) -> None:
     report = export(tmp_path, trie, *ScoreMode)
     assert {path.name for path in tmp_path.iterdir()} == {
-        WEIGHTS_FILE, SATURATION_FILE, *(f"{mode}.{kind}.onnx" for mode in ScoreMode for kind in GRAPHS),
+        WEIGHTS_FILE, SATURATION_FILE, TABLE_FILE, *(f"{mode}.{kind}.onnx" for mode in ScoreMode for kind in GRAPHS),
     }  # fmt: skip
     beam, exact = (report.seconds_per_request[f"full.{strategy}"] for strategy in Strategy)
     chosen = Strategy.EXACT if exact <= search_export.EXACT_IS_WORTH * beam else Strategy.BEAM

@@ -35,6 +35,7 @@ def test_every_metric_of_the_operations_page_is_measured() -> None:
         "rdrec_queue_depth", "rdrec_ready", "rdrec_breaker_state", "rdrec_history_store_available",
         "rdrec_answer_cache_size", "rdrec_model_info", "rdrec_engine_up", "rdrec_engines", "rdrec_under_way",
         "rdrec_admission_limit", "rdrec_engine_device", "rdrec_bundle_created_timestamp_seconds",
+        "rdrec_catalogue_new_items", "rdrec_catalogue_store_available",
     }  # fmt: skip
     named = re.findall(r"`(rdrec_[a-z_]+?)(?:_total)?`", (DOCS / "operations.md").read_text())
     assert len(named) > 15

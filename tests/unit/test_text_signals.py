@@ -179,7 +179,8 @@ def test_a_text_outside_the_catalogue_gets_the_row_that_it_would_have_in_it() ->
     for item in range(len(texts)):
         row = slice(channel.indptr[item], channel.indptr[item + 1])
         expected = dict(zip(channel.items[row].tolist(), channel.weights[row].tolist(), strict=True))
-        found = opened.graph_rows(texts[item]).get("text.catalogue.sparse", (np.empty(0), np.empty(0)))
+        items, cosine = opened.cosines(texts[item]).get("text.catalogue.sparse", (np.empty(0, dtype=int), np.empty(0)))
+        found = opened.fields["catalogue"].rules["sparse"].row(cosine, items)
         assert (np.diff(found[0]) > 0).all()
         own = dict(zip(found[0].tolist(), found[1].tolist(), strict=True))
         own.pop(item, None)
