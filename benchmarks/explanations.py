@@ -29,8 +29,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.load import serve, wait_until_ready
 from benchmarks.records import keep, table
 from rdrec_core.bundle import Bundle
-from rdrec_core.explaining import is_whole, short_title
 from rdrec_core.statements import Statements
+from rdrec_core.titles import short_title
+from rdrec_core.whole_texts import is_whole
 
 FIRST_PERSON = re.compile(r"\b(?:I|me|my|mine|we|us|our)\b")
 SETTINGS = {"RDREC_EXPLAIN_MODEL": "false"}
@@ -78,6 +79,9 @@ def counts(asked: list[Asked], bundle: Bundle) -> dict[str, float]:
         told = [s for s in each.answer["statements"] if s["about"] == "item"]
         return any(s["polarity"] == "negative" or blamed.get(s["text"], 0) >= s["count"] for s in told)
 
+    for each in asked:
+        if names_another(each) or not whole(each) or contradicts(each):
+            print(f"look at this: {each.answer['explanation']}")
     answers = [each.answer for each in asked]
     texts = [answer["explanation"] for answer in answers]
     milliseconds = sorted(1000 * each.seconds for each in asked)

@@ -6,22 +6,21 @@ which items of the history speak for the item; neither HTTP nor the model.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 from rdrec_core.frames import Frames, KindFrames
 from rdrec_core.statements import PERSONAL, Kind, Statement, Statements, pair_codes
+from rdrec_core.titles import shared_words, short_title
+from rdrec_core.whole_texts import is_whole
 from rdrec_core.withdrawing import Withdrawn
-from rdrec_core.words import is_gram, words
+from rdrec_core.words import words
 
 Basis = Literal["statements", "model", "catalogue"]
 Refusal = Literal["empty", "not whole", "first person", "names another item", "contradicts", "not borne out"]
 CAUTION_SHARE = 0.1
 """A complaint is told from this share of the reviews on."""
-MAX_TEXT_WORDS = 60
 _PRIOR = 6.0
 """Reviews that speak as the whole shop does, added to an item's own: one buyer of one is less than seven of nine."""
 _SILENT = 4.0
@@ -32,11 +31,6 @@ _SECOND = 0.5
 """A second statement follows where it tells at least so much of what the first one does."""
 _MOST = 3
 """Statements in a list of preferences or attributes."""
-_WHOLE = re.compile(r"^[\"'“«„‚(\[¿¡#]*[^\W_].*[.!?。！？…][\"'»”)\]]*$", re.DOTALL)
-_SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])")
-_LOOP = re.compile(r"([^\s\d.]{2,12})\1\1")
-_TITLE_ENDS = re.compile(r"\s+[-–|(\[]\s*|\s*[(\[|,;]\s*|\s+with\s+")
-_LONG_TITLE = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,14 +174,24 @@ class Explainer:
 
     def _met(self, item: int, best: Statement, met: Statement, history: Sequence[int]) -> str:
         frames = self._frames
-        same = set(met.stems) == set(best.stems) and met.kind is Kind.FEATURE and best.kind is Kind.FEATURE
-        if same and met.item in history and met.item != item and best.count > 1 and self._title(met.item):
+        same, alike = set(met.stems) == set(best.stems), met.kind is best.kind
+        if (
+            same
+            and alike
+            and met.kind is Kind.FEATURE
+            and met.item in history
+            and met.item != item
+            and best.count > 1
+            and self._title(met.item)
+        ):
             return _sentence(
                 frames.same_as_said, liked=f"the {met.text}", other=self._name(met.item), who=self._who(best),
                 item=self._name(item),
             )  # fmt: skip
         frame = frames.wanted
-        if met.kind is best.kind and set(met.stems) == set(best.stems):
+        if same and met.kind is Kind.WANT:
+            frame = frames.sought
+        elif same and alike:
             frame = frames.same_as_wanted if best.count > 1 else frames.same_as_wanted_alone
         return self._fill(frame, item, best, want=_worded(frames.want, met))
 
@@ -215,16 +219,24 @@ class Explainer:
         return short_title(title) if title else self._frames.another_item if another else self._frames.this_item
 
     def _preference(self, about_user: Sequence[Statement]) -> str | None:
-        liked = [s for s in about_user if s.polarity > 0][:_MOST]
+        liked = self._apart([s for s in about_user if s.polarity > 0])
         if not liked:
             return None
         return _sentence(self._frames.preference, list=self._listed(self._frames.liking, liked, counted=False))
 
     def _attributes(self, about_item: Sequence[Statement]) -> str | None:
-        praise = self.ranked(about_item, {})[:_MOST]
+        praise = self._apart(self.ranked(about_item, {}))
         if not praise:
             return None
         return _sentence(self._frames.attributes, list=self._listed(self._frames.attribute, praise, counted=True))
+
+    def _apart(self, statements: Sequence[Statement]) -> list[Statement]:
+        """The first few that are each about something else."""
+        kept: list[Statement] = []
+        for statement in statements:
+            if len(kept) < _MOST and not any(self._meets(statement, other) for other in kept):
+                kept.append(statement)
+        return kept
 
     def _listed(self, table: KindFrames, statements: Sequence[Statement], *, counted: bool) -> str:
         """Statements as a list in which those of a kind stand together and share their verb."""
@@ -294,27 +306,6 @@ class Explainer:
         return any(claim in blamed or self.statements.tone[claim] < 0 for claim in known)
 
 
-def is_whole(text: str) -> bool:
-    """Whether a text begins as a sentence does and ends as one, is of a fit length, and does not go round in circles as
-    a weak model does."""
-    spoken = words(text)
-    length = sum(not is_gram(word) for word in spoken) + sum(is_gram(word) and len(word) == 1 for word in spoken) // 2
-    if not _WHOLE.match(text.strip()) or not 3 <= length <= MAX_TEXT_WORDS:
-        return False
-    return not any(_repeats(sentence) for sentence in _SENTENCE_END.split(text))
-
-
-def _repeats(sentence: str) -> bool:
-    """A word twice in a row, three words that come again, or (without blanks) a run of characters thrice in a row."""
-    spoken = [word for word in words(sentence) if not is_gram(word)]
-    threes = list(zip(spoken, spoken[1:], spoken[2:], strict=False))
-    return (
-        any(first == second for first, second in pairwise(spoken))
-        or len(set(threes)) < len(threes)
-        or _LOOP.search(sentence) is not None
-    )
-
-
 def _says(rows: Sequence[Statement], statement: Statement) -> bool:
     return any(s.polarity > 0 and s.stems == statement.stems and s.count > 1 for s in rows)
 
@@ -327,27 +318,3 @@ def _worded(table: KindFrames, statement: Statement) -> str:
 def _sentence(frame: str, **places: str | None) -> str:
     text = frame.format(**{name: value for name, value in places.items() if value is not None})
     return text[0].upper() + text[1:]
-
-
-def short_title(title: str) -> str:
-    """A title as one says it: without what stands in brackets or behind a dash, where it is long."""
-    if len(title) <= _LONG_TITLE:
-        return title
-    head = _TITLE_ENDS.split(title)[0].strip()
-    if 8 <= len(head) <= _LONG_TITLE:
-        return head
-    return title[:_LONG_TITLE].rsplit(" ", 1)[0].rstrip(" ,;:-–")
-
-
-def shared_words(first: str | None, second: str | None) -> str:
-    """The longest run of words (two at least) that two titles share, as the first one writes it."""
-    if not first or not second:
-        return ""
-    own, other = first.split(), [word.lower() for word in second.split()]
-    best: list[str] = []
-    for start in range(len(own)):
-        for end in range(start + max(2, len(best) + 1), len(own) + 1):
-            run = [word.lower() for word in own[start:end]]
-            if any(other[at : at + len(run)] == run for at in range(len(other) - len(run) + 1)):
-                best = own[start:end]
-    return " ".join(best).strip(" ,;:-–")

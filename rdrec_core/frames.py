@@ -18,7 +18,8 @@ from rdrec_core.errors import InputError
 _PLACES = {
     "who": {"count", "total"}, "who_alone": {"total"}, "who_only": set(), "praised": {"who", "item", "claim"},
     "also": {"who", "claim"}, "same_as_said": {"liked", "other", "who", "item"},
-    "wanted": {"want", "who", "item", "claim"}, "same_as_wanted": {"want", "who", "item"},
+    "wanted": {"want", "who", "item", "claim"},
+    "sought": {"want", "who", "item"}, "same_as_wanted": {"want", "who", "item"},
     "same_as_wanted_alone": {"want", "who", "item"},
     "as_with": {"other", "who", "item", "claim"}, "bought_together": {"other", "item"},
     "shared_words": {"words", "other", "item"}, "many_choose": {"item"}, "some_chose": {"item"},
@@ -53,6 +54,7 @@ class Frames(BaseModel):
     also: str = "{who} {claim}."
     same_as_said: str = "You liked {liked} of {other}; {who} say the same of {item}."
     wanted: str = "You {want}: {who} of {item} {claim}."
+    sought: str = "You {want}: {who} of {item} found just that."
     same_as_wanted: str = "You {want}; {who} say the same of {item}."
     same_as_wanted_alone: str = "You {want}; {who} says the same of {item}."
     as_with: str = "As with {other}, which you chose, {who} of {item} {claim}."

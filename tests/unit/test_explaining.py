@@ -8,9 +8,11 @@ import pytest
 
 from rdrec_core.catalog import StringTable
 from rdrec_core.errors import InputError
-from rdrec_core.explaining import Explainer, is_whole, shared_words, short_title
+from rdrec_core.explaining import Explainer
 from rdrec_core.frames import Frames
 from rdrec_core.statements import FUNCTION_WORD, PERSONAL, Kind, Rows, Statements, pair_codes
+from rdrec_core.titles import shared_words, short_title
+from rdrec_core.whole_texts import is_whole
 
 TITLES = ("Luna Owl Plush", "Little Harbour Set", "Pocket Pirates: Second Deck", "Pocket Pirates: Night Deck", None)
 STEMS = ("sturdi", "make", "tone", "work", "light")
@@ -74,6 +76,43 @@ def test_an_item_that_is_not_in_the_history_is_not_named(explainer: Explainer) -
     text = explainer.explain(0, 0, [2]).text  # the history of the request holds no Little Harbour
     assert "Little Harbour" not in text
     assert text.startswith("You like the sturdy make of other items; 4 of 10 buyers say the same of Luna Owl Plush.")
+
+
+W = Kind.WANT
+
+
+@pytest.mark.parametrize(
+    ("of_user", "of_item", "text"),
+    [
+        # the same of another item, by many and by one; sought; about one thing; about another
+        ((0, 3, D, 1, 2, 2), (2, D, 4), "You like what light; 4 of 10 buyers say the same of Luna Owl Plush."),
+        ((0, 3, D, 1, 2, 2), (2, D, 1), "You like what light; one of 10 buyers says the same of Luna Owl Plush."),
+        ((0, 0, W, 1, 2, 2), (0, F, 4), "You look for sturdy make: 4 of 10 buyers of Luna Owl Plush found just that."),
+        ((0, 4, Q, 1, 2, 2), (0, F, 4),
+         "You like what is sturdy: 4 of 10 buyers of Luna Owl Plush praise the sturdy make."),
+        ((0, 1, F, 1, 2, 2), (0, F, 1), "One of 10 buyers of Luna Owl Plush praises the sturdy make."),
+    ],
+)  # fmt: skip
+def test_how_what_is_wanted_meets_what_is_said(
+    of_user: tuple[int, int, Kind, int, int, int], of_item: tuple[int, Kind, int], text: str
+) -> None:
+    place, kind, count = of_item
+    place = 3 if kind is D else place
+    told = made(rows(2, of_user), rows(5, (0, place, kind, 1, count, -1)))
+    assert Explainer(told, Frames(), lambda item: TITLES[item]).explain(0, 0, [1]).text == text
+
+
+def test_one_reviewer_is_no_crowd() -> None:
+    items = replace(rows(5, (0, 0, F, 1, 1, -1)), total=np.ones(5, dtype=np.uint16))
+    answer = Explainer(made(USERS, items), Frames(), lambda item: TITLES[item]).explain(0, None, [])
+    assert answer.text == "The only reviewer of Luna Owl Plush praises the sturdy make."
+
+
+def test_a_list_says_a_verb_once_and_a_thing_once() -> None:
+    users = rows(2, (0, 0, F, 1, 3, 1), (0, 4, F, 1, 3, 1), (0, 2, D, 1, 2, 1), (0, 1, F, 1, 2, 1))
+    told = made(users, ITEMS)
+    answer = Explainer(told, Frames(), lambda item: TITLES[item]).explain(0, 0, [])
+    assert answer.user_preference == "Likes the sturdy make and the clear tone and likes what works well."
 
 
 def test_a_history_alone_speaks_through_its_own_items(explainer: Explainer) -> None:

@@ -5,7 +5,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from rdrec_core.statements import Kind, Statements
+from rdrec_core.explaining import Explainer
+from rdrec_core.frames import Frames
+from rdrec_core.statements import Kind, Statements, pair_codes
+from rdrec_core.whole_texts import is_whole
 from rdrec_core.withdrawing import Sources, Withdrawn
 from tests.rationale_dataset import write_dataset
 from training.data.dataset import RATIONALES, REVIEWS, Dataset
@@ -13,6 +16,7 @@ from training.signals import phrase_spill, statement_rows
 from training.signals import statements as building
 from training.signals.english import Lexicon
 from training.signals.languages import BLANKLESS, ENGLISH, FRENCH, GERMAN, SPANISH, Language, language_of
+from training.signals.phrase_spill import names_of_items
 from training.signals.phrases import PhraseFinder
 from training.signals.statements import StatementOptions, build_statements
 
@@ -89,6 +93,13 @@ def test_no_statement_has_a_first_person_or_the_name_of_an_item(shop: Dataset) -
         assert "luna" not in text
     assert statements.named("won by Pocket Pirates")
     assert not statements.named("the sturdy lid")
+
+
+def test_numbers_and_function_words_name_no_item() -> None:
+    names = names_of_items(pl.Series(["Gift Card, Pack of 3", "Tin of Moon Tea"]), ENGLISH)
+    assert set(pair_codes("gift card")) <= set(names.tolist())
+    assert set(pair_codes("of moon tea")) <= set(names.tolist())
+    assert not set(pair_codes("of 3")) & set(names.tolist())
 
 
 def test_arrays_bring_everything_back(shop: Dataset) -> None:
@@ -190,23 +201,40 @@ def test_english_phrases(text: str, phrases: list[tuple[str, int]]) -> None:
     assert sorted((p.text, p.polarity) for p in FINDER.phrases(text)) == sorted(phrases)
 
 
-@pytest.mark.parametrize(
-    ("texts", "language", "phrase"),
-    [
-        (["Sehr gute Qualität, ich bin froh.", "Das hat eine gute Qualität.", "Wirklich gute Qualität, nicht teuer."],
-         GERMAN, "gute qualität"),
-        (["Une très bonne qualité pour moi.", "La bonne qualité de ce jouet.", "C'est une bonne qualité."], FRENCH,
-         "bonne qualité"),
-        (["La buena calidad del juguete.", "Es de buena calidad para mi.", "Muy buena calidad y no es caro."], SPANISH,
-         "buena calidad"),
-        (["音質が良い。私は好きです。", "とても音質が良いです。", "音質が良い、安い。"], BLANKLESS, "音質が良い"),
-    ],
-)  # fmt: skip
-def test_other_languages_say_what_recurs(tmp_path: Path, texts: list[str], language: Language, phrase: str) -> None:
+LANGUAGES = [
+    (["The sturdy lid is great.", "A sturdy lid!", "I like the sturdy lid of it."], ENGLISH, "sturdy lid"),
+    (["Sehr gute Qualität, ich bin froh.", "Das hat eine gute Qualität.", "Wirklich gute Qualität, nicht teuer."],
+     GERMAN, "gute qualität"),
+    (["Une très bonne qualité pour moi.", "La bonne qualité de ce jouet.", "C'est une bonne qualité."], FRENCH,
+     "bonne qualité"),
+    (["La buena calidad del juguete.", "Es de buena calidad para mi.", "Muy buena calidad y no es caro."], SPANISH,
+     "buena calidad"),
+    (["音質が良い。私は好きです。", "とても音質が良いです。", "音質が良い、安い。"], BLANKLESS, "音質が良い"),
+    (["音质很好，我喜欢。", "它的音质很好。", "音质很好，很便宜。"], BLANKLESS, "音质很好"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("texts", "language", "phrase"), LANGUAGES)
+def test_reviews_of_any_language_give_whole_and_readable_explanations(
+    tmp_path: Path, texts: list[str], language: Language, phrase: str
+) -> None:
     assert language_of(texts) is language
-    made = dataset(tmp_path / "d", [(n, 0, text, 5.0, "train") for n, text in enumerate(texts)], (None,))
-    [first, *_] = build_statements(made).of_item(0)
-    assert (first.text, first.kind, first.count, first.total) == (phrase, Kind.MENTION, 3, 3)
+    reviews = [(n, n // 3, text, 5.0, "train") for n, text in enumerate(texts * 2)]
+    made = dataset(tmp_path / "d", reviews, (None, "Star Lamp"))
+    statements = build_statements(made)
+    first = max(statements.of_item(1), key=lambda statement: statement.count)
+    assert (first.text, first.count, first.total, first.polarity) == (phrase, 3, 3, 1)
+    explainer = Explainer(statements, Frames(), lambda item: (None, "Star Lamp")[item])
+    for user in (0, None):
+        answer = explainer.explain(1, user, [0])
+        assert answer.basis == "statements"
+        assert phrase in answer.text
+        assert "3 of 3 buyers" in answer.text
+        assert is_whole(answer.text)
+        assert is_whole(answer.item_attributes or "")
+    preference = explainer.explain(1, 0, [0]).user_preference
+    assert preference is not None
+    assert phrase in preference
 
 
 def test_english_is_known_by_its_function_words() -> None:

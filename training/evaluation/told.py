@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from rdrec_core.explaining import Explainer, is_whole, short_title
+from rdrec_core.explaining import Explainer
 from rdrec_core.statements import pair_codes
+from rdrec_core.titles import short_title
+from rdrec_core.whole_texts import is_whole
 from training.data.dataset import Dataset
 from training.data.explanations import feature_words
 from training.evaluation.claims import (

@@ -10,6 +10,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 from zlib import crc32
@@ -68,11 +69,16 @@ def blocks_of_texts(dataset: Dataset) -> Iterator[pl.DataFrame]:
                 yield rows.drop_nulls("text")
 
 
-def names_of_items(titles: pl.Series) -> np.ndarray:
-    """`pair_codes` that few titles have, ascending (M,) int64: what tells one item from the others."""
+def names_of_items(titles: pl.Series, language: Language) -> np.ndarray:
+    """`pair_codes` that few titles have, ascending (M,) int64: what tells one item from the others.
+
+    Not of function words and numbers alone: «of 4» names nothing.
+    """
     codes = array("q")
     for title in titles.drop_nulls():
-        codes.extend(set(pair_codes(title)))
+        named = [not word.isdigit() and language.claim(word) is not None for word in words(title)]
+        pairs = zip(pair_codes(title), pairwise(named), strict=True)
+        codes.extend({code for code, either in pairs if any(either)})
     distinct, counts = np.unique(np.frombuffer(codes, dtype=np.int64), return_counts=True)
     return distinct[counts <= max(8, len(titles) // 200)]
 

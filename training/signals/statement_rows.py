@@ -103,7 +103,7 @@ def _merged(frame: pl.DataFrame, owner: str, limit: int, frequency: dict[str, in
     wording = (
         frame.group_by(*group, "text", "kind")
         .agg(pl.len().alias("n"), pl.col("quote").drop_nulls().first())
-        .sort(*group, "n", "text", descending=[False, False, False, True, False])
+        .sort(*group, "n", "kind", "text", descending=[False, False, False, True, False, False])
         .group_by(group, maintain_order=True)
         .agg(pl.col("text", "kind", "quote").first())
     )

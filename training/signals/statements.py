@@ -60,7 +60,7 @@ def build_statements(
         raise DatasetError(f"{dataset.path} has no reviews with text, so nothing is said of its items")
     say("learning how these reviews speak")
     finder, language = finder_for(dataset, options.language)
-    names = names_of_items(dataset.items["title"])
+    names = names_of_items(dataset.items["title"], language)
     info = dataset.info
     with tempfile.TemporaryDirectory(prefix="rdrec-statements-") as temporary:
         folder = Path(temporary)
