@@ -24,8 +24,11 @@ def _marks() -> str:
 
 
 _ASCII_WORD = re.compile(r"[a-z0-9]+")
-_ANY_WORD = re.compile(f"[{_blankless()}]+|(?:(?![_{_blankless()}])[\\w{_marks()}])+")
-_BLANKLESS = re.compile(f"[{_blankless()}]")
+BLANKLESS = _blankless()
+"""Letters and signs of scripts without blanks, iteration marks among them, as a character class; their digits are words
+like any others."""
+_ANY_WORD = re.compile(f"[{BLANKLESS}]+|(?:(?![_{BLANKLESS}])[\\w{_marks()}])+")
+_BLANKLESS = re.compile(f"[{BLANKLESS}]")
 _ACCENTS = re.compile("[\u0300-\u036f]")
 
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from rdrec_core.errors import InputError
-from training.rationale.languages import ENGLISH, LANGUAGES, Languages, detect, language_named, languages_for
+from training.rationale.languages import (
+    ENGLISH,
+    LANGUAGES,
+    Languages,
+    detect,
+    language_named,
+    languages_for,
+    word_count,
+)
 from training.rationale.prompt import SYSTEM, question
 
 TEXTS = {
@@ -33,6 +41,17 @@ def test_plain_texts_are_told(code: str, text: str) -> None:
 def test_nobody_can_tell_of_a_few_words(text: str) -> None:
     assert detect(text) in (None, ENGLISH)
     assert Languages(LANGUAGES["de"], by_review=True).of(text) in (LANGUAGES["de"], ENGLISH)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("ດີຫຼາຍ", 3), ("ល្អណាស់", 4), ("ดีมาก", 3), ("人々の", 2), ("すごーい", 2), ("音質が良い。5点", 5), ("ดี ๕ ดาว", 4),
+        ("It's two", 2),
+    ],
+)  # fmt: skip
+def test_two_characters_of_a_script_without_blanks_are_a_word_and_digits_are_one_each(text: str, count: int) -> None:
+    assert word_count(text) == count
 
 
 def test_auto_takes_the_shops_language_for_what_is_too_short_and_each_reviews_own() -> None:

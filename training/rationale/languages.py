@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from rdrec_core.errors import InputError
+from rdrec_core.words import BLANKLESS
 
 SURE = 0.9
 """A text is called foreign from this probability on; below it stays with the language that is expected of it."""
@@ -115,8 +116,6 @@ _ROWS = (
 LANGUAGES = {language.code: language for language in _ROWS}
 ENGLISH = LANGUAGES["en"]
 
-BLANKLESS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-"""Thai, Lao, Burmese, Khmer, kana and Han: scripts that part no words, as a character class."""
 _BLANKLESS_RUN = re.compile(f"[{BLANKLESS}]+")
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
 

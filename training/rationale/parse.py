@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from rdrec_core.words import BLANKLESS
 from training.rationale.final_words import final_words, without_musing
 from training.rationale.json_forms import json_pairs
-from training.rationale.languages import BLANKLESS, ENGLISH, Language, word_count
+from training.rationale.languages import ENGLISH, Language, word_count
 from training.rationale.prose_forms import from_labels, from_list, from_prose, from_table, from_tags
 from training.rationale.refusing import declines, says_nothing
 
