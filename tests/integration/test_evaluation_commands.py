@@ -142,6 +142,11 @@ def test_baselines_and_the_report_on_one_page_without_other_files(workplace: Pat
         assert name in text
     value = json.loads((workplace / "sequential.json").read_text())["HR@10"]
     assert f"{value:.4f}" in text
+    groups = {name: part for name, part in json.loads(record.read_text())["groups"].items() if part["n_questions"]}
+    assert ("cold none, rare fewer than five" in text) == (len(groups) > 1)
+    for part in groups.values():
+        row = part["rows"]["co-purchase counts"]
+        assert len(groups) == 1 or f"{row['HR@10']:.4f} / {row['NDCG@10']:.4f}" in text
     assert text.count("<svg") == 2
     assert not re.search(r"(?:src|href)=[\"']?(?:https?:|/|\w+\.\w)", text), "the page must need no other file"
     assert main(["report", str(workplace / "missing.json"), "--out", str(page)]) == 2

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -42,6 +42,7 @@ class Row:
     deviations: dict[str, float] = field(default_factory=dict)
     n_runs: int = 1
     emphasis: bool = False
+    by_group: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class Section:
     rows: list[Row]
     differences: list[tuple[str, str, dict[str, Any]]]
     ranks: pl.DataFrame | None
+    groups: dict[str, int] = field(default_factory=dict)
+    """`cold`, `rare` and `other` targets: how many questions ask for them; `Row.by_group` has the figures."""
 
 
 @dataclass
@@ -98,14 +101,15 @@ def ranking_sections(material: Material) -> list[Section]:
     groups: dict[tuple[Any, ...], list[tuple[Path, dict[str, Any]]]] = defaultdict(list)
     for path, record in material.records:
         if record["task"] in TASK_NAMES:
-            key = ("dataset", "protocol", "task", "split", "fitted_on", "n_users")
-            groups[tuple(record[name] for name in key)].append((path, record))
+            key = ("dataset", "protocol", "task", "split", "fitted_on", "n_users", "cold_items")
+            groups[tuple(record.get(name) for name in key)].append((path, record))
     return [_section(key, runs) for key, runs in groups.items()]
 
 
 def _section(key: tuple[Any, ...], runs: list[tuple[Path, dict[str, Any]]]) -> Section:
-    dataset, protocol, task, split, fitted_on, n_users = key
+    dataset, protocol, task, split, fitted_on, n_users, hidden = key
     collected: dict[str, list[dict[str, float]]] = defaultdict(list)
+    grouped: dict[str, dict[str, list[dict[str, float]]]] = defaultdict(lambda: defaultdict(list))
     mains: set[str] = set()
     differences = []
     for _, record in runs:
@@ -113,10 +117,12 @@ def _section(key: tuple[Any, ...], runs: list[tuple[Path, dict[str, Any]]]) -> S
         for name, values in record["rows"].items():
             shown = f"{own}: {name}" if own and name in ("fused", "model alone") else name
             collected[shown].append(values)
+            for group, part in record.get("groups", {}).items():
+                grouped[shown][group].append(part["rows"][name])
             if name == record["main"]:
                 mains.add(shown)
         differences += [(record["main"], other, gaps) for other, gaps in record["differences"].items()]
-    rows = [_row(name, values, name in mains) for name, values in collected.items()]
+    rows = [_row(name, values, name in mains, grouped[name]) for name, values in collected.items()]
     paper = PAPER_ROWS.get((dataset.lower(), task))
     if paper is not None and split == "test":
         rows.append(Row(PAPER, paper))
@@ -129,16 +135,24 @@ def _section(key: tuple[Any, ...], runs: list[tuple[Path, dict[str, Any]]]) -> S
         else None
     )
     title = f"{dataset}: {TASK_NAMES[task]}, split {split}, protocol {protocol}"
-    return Section(title, fitted_on, n_users, runs[0][1].get("warning"), rows, differences, ranks)
+    if hidden:
+        title += f", {hidden:.0%} of the items hidden from training"
+    sizes = {name: part["n_questions"] for name, part in runs[0][1].get("groups", {}).items() if part["n_questions"]}
+    return Section(title, fitted_on, n_users, runs[0][1].get("warning"), rows, differences, ranks, sizes)
 
 
-def _row(name: str, trials: list[dict[str, float]], emphasis: bool) -> Row:
+def _row(
+    name: str, trials: list[dict[str, float]], emphasis: bool, groups: Mapping[str, list[dict[str, float]]]
+) -> Row:
     shown = [m for m in (*METRICS, "coverage@10", "novelty@10") if m in trials[0]]
     values = {m: mean(t[m] for t in trials) for m in shown}
     # the same system measured again by another command gives the same figures, which is no trial of its own
     distinct = {tuple(t[m] for m in METRICS) for t in trials}
     deviations = {m: stdev(t[m] for t in trials) for m in shown} if len(distinct) > 1 else {}
-    return Row(name, values, deviations, len(trials) if len(distinct) > 1 else 1, emphasis)
+    by_group = {
+        group: {m: mean(part[m] for part in parts) for m in ("HR@10", "NDCG@10")} for group, parts in groups.items()
+    }
+    return Row(name, values, deviations, len(trials) if len(distinct) > 1 else 1, emphasis, by_group)
 
 
 def _recipe_name(record: dict[str, Any]) -> str:
@@ -159,7 +173,7 @@ def ratio_sweep(material: Material) -> list[tuple[str, str, Row]]:
             continue
         name = "model alone" if "model alone" in record["rows"] else record["main"]
         text = ":".join(f"{ratio[part]:g}" for part in ("explanation", "rationale", "sequential", "topn"))
-        found.append((f"{record['dataset']}, {record['task']}", text, _row(name, [record["rows"][name]], False)))
+        found.append((f"{record['dataset']}, {record['task']}", text, _row(name, [record["rows"][name]], False, {})))
     several = {group for group, _, _ in found if len({text for g, text, _ in found if g == group}) > 1}
     return [entry for entry in found if entry[0] in several]
 
