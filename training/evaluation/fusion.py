@@ -7,7 +7,7 @@ Knows the ranking's formula through `rdrec_core.ranking`, not files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -160,17 +160,17 @@ class Fit:
     steps: tuple[tuple[str, float], ...]
 
 
-def fit(table: Table, graph: ItemGraph, *, model: float = 1.0) -> Fit:
+def fit(table: Table, graph: ItemGraph, *, model: float = 1.0, also: Sequence[TaskWeights] = ()) -> Fit:
     """The best of coordinate searches: one weight at a time, multiplied by each factor, until a round changes nothing.
 
-    Deterministic. model 0 fits the graph alone. Where there are channels of a sentence encoder, one search begins
-    without them: with many channels that say much the same, a search from all of them stops too early.
+    Deterministic. model 0 fits the graph alone. A search ends where no single weight helps, so there are several:
+    from START, where there are channels of a sentence encoder also without them, and from each of `also`.
     """
     start = start_of(graph)
     sparse = {name: 0.0 if name.endswith(DENSE) else value for name, value in start.mix.channels.items()}
-    starts = (
-        [start] if sparse == start.mix.channels else [start, replace(start, mix=replace(start.mix, channels=sparse))]
-    )
+    starts = [start, *also]
+    if sparse != start.mix.channels:
+        starts.append(replace(start, mix=replace(start.mix, channels=sparse)))
     return max((_search(table, graph, each, model) for each in starts), key=lambda found: found.steps[-1][1])
 
 

@@ -58,6 +58,8 @@ GRID: dict[str, tuple[float, ...]] = {
 DECAYS = ("decay", "wide_decay", "text_decay")
 """Settings of the query alone, which need no new graph."""
 TUNING_USERS = 2000
+GRAPH_WEIGHTS = (0.5, 5.0)
+"""With which what the graph found alone is searched on from, with the model."""
 NEW_ITEMS_COST = 0.01
 NEW_ITEMS_USERS = 1500
 """Of either kind, looked at to choose how loud texts are for items that nobody has bought."""
@@ -106,7 +108,8 @@ def fit_system(
                 progress=lambda n, row=row: bar.advance(row, n), score_task=system.topn_task,
             )  # fmt: skip
         with console.status(f"{name}: fitting"):
-            found, alone = fit(table, graph), fit(table, graph, model=0.0)
+            alone = fit(table, graph, model=0.0)
+            found = fit(table, graph, also=[replace(alone.weights, graph=weight) for weight in GRAPH_WEIGHTS])
         weights[name] = found.weights
         no_graph = table.ranks(replace(found.weights, graph=0.0))
         metrics[name] = {
