@@ -19,7 +19,7 @@ def fuse(
     new_items_cost: Annotated[
         float,
         typer.Option(min=0, max=1, help="What showing items that nobody has bought may cost the others, of NDCG@10."),
-    ] = 0.01,
+    ] = 0.02,
     seed: Annotated[int, typer.Option(help="Seed of users and candidates.")] = 0,
 ) -> None:
     """Fit fusion weights; a checkpoint gets fusion.json, a bundle a new manifest, both whole or not at all."""

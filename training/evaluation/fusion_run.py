@@ -60,7 +60,7 @@ DECAYS = ("decay", "wide_decay", "text_decay")
 TUNING_USERS = 2000
 GRAPH_WEIGHTS = (0.5, 5.0)
 """With which what the graph found alone is searched on from, with the model."""
-NEW_ITEMS_COST = 0.01
+NEW_ITEMS_COST = 0.02
 NEW_ITEMS_USERS = 1500
 """Of either kind, looked at to choose how loud texts are for items that nobody has bought."""
 _TOLD_APART = 1e-4
@@ -152,7 +152,7 @@ def _unbought(
             progress=lambda n: bar.advance(row, n),
         )  # fmt: skip
     if found.quality:
-        (before, others, _), (after, others_after, _) = found.quality[1.0], found.quality[found.factor]
+        (before, others), (after, others_after) = found.quality[1.0], found.quality[found.factor]
         console.print(
             f"items that nobody has bought, asked for by {found.n_hidden:,} validation users from whom they were"
             f" hidden: texts count {found.factor:g} times; NDCG@10 {before:.4f} -> {after:.4f}, of the other questions"

@@ -1,7 +1,8 @@
 """How loud texts should be for items that nobody has bought: fitted on validation users, from whom items are hidden.
 
-A tenth of the items lose their purchases, their channels of purchases, their place in the histories and the learned
-part of their rows; some validation users then ask for one of them, the others for what has been bought all along.
+Some items lose their purchases, their channels of purchases, their place in the histories and the learned
+part of their rows, and stand among those that nobody has bought in truth; some validation users then ask for one of
+them, the others for what has been bought all along.
 Knows the ranking's formula through `rdrec_core`, not files.
 """
 
@@ -23,8 +24,9 @@ from training.evaluation.measure import Progress
 from training.evaluation.protocol import Questions
 from training.learning.ranks import gains
 
-SHARE = 0.1
-"""Of all items, hidden; about as large a share of the questions asks for them."""
+SHARE = 0.03
+"""Of all items, hidden: enough to ask for. What showing new items costs depends on how many there are, so that the
+catalogue's own are the crowd among which they are asked for."""
 FACTORS = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.8, 2.0, 2.5, 3.0, 4.0)
 _CANDIDATES_BY = 2.0
 """Under this factor the graph's best are looked up, so that neither kind crowds out the other."""
@@ -32,10 +34,10 @@ _CANDIDATES_BY = 2.0
 
 @dataclass(frozen=True)
 class UnboughtFit:
-    """The factor that was chosen; of each, NDCG@10 of questions for hidden items, for others, and in their shares."""
+    """The factor that was chosen; of each, NDCG@10 of questions for hidden items, and of the other questions."""
 
     factor: float
-    quality: Mapping[float, tuple[float, float, float]]
+    quality: Mapping[float, tuple[float, float]]
     n_hidden: int
 
 
@@ -43,10 +45,10 @@ def fit_unbought(
     forgetting: Callable[[IntArray], Engine], graph: ItemGraph, asked: Questions, weights: TaskWeights, *,
     price: float, seed: int, limit: int, progress: Progress,
 ) -> UnboughtFit:  # fmt: skip
-    """The largest of FACTORS whose NDCG@10, over both kinds of questions in their shares, costs at most `price`.
+    """The largest of FACTORS that costs the other questions at most `price`, a share of their NDCG@10 under factor 1.
 
-    forgetting: items -> an engine that has learned nothing of them but their words. price: a share of what the factor 1
-    reaches, 0 to 1. limit: at most so many questions of either kind.
+    forgetting: items -> an engine that has learned nothing of them but their words. limit: at most so many questions of
+    either kind.
     """
     hidden = np.zeros(len(graph), dtype=np.bool_)
     hidden[hidden_items(len(graph), SHARE, seed)] = True
@@ -57,7 +59,6 @@ def fit_unbought(
     old = np.flatnonzero(~hidden[left.targets])
     if not len(new) or not len(old):
         return UnboughtFit(1.0, {}, 0)
-    share = len(new) / len(left)
     new, old = (np.sort(rng.permutation(some)[:limit]) for some in (new, old))
     mix = replace(weights.mix, unbought=_CANDIDATES_BY)
     table = look_up(
@@ -67,10 +68,9 @@ def fit_unbought(
     quality = {}
     for factor in FACTORS:
         found = gains(table.ranks(replace(weights, mix=replace(weights.mix, unbought=factor))), 10)
-        of_new, of_old = float(found[: len(new)].mean()), float(found[len(new) :].mean())
-        quality[factor] = (of_new, of_old, share * of_new + (1 - share) * of_old)
-    least = (1 - price) * quality[1.0][2]
-    return UnboughtFit(max(f for f in FACTORS if quality[f][2] >= least), quality, len(new))
+        quality[factor] = (float(found[: len(new)].mean()), float(found[len(new) :].mean()))
+    least = (1 - price) * quality[1.0][1]
+    return UnboughtFit(max(f for f in FACTORS if quality[f][1] >= least), quality, len(new))
 
 
 def without_purchases(graph: ItemGraph, items: npt.NDArray[np.bool_]) -> ItemGraph:
