@@ -11,7 +11,7 @@ import pytest
 from rdrec_core.errors import InputError
 from tests.ranking_dataset import chained_histories, write_dataset
 from training.data.dataset import Dataset
-from training.evaluation import baselines
+from training.evaluation import baselines, measure
 from training.evaluation.measure import rank_by_scorer
 from training.evaluation.protocol import candidate_lists, questions
 from training.evaluation.ranking_run import CATALOGUE_CHANNEL
@@ -172,3 +172,35 @@ def test_sasrec_sees_no_future_and_padding_changes_nothing() -> None:
     alone = sasrec_scores(model, [np.array([2, 4])])
     padded = sasrec_scores(model, [np.array([2, 4]), np.arange(8)])
     np.testing.assert_allclose(alone[0], padded[0], atol=1e-5)
+
+
+def test_a_large_catalogue_keeps_the_nearest_items_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = baselines.item_knn(sequences(HISTORIES))([np.array([item]) for item in range(N)])
+    monkeypatch.setattr(baselines, "KNN_ALL_ITEMS", N - 1)
+    monkeypatch.setattr(baselines, "KNN_NEAREST", 3)
+    bounded = baselines.item_knn(sequences(HISTORIES))([np.array([item]) for item in range(N)])
+    for every, few in zip(whole, bounded, strict=True):
+        kept = np.flatnonzero(few > 1e-5)
+        assert 0 < len(kept) <= 4
+        np.testing.assert_allclose(few[kept], every[kept], rtol=1e-9)
+        assert every[kept].min() >= np.sort(every)[-4] - 1e-9
+
+
+def test_scores_of_a_block_stay_within_their_bound(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = questions(write_dataset(tmp_path / "d", HISTORIES, N), "test")
+    plain = baselines.copurchase_counts(sequences(HISTORIES))
+    sizes: list[int] = []
+
+    def counting(histories: list[np.ndarray]) -> np.ndarray:
+        sizes.append(len(histories))
+        return np.asarray(plain(histories))
+
+    at_once = rank_by_scorer(counting, asked, None, lambda _: None)
+    assert sizes == [1, len(asked) - 1]
+    sizes.clear()
+    monkeypatch.setattr(measure, "SCORES_BYTES", 5 * N * 4 * 8)
+    in_blocks = rank_by_scorer(counting, asked, None, lambda _: None)
+    assert sizes[0] == 1
+    assert max(sizes) == 5
+    np.testing.assert_array_equal(in_blocks.ranks, at_once.ranks)
+    np.testing.assert_array_equal(in_blocks.lists, at_once.lists)

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_array, diags_array
+from scipy.sparse import csr_array, csr_matrix, diags_array
+from sparse_dot_topn import sp_matmul_topn
 
+from rdrec_core.cpus import available_cpus
 from rdrec_core.errors import InputError
 from rdrec_core.item_graph import Channel, ItemGraph, Mix
 from training.evaluation.measure import Ints, Scorer
@@ -22,6 +24,9 @@ from training.signals.graph import Sequences
 
 EASE_MAX_ITEMS = 20_000
 """Dense EASE needs 8 x N^2 bytes and N^3 time."""
+KNN_ALL_ITEMS = 50_000
+"""Up to so many items item-KNN keeps every neighbour; a larger catalogue keeps the nearest KNN_NEAREST of each."""
+KNN_NEAREST = 100
 _LAST_ITEMS, _DECAY = 10, 0.8
 _TIE_BREAK = 1e-6
 
@@ -45,11 +50,19 @@ def copurchase_counts(sequences: Sequences) -> Scorer:
 
 
 def item_knn(sequences: Sequences) -> Scorer:
-    """Cosine similarity of items over users."""
+    """Cosine similarity of items over users; of the nearest alone above KNN_ALL_ITEMS items."""
     matrix = _user_items(sequences)
     lengths = np.sqrt(np.maximum(matrix.sum(axis=0), 1.0))
     normal = csr_array(matrix @ diags_array(1.0 / lengths))
-    similar = csr_array(normal.T @ normal)
+    if sequences.n_items <= KNN_ALL_ITEMS:
+        similar = csr_array(normal.T @ normal)
+    else:
+        by_item, by_user = csr_matrix(normal.T), csr_matrix(normal)
+        for matrix in (by_item, by_user):
+            matrix.indptr = matrix.indptr.astype(np.int32)  # as the product wants them
+            matrix.indices = matrix.indices.astype(np.int32)
+        nearest = sp_matmul_topn(by_item, by_user, top_n=KNN_NEAREST + 1, n_threads=available_cpus())
+        similar = csr_array(nearest)
     similar.setdiag(0.0)
     return _over_history(similar, sequences.n_items, lengths)
 

@@ -22,6 +22,10 @@ from training.learning.ranks import LIST_LENGTH, rank_by_score, rank_in_list
 Progress = Callable[[int], None]
 Ints = npt.NDArray[np.int64]
 _QUESTIONS_AT_ONCE = 256
+SCORES_BYTES = 1 << 29
+"""What the scores of a block of questions may take, with the copies that ranking them makes."""
+_SCORE_BYTES = 4 * 8
+"""Of one score: the scorer's, ours, its negative and its place."""
 
 
 class Scorer(Protocol):
@@ -96,9 +100,13 @@ def rank_by_scorer(scorer: Scorer, asked: Questions, candidates: list[Ints] | No
     ranks = np.full(len(asked), np.inf)
     lists = np.full((len(asked), LIST_LENGTH), -1, dtype=np.int64)
     started = time.perf_counter()
-    for batch in _batches(len(asked)):
+    start, size = 0, 1  # how many items a scorer knows is seen from its first answer
+    while start < len(asked):
+        batch = list(range(start, min(len(asked), start + size)))
+        start += len(batch)
         histories = [asked.history(q) for q in batch]
         scores = np.array(scorer(histories), dtype=np.float64)
+        size = max(1, min(_QUESTIONS_AT_ONCE, SCORES_BYTES // (_SCORE_BYTES * scores.shape[1])))
         for row, q in enumerate(batch):
             if candidates is None:
                 scores[row, asked.seen(q)] = -np.inf
