@@ -16,8 +16,9 @@ from rdrec_core.ranking import Ranker
 from rdrec_core.types import RankRequest, ScoreMode, Task, Wish
 from tests.ranking_dataset import chained_histories, write_dataset
 from tests.unit.test_ranking import TableEngine
+from training.evaluation import fusion_run
 from training.evaluation.fusion import START, fit, look_up, quality
-from training.evaluation.fusion_run import store_fusion
+from training.evaluation.fusion_run import BuiltGraphs, store_fusion
 from training.evaluation.measure import rank_candidates, rank_sequential
 from training.evaluation.protocol import candidate_lists, questions
 from training.evaluation.wishes import drawn_words, fit_wishes
@@ -155,3 +156,28 @@ def test_words_are_drawn_from_a_title_in_their_order() -> None:
     assert {len(each) for each in drawn} == {1, 2, 3}
     assert all([places.index(word) for word in each] == sorted(places.index(word) for word in each) for each in drawn)
     assert drawn_words("...", rng) == ""
+
+
+def test_graphs_that_are_too_large_together_are_built_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def build(config: GraphConfig) -> ItemGraph:
+        asked.append(config.window)
+        return ItemGraph(np.zeros(1000, dtype=np.float32), {})
+
+    def visit(order: list[int]) -> BuiltGraphs:
+        asked.clear()
+        graphs = BuiltGraphs(build)
+        for window in order:
+            assert len(graphs[GraphConfig(window=window)]) == 1000
+        return graphs
+
+    assert len(visit([5, 6, 7, 5, 6])) == 3
+    assert asked == [5, 6, 7]
+    one = sum(array.nbytes for array in build(GraphConfig()).arrays().values())
+    monkeypatch.setattr(fusion_run, "GRAPHS_BYTES", 2 * one)
+    assert len(visit([5, 6, 5, 7, 5, 6])) == 2
+    assert asked == [5, 6, 7, 6], "of two that are kept the one asked for longest ago goes"
+    monkeypatch.setattr(fusion_run, "GRAPHS_BYTES", 1)
+    assert len(visit([5, 5, 6, 5])) == 1
+    assert asked == [5, 6, 5]

@@ -7,7 +7,8 @@ setting at a time; then the weights, with the model.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -63,6 +64,8 @@ GRAPH_WEIGHTS = (0.5, 5.0)
 NEW_ITEMS_COST = 0.02
 NEW_ITEMS_USERS = 1500
 """Of either kind, looked at to choose how loud texts are for items that nobody has bought."""
+GRAPHS_BYTES = 1 << 31
+"""What the graphs that the search for settings has built may take together, beside the one that it builds."""
 _TOLD_APART = 1e-4
 
 
@@ -182,6 +185,31 @@ def fit_graph_alone(
     return fit(table, graph, model=0.0).weights.mix
 
 
+class BuiltGraphs:
+    """Graphs by how they are built, kept while they take less than GRAPHS_BYTES together.
+
+    Those of a large catalogue are built again where the search comes back to them.
+    """
+
+    def __init__(self, build: Callable[[GraphConfig], ItemGraph]) -> None:
+        self._build = build
+        self._graphs: OrderedDict[GraphConfig, ItemGraph] = OrderedDict()
+
+    def __getitem__(self, config: GraphConfig) -> ItemGraph:
+        if config not in self._graphs:
+            while self._graphs and self._bytes() * (len(self._graphs) + 1) > GRAPHS_BYTES * len(self._graphs):
+                self._graphs.popitem(last=False)  # the next one takes about as much as each that is there
+            self._graphs[config] = self._build(config)
+        self._graphs.move_to_end(config)
+        return self._graphs[config]
+
+    def __len__(self) -> int:
+        return len(self._graphs)
+
+    def _bytes(self) -> int:
+        return sum(array.nbytes for graph in self._graphs.values() for array in graph.arrays().values())
+
+
 def tuned_graph(
     sequences: Sequences, asked: Questions, console: Console, text: Mapping[str, TextChannel] | None = None
 ) -> GraphConfig:
@@ -191,12 +219,10 @@ def tuned_graph(
     """
     text = text or {}
 
-    built: dict[GraphConfig, ItemGraph] = {}
+    built = BuiltGraphs(lambda config: with_channels(graph_of(sequences, config), text))
 
     def measure(config: GraphConfig) -> float:
         plain = config.model_copy(update={name: getattr(GraphConfig(), name) for name in DECAYS})
-        if plain not in built:
-            built[plain] = with_channels(graph_of(sequences, plain), text)
         graph = with_decays(built[plain], config)
         return quality(rank_by_scorer(graph_alone(graph, start_of(graph).mix), asked, None, lambda _: None).ranks)
 
