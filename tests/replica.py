@@ -30,7 +30,8 @@ class Replica:
         self._program = program
         self.port = port or free_port()
         self._bundle, self._log = bundle, log
-        self._settings = {f"RDREC_{name.upper()}": str(value) for name, value in settings.items()}
+        self._settings = {"RDREC_STATE_DIR": f"{log}.state"}  # what it logs and forgets stays in the test's own folder
+        self._settings |= {f"RDREC_{name.upper()}": str(value) for name, value in settings.items()}
         self.process: subprocess.Popen[bytes] | None = None
 
     @property

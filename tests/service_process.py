@@ -49,6 +49,7 @@ def service_process(
 ) -> Iterator[ServiceProcess]:
     port = free_port()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RDREC_")}
+    environment["RDREC_STATE_DIR"] = f"{log}.state"  # what it logs and forgets stays in the test's own folder
     environment |= {f"RDREC_{name.upper()}": value for name, value in settings.items()}
     environment[ENGINE_SECONDS] = str(engine_seconds)
     with log.open("wb") as output:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections import Counter
 from collections.abc import Iterator
 
 import httpx
 import pytest
+from redis import Redis
 
 from rdrec_client import AsyncRDRecClient, ProblemError, RDRecClient, RetryPolicy
 from tests.fake_service import N_ITEMS, N_USERS, base_history, item_id, user_id, write_bundle
@@ -39,7 +41,9 @@ def replicas(redis: RedisProcess, tmp_path_factory: pytest.TempPathFactory) -> I
         yield one, two
 
 
-async def test_ten_thousand_concurrent_writes_for_a_hundred_users(replicas: tuple[Replica, Replica]) -> None:
+async def test_ten_thousand_concurrent_writes_for_a_hundred_users(
+    replicas: tuple[Replica, Replica], redis: RedisProcess
+) -> None:
     left = iter([(user, number) for number in range(WRITES_A_USER) for user in range(USERS)])
 
     async def writer() -> list[int]:
@@ -70,6 +74,9 @@ async def test_ten_thousand_concurrent_writes_for_a_hundred_users(replicas: tupl
             assert first == second
             assert first.history_source == "redis"
             assert Counter(item.item_id for item in first.items) == expected
+    entries = Redis.from_url(redis.url, decode_responses=True).xrange("rdrec:{%events}:log")
+    logged = [json.loads(fields["record"])["event_id"] for _, fields in entries]
+    assert len(logged) == len(set(logged)) == USERS * WRITES_A_USER, "each event is in the log once"
 
 
 async def test_first_writes_at_both_replicas_seed_the_base_once(replicas: tuple[Replica, Replica]) -> None:
@@ -95,6 +102,19 @@ def test_a_forgotten_user_is_forgotten_at_both_and_the_base_stays_away(replicas:
             assert client.history(user).history_source == "redis"
         two.record(user, item_id(3))
         assert [item.item_id for item in one.history(user).items] == [item_id(3)]
+
+
+def test_what_sells_and_what_became_of_a_list_are_the_same_at_both(replicas: tuple[Replica, Replica]) -> None:
+    with RDRecClient(replicas[0].url, timeout_s=20.0) as one, RDRecClient(replicas[1].url, timeout_s=20.0) as two:
+        for number in range(40):
+            one.record(f"buyer {number}", item_id(17), timestamp=time.time())
+        deadline = time.monotonic() + 20  # counts are shared once a second and read again every two
+        while two.popular(window="1h", n_items=1).items[0].item_id != item_id(17):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        shown = one.sequential(user_id(5), n_items=3)
+        told = shown.impression_id, shown.items[2].item_id, "purchase"
+        assert (two.give_feedback(*told).rank, one.give_feedback(*told).recorded) == (3, False)
 
 
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
