@@ -58,7 +58,7 @@ def test_every_operation_keeps_its_contract(tmp_path: Path) -> None:
 def test_the_guarded_operations_keep_their_contract(tmp_path: Path) -> None:
     """With keys: the check `ignored_auth` asks every operation without one, and bundles are swapped while it runs."""
     bundle = write_bundle(tmp_path / "bundles" / "first")
-    keys = [{**key("root", "ops"), "scopes": ["recommend", "write", "admin"]}]
+    keys = [{**key("root", "ops"), "scopes": ["recommend", "write", "catalog", "admin"]}]
     with service_process(
         bundle, tmp_path / "log", api_keys=json.dumps(keys), open_docs="true", **PATIENT, **ARMS
     ) as service:
@@ -66,7 +66,7 @@ def test_the_guarded_operations_keep_their_contract(tmp_path: Path) -> None:
             "-H",
             "Authorization: Bearer root",
             "--include-path-regex",
-            "admin|explain|history|model|interactions|feedback",
+            "admin|items|catalogue|explain|history|model|interactions|feedback",
         )
         assert schemathesis(service.url, *options) >= 2 * EXAMPLES
         assert "unforeseen_error" not in service.log.read_text()

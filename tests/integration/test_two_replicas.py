@@ -192,3 +192,48 @@ def test_full_redis_refuses_writes_and_answers_stay_fresh(
         finally:
             ask(redis.port, "CONFIG", "SET", "maxmemory", "0")
         assert patient.record("full", item_id(2)).recorded
+
+
+def test_items_put_at_one_replica_are_recommended_at_both_also_after_kills(
+    replicas: tuple[Replica, Replica], redis: RedisProcess
+) -> None:
+    like, limit = [item_id(1)], 100
+    with RDRecClient(replicas[0].url, timeout_s=20.0) as one, RDRecClient(replicas[1].url, timeout_s=20.0) as two:
+
+        def listed(client: RDRecClient) -> set[str]:
+            return {item.item_id for item in client.similar(like, n_items=limit).items}
+
+        def within_s(client: RDRecClient, wanted: set[str], unwanted: str = "") -> None:
+            deadline = time.monotonic() + RECOVERY_S
+            while not wanted <= listed(client) or unwanted in listed(client):
+                assert time.monotonic() < deadline, (wanted - listed(client), unwanted)
+                time.sleep(0.05)
+
+        before = listed(one)
+        first = {f"new-{n}" for n in range(6)}
+        for number, item in enumerate(sorted(first)):
+            (one, two)[number % 2].put_item(item, title=f"Red thing {number}")
+        within_s(one, first)
+        within_s(two, first)
+        replicas[1].kill()
+        one.put_item("new-6", title="Red thing, put while the other was away")
+        one.patch_item("new-0", available=False)
+        replicas[1].start()  # which reads all of it before it answers
+        assert first - {"new-0"} | {"new-6"} <= listed(two)
+        assert "new-0" not in listed(two)
+        redis.kill()
+        try:
+            impatient = one.with_options(retry=RetryPolicy(attempts=1))
+            with pytest.raises(ProblemError) as refused:
+                impatient.put_item("new-7", title="Red")
+            assert (refused.value.status, refused.value.slug) == (503, "catalogue-unavailable")
+            assert "new-6" in listed(one) & listed(two)
+        finally:
+            redis.start()
+        one.with_options(retry=RetryPolicy(attempts=20)).put_item("new-7", title="Red again")
+        within_s(two, {"new-6", "new-7"})
+        two.delete_item("new-6")
+        within_s(one, {"new-7"}, unwanted="new-6")
+        for item in (*first, "new-7"):
+            one.delete_item(item)
+        assert listed(one) == before
