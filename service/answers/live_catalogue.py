@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from time import time
 from weakref import WeakKeyDictionary
 
-from rdrec_core.errors import RDRecError, UnknownItemError
+from rdrec_core.errors import InputError, RDRecError, UnknownItemError
 from rdrec_core.filters import ItemValues
 from service.engine.arm import Arm
 from service.engine.lifecycle import ModelHost
@@ -41,7 +41,7 @@ from service.wire.items import (
     SentItem,
 )
 from service.wire.problems import problem_answer
-from service.wire.work import CatalogueFullError
+from service.wire.work import CatalogueConflictError, CatalogueFullError
 
 AT_ONCE = 200
 """Changes that are read and taken over in one step."""
@@ -194,7 +194,7 @@ class LiveCatalogue:
                         raise _unknown(item_id)
                     item = asked[place].change(before)
                     if item is not None:
-                        self._host.primary.ranker.columns.check_put(ItemValues(attributes=item.attributes))
+                        self._check(item)
                     if item is not None and self._host.primary.items.needs_a_place(item_id, item):
                         taken += 1
                         if taken > room:
@@ -214,6 +214,13 @@ class LiveCatalogue:
                     outcomes[place] = is_new, Stored(write.item_id, version, write.item)
         busy = CatalogueUnavailableError("others are changing this item at the same time")
         return [outcomes.get(place, busy) for place in range(len(asked))]
+
+    def _check(self, item: LiveItem) -> None:
+        """Raises CatalogueConflictError for an attribute of another type than it has in the catalogue."""
+        try:
+            self._host.primary.ranker.columns.check_put(ItemValues(attributes=item.attributes))
+        except InputError as error:
+            raise CatalogueConflictError(str(error), field=error.field) from error
 
     async def _apply(self, context: RequestContext) -> bool:
         """Have this replica answer by what was written; False where that takes longer than the deadline leaves."""

@@ -32,14 +32,14 @@ async def put_items(request: Request, body: Annotated[ItemsRequest, Body()]) -> 
     return json_answer(await parts_of(request).catalogue.put_all(body.items, context_of(request)))
 
 
-@catalogue.get("/items/{item_id:anything}", response_model=ItemAnswer, responses=problems(item=True))
+@catalogue.get("/items/{item_id:item}", response_model=ItemAnswer, responses=problems(item=True))
 async def get_item(request: Request, item_id: ItemPath) -> Response:
     """What is known of an item: of the bundle, and what was said of it since."""
     return json_answer(await parts_of(request).catalogue.get(item_id))
 
 
 @catalogue.put(
-    "/items/{item_id:anything}",
+    "/items/{item_id:item}",
     response_model=ItemAnswer,
     responses={**problems(body=True, full=True), 201: {"model": ItemAnswer}},
 )
@@ -53,7 +53,7 @@ async def put_item(request: Request, item_id: ItemPath, body: Annotated[ItemBody
 
 
 @catalogue.patch(
-    "/items/{item_id:anything}",
+    "/items/{item_id:item}",
     response_model=ItemAnswer,
     responses=problems(body=True, full=True, item=True),
 )
@@ -62,7 +62,7 @@ async def patch_item(request: Request, item_id: ItemPath, body: Annotated[ItemPa
     return json_answer(await parts_of(request).catalogue.patch(item_id, body, context_of(request)))
 
 
-@catalogue.delete("/items/{item_id:anything}", status_code=204, responses=problems(item=True))
+@catalogue.delete("/items/{item_id:item}", status_code=204, responses=problems(item=True))
 async def delete_item(request: Request, item_id: ItemPath) -> Response:
     """Recommend the item nowhere any more, also when a bundle knows it; a `PUT` brings it back."""
     await parts_of(request).catalogue.delete(item_id, context_of(request))

@@ -51,7 +51,7 @@ def problems(
     if gone:
         statuses |= {410}
     if full:
-        statuses |= {507}
+        statuses |= {409, 507}
     if item:
         statuses |= {404}
     documented: dict[int | str, dict[str, Any]] = {status: _documented(status) for status in sorted(statuses)}

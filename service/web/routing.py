@@ -28,7 +28,14 @@ class _Anything(PathConvertor):
     regex = "(?s:.*)"
 
 
+class _Item(PathConvertor):
+    """Any id but `batch`, which is an endpoint."""
+
+    regex = r"(?!batch\Z)(?s:.*)"
+
+
 register_url_convertor("anything", _Anything())
+register_url_convertor("item", _Item())
 
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]

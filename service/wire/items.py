@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     ConfigDict,
     Field,
     StrictBool,
@@ -18,12 +16,13 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from rdrec_core.filters import MAX_NUMBER
 from service.wire.base import Answer, ProblemAnswer, RequestBody
 from service.wire.fields import ItemId
 
 MAX_ITEMS = 1000
 MAX_INTEGER = 2**53
-"""Beyond it a number of JSON may not be the number that was sent."""
+"""Larger ones are kept as floats are."""
 
 
 def _encodable(value: str) -> str:
@@ -35,24 +34,14 @@ def _encodable(value: str) -> str:
     return value
 
 
-def _finite(value: object) -> object:
-    """JSON has no other numbers, but the parser takes them, and whole ones of any length."""
-    if isinstance(value, int | float) and not (math.isfinite(value) and abs(value) <= 1e300):
-        raise PydanticCustomError("finite_number", "Input should be a finite number")
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > MAX_INTEGER:
-        raise PydanticCustomError("number_too_large", "Input should be at most 2^53; send a code as text")
-    return value
-
-
 Text = Annotated[StrictStr, AfterValidator(_encodable)]
 CatalogueId = Annotated[ItemId, AfterValidator(_encodable)]
 ShortText = Annotated[Text, StringConstraints(max_length=1000)]
 Name = Annotated[Text, StringConstraints(min_length=1, max_length=256)]
 AttributeName = Annotated[Text, StringConstraints(min_length=1, max_length=64)]
-AttributeValue = Annotated[
-    StrictBool | StrictInt | StrictFloat | ShortText | Annotated[list[ShortText], Field(max_length=100)],
-    BeforeValidator(_finite),
-]
+Number = Annotated[StrictFloat, Field(ge=-MAX_NUMBER, le=MAX_NUMBER, allow_inf_nan=False)]
+WholeNumber = Annotated[StrictInt, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
+AttributeValue = StrictBool | WholeNumber | Number | ShortText | Annotated[list[ShortText], Field(max_length=100)]
 SentValue = bool | int | float | str | list[str]
 
 

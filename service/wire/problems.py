@@ -19,6 +19,7 @@ from service.stores.catalogue.base import CatalogueUnavailableError
 from service.stores.history.base import HistoryUnavailableError
 from service.wire.base import FieldError, ProblemAnswer
 from service.wire.work import (
+    CatalogueConflictError,
     CatalogueFullError,
     DeadlineError,
     EngineDownError,
@@ -56,6 +57,7 @@ METHOD_NOT_ALLOWED = ProblemType("method-not-allowed", 405, "Method not allowed"
 SLOW_BODY = ProblemType("slow-body", 408, "The body took too long")
 UNKNOWN_IMPRESSION = ProblemType("unknown-impression", 404, "Unknown impression")
 IMPRESSION_GONE = ProblemType("impression-gone", 410, "The impression is too old")
+CATALOGUE_CONFLICT = ProblemType("catalogue-conflict", 409, "Not as the catalogue's other items")
 BUNDLE_REFUSED = ProblemType("bundle-refused", 409, "The bundle was refused")
 TOO_LARGE = ProblemType("body-too-large", 413, "Body too large")
 WRONG_MEDIA_TYPE = ProblemType("wrong-media-type", 415, "The body must be application/json")
@@ -124,6 +126,8 @@ def as_problem(error: Exception) -> ProblemError:
             return ProblemError(HISTORY_UNAVAILABLE, str(error), retry_after_s=error.retry_after_s)
         case CatalogueUnavailableError():
             return ProblemError(CATALOGUE_UNAVAILABLE, str(error), retry_after_s=error.retry_after_s)
+        case CatalogueConflictError():
+            return ProblemError(CATALOGUE_CONFLICT, str(error), field=error.field)
         case CatalogueFullError():
             return ProblemError(CATALOGUE_FULL, str(error))
         case DeadlineError():

@@ -60,5 +60,13 @@ class RequestEndedEngineError(EngineError):
     """The engine ended while it computed this request alone; it is not computed again for a while."""
 
 
+class CatalogueConflictError(RDRecError):
+    """What was said of an item does not go with what the catalogue holds; `field` names it."""
+
+    def __init__(self, message: str, *, field: str | None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
 class CatalogueFullError(RDRecError):
     """No place for a further item that the bundle does not know; nothing was kept."""
