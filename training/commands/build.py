@@ -79,10 +79,10 @@ def _steps(
 
     dataset, checkpoint, final = (run.folder / name for name in ("dataset", "checkpoint", "final"))
 
-    def step(name: str, command: Any, **options: Any) -> None:
-        if run.facts(name) is None:
-            console.rule(name)
-        run.step(name, lambda: command(**options) or {})
+    def step(title: str, command: Any, /, **options: Any) -> None:
+        if run.facts(title) is None:
+            console.rule(title)
+        run.step(title, lambda: command(**options) or {})
 
     step(
         "prepare", prepare, out=dataset, reviews=reviews, metadata=metadata, columns=columns, name=out.name, force=True
