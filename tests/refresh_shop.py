@@ -77,7 +77,7 @@ def write_settings(folder: Path, **more: Any) -> Path:
         "work": "work", "events": "log", "bundles": "bundles", "validation_days": 1,
         "start": {"dataset": "dataset", "checkpoint": "checkpoint", "bundle": "bundles/first"},
         "train": {"epochs": 1, "set": {"passes": 1}}, "fuse": {"limit_users": 40, "tune_graph": False},
-        "gate": {"bound": 0.3},
+        "gate": {"bound": 0.3, "doubt": 0.5}, "min_validation": 50,
     } | more  # fmt: skip
     path = folder / "refresh.yaml"
     path.write_text(yaml.safe_dump(settings))

@@ -68,7 +68,7 @@ def test_every_acknowledged_event_is_in_the_next_dataset_once_after_kills_at_eac
         write_log(shop / "log", 100 + number, [late, late])  # logged twice, as after a retry
         acknowledged[(f"late{number}", "i3")] = 1
     assert (shop / "bundles" / "current").resolve().name != "first", "the link moved before the last step"
-    assert refresh(shop, gate={"bound": 1.0, "max_fall": 1.0, "min_questions": 1}) == 0
+    assert refresh(shop, gate={"bound": 1.0, "doubt": 1.0, "max_fall": 1.0, "min_questions": 1}) == 0
     dataset = Dataset(served(shop).dataset)  # type: ignore[union-attr]
     users, items = dataset.users["user_id"].to_list(), dataset.items["item_id"].to_list()
     rows = dataset.interactions

@@ -95,7 +95,8 @@ def test_the_gate_lets_pass_what_is_no_worse_and_says_why_not() -> None:
     worse = np.where(rng.random(300) < 0.6, good, np.inf)
     (reason,) = verdict(worse, good, max_fall=1.0).reasons
     assert "is worse" in reason
-    (reason,) = verdict(good, np.roll(good, 1), bound=0.001).reasons
+    assert verdict(worse, good, max_fall=1.0, bound=0.9, doubt=0.9).passed, "that much may be lost"
+    (reason,) = verdict(good, np.roll(good, 1), doubt=0.001).reasons
     assert "cannot be excluded" in reason
     (reason,) = verdict(good[:10], good[:10]).reasons
     assert "too few" in reason

@@ -42,13 +42,13 @@ _BEAM_WIDTH = 20
 class Rule:
     """When the new model stays outside.
 
-    bound (0 to 1): how much NDCG@10 may be lost at most. The model is worse where the paired interval lies below zero,
-    or where it does not exclude a loss of more than the bound. max_fall: by which part a day's NDCG@10 may be below
-    that of the days before; more, at 95 %, and the day is not trusted. min_questions: fewer, of all or of a day, tell
-    nothing.
+    It is worse where the paired 95 % interval of NDCG@10, new minus served, lies below -bound. Nothing can be told
+    where the interval reaches below -doubt, or of fewer than min_questions. max_fall: by which part a day's NDCG@10 may
+    be below that of the days before; more, at 95 %, and the day is not trusted.
     """
 
-    bound: float = 0.1
+    bound: float = 0.01
+    doubt: float = 0.1
     max_fall: float = 0.5
     min_questions: int = 20
 
@@ -168,10 +168,10 @@ def judged(
     shown = f"{METRIC} {difference.mean:+.4f}, 95 % interval {difference.low:+.4f} to {difference.high:+.4f}"
     if len(asked) < rule.min_questions:
         reasons.append(f"{len(asked)} questions are too few to tell (gate.min_questions is {rule.min_questions})")
-    if difference.high < 0:
-        reasons.append(f"the new model is worse than the served one: {shown}")
-    elif difference.low < -rule.bound:
-        reasons.append(f"a loss of more than gate.bound ({rule.bound:g}) cannot be excluded: {shown}")
+    if difference.high < -rule.bound:
+        reasons.append(f"the new model is worse than the served one by more than gate.bound ({rule.bound:g}): {shown}")
+    elif difference.low < -rule.doubt:
+        reasons.append(f"a loss of more than gate.doubt ({rule.doubt:g}) cannot be excluded: {shown}")
     reasons += fallen_days(per_user(answers["new"].ranks)[METRIC], times, reference, rule, seed=seed)
     return Verdict(not reasons, tuple(reasons), len(asked), difference, reference, rows)
 

@@ -9,9 +9,10 @@ events are read again by the next one, together with what came since.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 from rdrec_core.bundle import Bundle
@@ -156,11 +157,18 @@ class _Refresh:
             for rows in (read_log(path / BATCH_EVENTS, Notes()) for path in new)
         )
 
+    def _cut(self, test: int) -> str:
+        """Where validation and test begin, for `prepare`. Half of what is older is left to learn from in any case."""
+        settings = self._settings
+        times = np.sort(Dataset(self._before.dataset).interactions.timestamp)
+        enough = int(times[-min(settings.min_validation, max(1, len(times) // 2))])
+        begin = min(test - int(settings.validation_days * 86_400), enough)
+        return ",".join(datetime.fromtimestamp(moment, UTC).isoformat() for moment in (begin, test))
+
     def _prepare(self, new: list[Path]) -> Facts:
         settings, before = self._settings, Dataset(self._before.dataset).info
         items = newest_items(settings.collected)
-        test = datetime.fromtimestamp(self._learned_until() + 1, UTC)
-        cut = f"{(test - timedelta(days=settings.validation_days)).isoformat()},{test.isoformat()}"
+        cut = self._cut(self._learned_until() + 1)
         made = prepare(
             PrepareConfig(
                 out=self._dataset, previous=self._before.dataset, event_log=tuple(new), events=settings.kinds,

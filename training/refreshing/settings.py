@@ -43,8 +43,10 @@ class Fuse(_Section):
 class Gate(_Section):
     """When the new model may be served; see docs/shop.md."""
 
-    bound: float = Field(0.1, gt=0, le=1)
-    """How much NDCG@10 may be lost at most: a greater loss must be excluded at 95 %."""
+    bound: float = Field(0.01, ge=0, le=1)
+    """How much NDCG@10 may be lost: more, at 95 %, and the served model stays."""
+    doubt: float = Field(0.1, gt=0, le=1)
+    """A loss greater than this must be excluded at 95 %."""
     max_fall: float = Field(0.5, gt=0, le=1)
     """Of a day's NDCG@10 below that of the days before, as a part of it: such a day's events are not to be trusted."""
     min_questions: int = Field(20, ge=1)
@@ -52,7 +54,7 @@ class Gate(_Section):
     @property
     def rule(self) -> Rule:
         """For `gate.judged`."""
-        return Rule(self.bound, self.max_fall, self.min_questions)
+        return Rule(self.bound, self.doubt, self.max_fall, self.min_questions)
 
 
 class Replicas(_Section):
@@ -92,6 +94,8 @@ class RefreshSettings(_Section):
     """Names of batches that are not learned from, such as batch-000012."""
     validation_days: float = Field(7.0, gt=0)
     """Of the time before what the served bundle has learned from until; what is newer is the test."""
+    min_validation: int = Field(500, ge=1)
+    """Interactions of the validation, which goes further back where fewer are in its days."""
     train: Train = Train()
     fuse: Fuse = Fuse()
     gate: Gate = Gate()
