@@ -15,7 +15,10 @@ from service.wire.work import OldImpressionError, UnknownImpressionError
 
 def answer(*item_ids: str, arm: str = "a") -> RankingAnswer:
     items = [RecommendedItem(i, None, n, 0.1, Signals(None, None, None)) for n, i in enumerate(item_ids, start=1)]
-    return RankingAnswer("v", "none", False, [], items, ScoreMode.TRIE, Strategy.BEAM, False, arm)  # type: ignore[arg-type]
+    return RankingAnswer(
+        model_version="v", history_source="none", degraded=False, ignored_items=[], unavailable_items=[], items=items,
+        score_mode=ScoreMode.TRIE, strategy=Strategy.BEAM, steered=False, arm=arm,
+    )  # type: ignore[arg-type]  # fmt: skip
 
 
 def test_an_id_says_arm_time_and_the_rank_of_each_item() -> None:
