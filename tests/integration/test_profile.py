@@ -122,3 +122,21 @@ def test_statements_wait_in_a_checkpoint_and_are_refused_for_other_reviews(
         info.write_text(content)
         (checkpoint / STATEMENTS_FILE).unlink()
     assert statements_of_checkpoint(checkpoint, dataset) is None
+
+
+def test_explanations_are_measured_as_served_by_command(
+    checkpoint: Path, exported: Path, dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for system in (checkpoint, exported):
+        out = tmp_path / f"{system.name}.json"
+        arguments = ["evaluate", str(system), str(dataset.path), "--limit-users", "12", "--out", str(out)]
+        assert main([*arguments, "--task", "explanation"]) == 0
+        record = json.loads(out.read_text())
+        assert list(record["rows"])[:2] == ["as served", "the model alone"]
+        assert record["statement precision"] == record["rows"]["as served"]["statement precision"] == 1.0
+        assert record["grounded"] == record["whole"] == 1.0
+        assert len(pl.read_parquet(out.with_suffix(".parquet"))) == 4 * record["n_texts"] == 48
+    assert main(["report", str(out), "--out", str(tmp_path / "report.html")]) == 0
+    assert "as served" in (tmp_path / "report.html").read_text()
+    assert main(["evaluate", str(checkpoint), str(dataset.path), "--text-encoder", "nowhere"]) == 2
+    assert "belongs to --task explanation" in capsys.readouterr().err

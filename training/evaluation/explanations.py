@@ -81,6 +81,8 @@ def evaluate_explanations(
 
 
 def _asked(dataset: Dataset, split: Split, limit: int | None, seed: int) -> Asked:
+    if not dataset.has_reviews:
+        raise DatasetError(f"{dataset.path} has no reviews with text, so no explanation can be held against any")
     reviews = dataset.reviews().filter((pl.col("split") == split) & (pl.col("explanation").str.len_bytes() > 0))
     columns = ["user_index", "item_index", "text", "explanation"]
     rows = reviews.select(columns).sort("user_index", "item_index").collect()
