@@ -83,6 +83,9 @@ def test_four_ways_of_explaining_stand_in_one_table(dataset: Dataset, statements
     expected = np.where(kinds == 0, 1.0, np.where(kinds == 2, 1.0, 0.0)).mean()
     assert model["statement precision"] == pytest.approx(expected)
     every = np.asarray([item % 4 for item in asked])
+    # great, dice, family stand in the item's reviews, where it has any; board, the only claim, in the title too
+    borne_out = [item % 4 == 2 or (item % 4 == 0 and item in known) for item in asked]
+    assert model["grounded"] == pytest.approx(np.mean(borne_out))
     assert model["whole"] == pytest.approx((every != 1).mean())
     assert model["USR"] == pytest.approx(len(set(every.tolist())) / len(asked))
     assert model["preference of their own"] == 0.0  # two sentences for thirty users

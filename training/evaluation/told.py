@@ -165,8 +165,6 @@ class Judge:
 
     def _is_grounded(self, told: Told, user: int, item: int) -> bool:
         """Whether training reviews of the item (of what a user said, the user's) have every content word."""
-        if told.said and not any(content_stems(text, self._language) for text in told.said):
-            return False  # a text that claims nothing has nothing to stand on
         title = units(self._titles[item] or "", self._language)
         of_item, of_user = self._known_of("item", item) | frozenset(title), self._known_of("user", user)
         return _holds(of_item, told.said, self._language) and _holds(of_user, told.of_user, self._language)
@@ -199,7 +197,9 @@ class Judge:
 
 
 def _holds(evidence: frozenset[str], texts: Sequence[str], language: Language) -> bool:
-    return all(stem in evidence for text in texts for stem in content_stems(text, language))
+    """A text without content words, such as «quality», must stand there word for word; an empty one stands nowhere."""
+    spoken = [content_stems(text, language) or units(text, language) for text in texts]
+    return all(stems and evidence.issuperset(stems) for stems in spoken)
 
 
 def _mean(values: pl.Series) -> float:
