@@ -418,13 +418,22 @@ class Ranker:
         The graph's best, and where a list has limits so many items that it can be filled within them.
         """
         if prior is None or not (fuse or (request.spread is not None and request.spread.has_limits)):
-            return _NO_ITEMS
+            return _NO_ITEMS if prior is None or request.among is None else self._unknown_to_model(request, prior)
         n = max(self._graph_candidates, request.n_items)
         if request.spread is None or not request.spread.has_limits:
             return prior.best(n, self._eligible(request))
         found = self._best_of_graph(request, prior)
         within = self._places(found, replace(request.spread, diversity=0.0), request.n_items)
         return np.unique(np.concatenate([found[: n if fuse else 0], found[within]]))
+
+    def _unknown_to_model(self, request: RankRequest, prior: Prior) -> IntArray:
+        """What fills the list of the model alone where a filter leaves too few of the items that it knows."""
+        assert request.among is not None
+        open_to_model = int(request.among.items[: self.n_modelled].sum()) - len(request.exclude)
+        if self.n_modelled is None or open_to_model >= request.n_items:
+            return _NO_ITEMS
+        found = prior.best(len(self._graph()), self._eligible(request))
+        return found[~self._is_modelled(found)][: request.n_items]
 
     def _best_of_graph(self, request: RankRequest, prior: Prior) -> IntArray:
         """As many of the graph's best as the list needs, which may have to be made of more than it has items."""

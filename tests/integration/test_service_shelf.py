@@ -99,6 +99,19 @@ def test_what_arrived_last_comes_first(client: TestClient) -> None:
     assert len(listed(client, "latest", n_items=100)[0]) == N_ITEMS
 
 
+def test_an_item_that_was_put_is_new_sells_and_is_filtered(client: TestClient) -> None:
+    body = {"title": "Toy of tomorrow", "brand": "Nova", "categories": ["Toys"], "attributes": {"price": 3}}
+    assert client.put("/items/i9999", json=body).status_code in (200, 201)
+    assert listed(client, "latest", n_items=1)[0] == [9999]
+    client.post("/interactions", json={"user_id": "u", "item_id": "i9999"})
+    assert listed(client, "popular", n_items=1, where={"brand": "Nova"})[0] == [9999]
+    assert listed(client, "popular", n_items=100, where={"brand": "Nova", "price": {"gt": 3}})[0] == []
+    found, answer = listed(client, "sequential", user_id=user_id(3), where={"brand": "Nova"})
+    assert found == [9999]
+    told = {"impression_id": answer["impression_id"], "item_id": "i9999", "event": "purchase"}
+    assert client.post("/feedback", json=told).json()["recorded"]
+
+
 class Away(MemoryBuckets):
     async def read(self, bucket: str) -> dict[str, float]:
         raise HistoryUnavailableError("away")
