@@ -183,4 +183,4 @@ def _readable(error: Exception) -> str:
     """Names of settings and what would be right; never a value, which may be a secret."""
     if not isinstance(error, ValidationError):
         return str(error)
-    return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+    return "; ".join(": ".join(filter(None, [".".join(map(str, e["loc"])), e["msg"]])) for e in error.errors())

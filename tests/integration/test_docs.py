@@ -144,7 +144,10 @@ def test_a_wrong_option_would_be_noticed() -> None:
 
 
 @pytest.mark.parametrize("command", documented("rdrec-serve"), ids=str)
-def test_rdrec_serve_commands_parse(command: Command, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rdrec_serve_commands_parse(
+    command: Command, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RDREC_REDIS_URL", "redis://127.0.0.1:1/0")  # which is not asked: there is no such bundle
     # a missing bundle is a status; argparse ends the process for an option that it does not know
     if "--help" not in command.words:
         assert serve([*command.words[1:], "--bundle", "nowhere"]) == 2
