@@ -114,7 +114,14 @@ def fitted(checkpoint: Path, dataset: Dataset, seed: int) -> dict[str, float]:
 
 def replayed(n_days: int, epochs: int, refreshed_epochs: int, seed: int, say: Callable[[str], None]) -> dict[str, Any]:
     """Every figure: by day, way, system (fused, model) and group of questions."""
-    only = {"tasks": "sequential", "ratio": "0:0:1:0", "passes": 1, "batch_size": 32, "seed": seed}
+    only = {
+        "backbone": "scratch:tiny",
+        "tasks": "sequential",
+        "ratio": "0:0:1:0",
+        "passes": 1,
+        "batch_size": 32,
+        "seed": seed,
+    }
     config = load_config("scratch", overrides={**only, "epochs": epochs, "patience": epochs})
     going_on = continued_config(config, overrides={"epochs": refreshed_epochs})
     with tempfile.TemporaryDirectory() as name:

@@ -9,6 +9,7 @@ events are read again by the next one, together with what came since.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from training.data.values import Notes
 from training.evaluation.final_fit import final_fit
 from training.evaluation.fusion_run import fit_system, store_fusion
 from training.evaluation.gate import LEARNED_UNTIL, compare
-from training.evaluation.systems import load_system
+from training.evaluation.systems import load_system, open_encoder, read_text_encoder
 from training.learning.checkpoint import STATE_FILE, load_checkpoint
 from training.learning.config import TrainConfig, continued_config
 from training.learning.run import train
@@ -204,11 +205,13 @@ class _Refresh:
 
     def _fuse(self) -> Facts:
         options, data = self._settings.fuse, Dataset(self._dataset)
+        encoder = read_text_encoder(self._before.checkpoint)
         system = load_system(self._checkpoint, data, with_fusion=False)
+        system = replace(system, encoder=open_encoder(encoder, data))
         fitted = fit_system(
             system, data, limit_users=options.limit_users, tune_graph=options.tune_graph, seed=0, console=self._console
         )
-        store_fusion(self._checkpoint, fitted.flat)
+        store_fusion(self._checkpoint, fitted.flat, encoder)
         return {"users": fitted.n_users, "quality": fitted.quality}
 
     def _gate(self) -> Facts:
