@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from training.data import sample_shop as words
-from training.data.sample import DAY, Series, Shop, Shopper, described, new_item_id, new_series, new_user, pick
+from training.data.sample import DAY, described, new_item_id, new_series, new_user
+from training.data.shoppers import Series, Shop, Shopper, pick
 
 EVENTS_FILE = "events-{day}.jsonl"
 ITEMS_FILE = "items-{day}.jsonl"
