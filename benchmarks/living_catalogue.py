@@ -186,10 +186,10 @@ class Trial:
         return random.Random(3).sample(titled, min(n, len(titled)))
 
     def words_of(self, item: int) -> dict[str, Any]:
-        """What an item of the bundle says of itself, as far as the bundle has it, under another brand."""
+        """What an item of the bundle says of itself, as far as the bundle has it."""
         columns = ItemColumns.from_arrays(self.bundle.arrays(COLUMNS), len(self.bundle.catalog))
-        categories = list(columns.values_of(item).categories)
-        return {"title": self.bundle.catalog.title(item), "brand": "Brand new", "categories": categories}
+        own = columns.values_of(item)
+        return {"title": self.bundle.catalog.title(item), "brand": own.brand, "categories": list(own.categories)}
 
     def record(self) -> dict[str, Any]:
         every = [seconds for pair in self.took.values() for seconds in pair]
