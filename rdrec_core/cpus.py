@@ -18,12 +18,13 @@ def available_cpus(root: Path = Path("/")) -> int:
     return max(1, count if quota is None else min(count, math.ceil(quota)))
 
 
-def threads_of_each(computations: int, others: int, cpus: int) -> tuple[int, bool]:
+def threads_of_each(computations: int, others: int, cpus: int, wanted: int = 0) -> tuple[int, bool]:
     """Threads for each of so many computations at a time beside `others` busy threads, and whether all have a core.
 
-    Threads that share cores must not spin while they wait: they would keep from their core who has work.
+    wanted: so many, whatever is left. Threads that share cores must not spin while they wait: they would keep from
+    their core who has work.
     """
-    threads = max(1, (cpus - others) // computations)
+    threads = wanted or max(1, (cpus - others) // computations)
     return threads, threads * computations + others <= cpus
 
 

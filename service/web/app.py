@@ -44,14 +44,14 @@ CONSOLE = Path(__file__).parents[1] / "console"
 def open_engine(bundle: Bundle, settings: Settings) -> Engine:
     """The engine that the settings ask for, with the cores that are left to each."""
     at_a_time = settings.workers * settings.engines * len(settings.arms)
-    threads, alone = threads_of_each(at_a_time, settings.workers, available_cpus())
+    threads, alone = threads_of_each(at_a_time, settings.workers, available_cpus(), settings.engine_threads)
     limit_mb = settings.device_memory_mb
     hardware = Hardware(
         device=settings.device,
         device_id=settings.device_ids[0],
         memory_limit_bytes=None if limit_mb is None else limit_mb << 20,
-        threads=settings.engine_threads or threads,
-        spin=alone and not settings.engine_threads,
+        threads=threads,
+        spin=alone,
     )
     return open_installed_engine(
         bundle,

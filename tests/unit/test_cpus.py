@@ -69,3 +69,8 @@ def test_computations_divide_what_others_leave(
     computations: int, others: int, cpus: int, expected: tuple[int, bool]
 ) -> None:
     assert threads_of_each(computations, others, cpus) == expected
+
+
+def test_threads_that_are_asked_for_are_given_and_told_whether_they_have_cores() -> None:
+    assert threads_of_each(2, 1, 8, 3) == (3, True)
+    assert threads_of_each(2, 1, 8, 4) == (4, False)
