@@ -21,7 +21,7 @@ demo-check: setup ## the same, then stop
 	PATH="$(abspath $(BIN)):$$PATH" deploy/demo.sh --check
 
 test: setup
-	$(BIN)/pytest -n logical --dist loadfile
+	$(BIN)/pytest -n logical --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .

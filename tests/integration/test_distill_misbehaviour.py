@@ -1,4 +1,4 @@
-"""5,000 reviews through a server that misbehaves in every way, with three kill -9 on the way.
+"""2,000 reviews through a server that misbehaves in every way, with three kill -9 on the way.
 
 The oracle is the server's own count of the completions that it gave, against the journal after each kill.
 """
@@ -27,10 +27,10 @@ from training.rationale.journal import AnswerJournal
 from training.rationale.openai import OpenAITeacher
 from training.rationale.prompt import STRICT_SYSTEM, question
 
-N_REVIEWS = 5_000
-N_DISTINCT = 4_800
+N_REVIEWS = 2_000
+N_DISTINCT = 1_900
 CONCURRENCY = 64
-KILL_AFTER = (1_000, 2_200, 3_600)
+KILL_AFTER = (400, 900, 1_400)
 """Completions given by the server before each kill."""
 GARBAGE = ("", None, "I'm sorry, but I cannot help with that.", "Great!", "{}")
 MISDEEDS = (
@@ -42,7 +42,7 @@ MISDEEDS = (
 def misdeed(prompt: str) -> str:
     """A third of the questions meet one, told by a hash of their text; three of them hang."""
     draw = zlib.crc32(prompt.encode())
-    if draw % 1600 == 7:
+    if draw % 600 == 7:
         return "hang"
     return MISDEEDS[draw % 36] if draw % 36 < len(MISDEEDS) else ""
 

@@ -25,7 +25,7 @@ PATIENT = {"timeout_ms": "60000", "explain_timeout_ms": "60000", "batch_timeout_
 ARMS = {"second_score_mode": "full", "second_mode": "on_request"}
 """The document allows both arms, so both are served."""
 CONFIG = Path(__file__).parents[1] / "schemathesis.toml"
-EXAMPLES = int(os.environ.get("RDREC_SCHEMATHESIS_EXAMPLES", "20"))
+EXAMPLES = int(os.environ.get("RDREC_SCHEMATHESIS_EXAMPLES", "10"))
 
 
 def schemathesis(url: str, *options: str) -> int:

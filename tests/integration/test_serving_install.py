@@ -67,7 +67,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
     python = folder / "venv" / "bin" / "python"
-    install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", f"{source}[serve]"]
+    install = [python, "-m", "pip", "install", "-q", "--no-compile", "--disable-pip-version-check", f"{source}[serve]"]
     constraints = ROOT / "constraints.txt"
     if constraints.is_file():
         install += ["-c", str(constraints)]

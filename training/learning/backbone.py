@@ -119,7 +119,7 @@ def _pretrained(
             tokenizer = AutoTokenizer.from_pretrained(config.backbone).backend_tokenizer
     except (OSError, ValueError) as error:
         raise InputError(
-            f"backbone {config.backbone!r} cannot be loaded; give a Hugging Face T5 id or folder, or scratch:wide"
+            f"backbone {config.backbone!r} cannot be loaded; give a Hugging Face T5 id or folder, or scratch:tiny"
             f" ({error})",
             field="backbone",
         ) from error

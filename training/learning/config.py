@@ -165,7 +165,7 @@ class TrainConfig(BaseModel):
     clip_norm: float | None = Field(None, gt=0)
     """Gradients longer than this are cut to it; None leaves them."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """auto: bf16 autocast on CUDA and on processors with matrix units for it (AMX), fp32 elsewhere."""
+    """auto: bf16 autocast on CUDA, fp32 elsewhere."""
     validation_limit: int | None = Field(None, ge=1)
     """Validation examples a task, drawn once by seed; None takes all."""
     checkpoint_min: float = Field(5.0, gt=0)

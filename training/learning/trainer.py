@@ -84,7 +84,7 @@ class _WeightedLoss(nn.Module):
     def __init__(self, model: RDRecModel, config: TrainConfig, group: Processes) -> None:
         super().__init__()
         self.model, self._smoothing, self._group = model, config.label_smoothing, group
-        self._bf16 = config.precision == "bf16" or (config.precision == "auto" and _multiplies_bf16(group.device))
+        self._bf16 = config.precision == "bf16" or (config.precision == "auto" and group.device.type == "cuda")
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sum of weighted losses over the weight of the whole batch; and of each task (T, 2), detached: the sum of its
@@ -99,10 +99,6 @@ class _WeightedLoss(nn.Module):
         tasks = torch.from_numpy(batch.source.tasks).to(device).long()
         by_task = torch.zeros(len(Task), 2, dtype=torch.float64, device=device).index_add(0, tasks, by_row)
         return (nll * weights).sum() / batch.total_weight, by_task
-
-
-def _multiplies_bf16(device: torch.device) -> bool:
-    return device.type == "cuda" or bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 class Trainer:
