@@ -11,7 +11,7 @@ setup: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(shell command -v $(PYTHON) || command -v python3) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt --editable ".[train,serve,test]"
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt --editable ".[train,serve,test]"
 	touch $@
 
 demo: setup ## train on the sample shop, serve on 127.0.0.1:8000, show one answer of each endpoint, stay up
