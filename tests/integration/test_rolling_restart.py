@@ -1,4 +1,4 @@
-"""Two replicas behind nginx on one Redis, each restarted twice under load: no request fails, no write is lost.
+"""Two replicas behind nginx on one Redis, each restarted under load: no request fails, no write is lost.
 
 The engine is the real one, over a small model trained here.
 """
@@ -81,7 +81,7 @@ def bundle(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-async def test_no_request_fails_while_each_replica_is_restarted_twice(tmp_path: Path, bundle: Path) -> None:
+async def test_no_request_fails_while_each_replica_is_restarted(tmp_path: Path, bundle: Path) -> None:
     opened = Bundle.open(bundle)
     users, items = opened.users.user_ids, opened.catalog.item_ids
     with running_redis(tmp_path / "redis") as redis:
@@ -116,14 +116,14 @@ async def test_no_request_fails_while_each_replica_is_restarted_twice(tmp_path: 
 
             workers = [asyncio.create_task(worker(number)) for number in range(WORKERS)]
             exits = []
-            for replica in (one, two, one, two):
+            for replica in (one, two):
                 await asyncio.sleep(2.0)  # as rdrec.conf says
                 exits.append(await asyncio.to_thread(restart, replica))
             await asyncio.sleep(0.5)
             stop.set()
             await asyncio.gather(*workers)
 
-            assert exits == [0, 0, 0, 0]
+            assert exits == [0, 0]
             assert set(statuses) == {("ask", 200), ("write", 201)}, statuses
             assert len(written) >= WORKERS
             for writer, expected in written.items():

@@ -28,12 +28,12 @@ CONFIG = Path(__file__).parents[1] / "schemathesis.toml"
 EXAMPLES = int(os.environ.get("RDREC_SCHEMATHESIS_EXAMPLES", "10"))
 
 
-def schemathesis(url: str, *options: str) -> int:
+def schemathesis(url: str, *options: str, examples: int = EXAMPLES) -> int:
     """Run it; the number of cases, all of which passed."""
     done = subprocess.run(
         [
             str(Path(sys.executable).parent / "schemathesis"), "--config-file", str(CONFIG),
-            "run", f"{url}/openapi.json", "--checks", "all", "--max-examples", str(EXAMPLES),
+            "run", f"{url}/openapi.json", "--checks", "all", "--max-examples", str(examples),
             "--seed", "4", "--no-color", "--suppress-health-check", "all", *options,
         ],
         capture_output=True, text=True, check=False,
@@ -68,7 +68,8 @@ def test_the_guarded_operations_keep_their_contract(tmp_path: Path) -> None:
             "--include-path-regex",
             "admin|items|catalogue|explain|history|model|interactions|feedback",
         )
-        assert schemathesis(service.url, *options) >= 2 * EXAMPLES
+        # each of these may start engines
+        assert schemathesis(service.url, *options, examples=max(1, EXAMPLES // 2)) >= EXAMPLES
         assert "unforeseen_error" not in service.log.read_text()
 
 
