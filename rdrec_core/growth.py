@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rdrec_core.item_graph import TEXT_PREFIX, Channel, Floats, ItemGraph, Row
+from rdrec_core.item_graph import TEXT_PREFIX, Floats, ItemGraph, Row
 from rdrec_core.item_texts import CATALOGUE, TITLE, ItemTexts, NewTexts, RowRule
 from rdrec_core.text_rows import TextRows
 from rdrec_core.types import FloatArray, IntArray
 
 MAX_CHARACTERS = 20_000
-"""Of one item's words; `training/signals/profiles.py` cuts as many."""
+"""Of what is joined for one item; a bestseller's ten thousandth review says what the hundredth said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,16 +111,17 @@ class Grower:
         if len(own_items):
             rows[index] = own_items.astype(np.int32), own_weights
         weights = (np.maximum(cosine, 0.0) ** rule.power / rule.scale).astype(np.float32)
-        near = (weights > 0) & (weights > self._least_of(name, channel, rule)[items])
+        near = (weights > 0) & (weights > self._least_of(name)[items])
         for item, weight in zip(items[near].tolist(), weights[near].tolist(), strict=True):
             rows[item] = _with(channel.row(item), index, weight, rule.n)
         return rows
 
-    def _least_of(self, name: str, channel: Channel, rule: RowRule) -> Floats:
+    def _least_of(self, name: str) -> Floats:
         """What a weight must exceed to enter each row, (N,): the smallest of a full row, 0 where there is room."""
         if name not in self._least:
+            channel = self.graph.channels[name]
             lengths = np.diff(channel.indptr)
-            full = np.flatnonzero(lengths >= rule.n)
+            full = np.flatnonzero(lengths >= self._limit(name))
             least = np.zeros(len(lengths))
             if len(full):  # rows that are not full lie between: each full one is reduced up to its own end
                 bounds = np.stack([channel.indptr[full], channel.indptr[full + 1]], axis=1).ravel()
@@ -133,10 +134,7 @@ class Grower:
         return least
 
     def _note(self, name: str, rows: Mapping[int, Row]) -> None:
-        least = self._least[name]
-        if len(least) < len(self.graph):
-            least = self._least[name] = np.concatenate([least, np.zeros(len(self.graph) - len(least))])
-        limit = self._limit(name)
+        least, limit = self._least_of(name), self._limit(name)
         for item, (items, weights) in rows.items():
             least[item] = weights.min() if len(items) >= limit else 0.0
 

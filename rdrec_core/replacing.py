@@ -1,6 +1,7 @@
 """Files and folders that are whole or not there: written under a temporary name beside it, synced, then renamed.
 
-Every artifact of the project is written through these two. Knows nothing of what is written.
+Every artifact of the project is written through the first two; links to what is served change by the third. Knows
+nothing of what is written.
 """
 
 from __future__ import annotations
@@ -50,6 +51,14 @@ def replacing_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
         _fsync(out.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replacing_link(link: Path, folder: Path) -> None:
+    """Have the link, which may not be there yet, lead to the folder, by a relative path. Raises OSError."""
+    temporary = link.with_name(f".{link.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(os.path.relpath(folder.resolve(), link.parent.resolve()))
+    temporary.replace(link)
 
 
 def _temporary(path: Path) -> Path:

@@ -9,7 +9,6 @@ import asyncio
 import hashlib
 import itertools
 import logging
-import os
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ from typing import Any, Protocol
 from rdrec_core.bundle import Bundle
 from rdrec_core.columns import ColumnType
 from rdrec_core.errors import BundleError, InputError, RDRecError
+from rdrec_core.replacing import replacing_link
 from rdrec_core.signing import verify_signature
 from service.engine.arm import Arm
 from service.engine.engine_process import OpenEngine
@@ -343,11 +343,8 @@ def lead_to(link: Path, folder: Path) -> bool:
         return True
     if not link.is_symlink():
         return False
-    temporary = link.with_name(f".{link.name}.{os.getpid()}")
     try:
-        temporary.unlink(missing_ok=True)
-        temporary.symlink_to(os.path.relpath(folder.resolve(), link.parent.resolve()))
-        temporary.replace(link)
+        replacing_link(link, folder)
     except OSError as error:
         log.warning("link_not_changed", extra={"link": str(link), "reason": error.strerror})
         return False

@@ -58,8 +58,10 @@ class Table:
         mixed = weights.mix.popularity * self.popularity.astype(np.float64) + self.floor
         for name, weight in weights.mix.channels.items():
             if weight > 0:
-                loud = np.where(self.popularity > 0, 1.0, weights.mix.unbought) if name.startswith(TEXT_PREFIX) else 1.0
-                mixed += weight * loud * self.channels[name]
+                part = weight * self.channels[name]
+                if weights.mix.unbought != 1.0 and name.startswith(TEXT_PREFIX):
+                    part = np.where(self.popularity > 0, part, weights.mix.unbought * part)
+                mixed += part
         scores = weights.graph * np.log(mixed)
         scores = np.where(
             np.isneginf(self.log_probs), -np.inf, scores + model * np.nan_to_num(self.log_probs, neginf=0.0)

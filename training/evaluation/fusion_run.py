@@ -119,7 +119,8 @@ def fit_system(
             "model alone": summary(no_graph), "graph alone": summary(table.ranks(alone.weights, model=0.0)),
             "fused": summary(table.ranks(found.weights)),
         }  # fmt: skip
-    unbought = _unbought(system, graph, dataset, weights["sequential"], new_items_cost, seed, console)
+    has_words = any(field.name == CATALOGUE for field in fields)
+    unbought = _unbought(system, graph, dataset, weights["sequential"], new_items_cost, seed, console, has_words)
     weights = {name: replace(each, mix=replace(each.mix, unbought=unbought)) for name, each in weights.items()}
     fused = FusionWeights(weights["sequential"], weights["topn"])
     kept = [field for field in fields if field.name == CATALOGUE or held_by(field.name, fused.channels)]
@@ -142,10 +143,15 @@ def fit_system(
 
 
 def _unbought(
-    system: System, graph: ItemGraph, dataset: Dataset, weights: TaskWeights, cost: float, seed: int, console: Console
-) -> float:
-    """How loud texts are for items that nobody has bought; as it was, or 1, where that cannot be asked."""
-    if system.forgetting is None or not any(name.startswith(TEXT_PREFIX) for name in graph.channels):
+    system: System, graph: ItemGraph, dataset: Dataset, weights: TaskWeights, cost: float, seed: int, console: Console,
+    has_words: bool,
+) -> float:  # fmt: skip
+    """How loud texts are for items that nobody has bought; as it was, or 1, where that cannot be asked.
+
+    has_words: whether the catalogue says anything of its items.
+    """
+    has_texts = has_words and any(name.startswith(TEXT_PREFIX) for name in graph.channels)
+    if system.forgetting is None or not has_texts:
         return float((system.fusion or {}).get("sequential.unbought", 1.0))
     asked = questions(dataset, "val")
     with progress_bar(console) as bar:

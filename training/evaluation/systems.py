@@ -45,8 +45,9 @@ class System:
     """A loaded model. fusion: the flat weights of `rdrec fuse`, None where it was never run.
 
     forgetting: items -> the engine as if it had never seen purchases of them, None where rows are not made of words;
-    encoder: the sentence encoder that the dense channels of text are made with, None where there are none. channels:
-    names of the channels that a bundle holds; None for a checkpoint, whose graph may have any.
+    for a catalogue that has words. encoder: the sentence encoder that the dense channels of text are made with, None
+    where there are none. channels: names of the channels that a bundle holds; None for a checkpoint, whose graph may
+    have any.
     """
 
     path: Path
@@ -165,12 +166,11 @@ def _checkpoint(
         model, encoder, trie, score_mode=score_mode, strategy=strategy or Strategy.BEAM, max_batch=64,
         text=TorchTextGenerator(model, encoder, checkpoint.tokenizer) if info.text_tasks else None,
     )  # fmt: skip
-    profiles = {} if checkpoint.text_rows is None else item_profiles(dataset, "train", only=(CATALOGUE,))
     forgetting = None
-    if checkpoint.text_rows is not None and CATALOGUE in profiles:
-        words, rows = profiles[CATALOGUE], checkpoint.text_rows
+    if (rows := checkpoint.text_rows) is not None:
 
         def forgetting(items: IntArray) -> Engine:
+            words = item_profiles(dataset, "train", only=(CATALOGUE,))[CATALOGUE]
             other = copy.deepcopy(model)
             table = other.t5.shared.weight
             with torch.no_grad():

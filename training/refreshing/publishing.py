@@ -6,7 +6,6 @@ why the bundle should be served nor what is in it.
 
 from __future__ import annotations
 
-import os
 import socket
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 import httpx
 
 from rdrec_core.errors import RDRecError
+from rdrec_core.replacing import replacing_link
 from training.refreshing.settings import Replicas
 
 _TRIES = 3
@@ -109,9 +109,5 @@ def lead_to(link: Path, folder: Path) -> None:
         raise PublishError(
             f"{link} is a folder, not a link; move it away, so that a link may lead to the newest bundle"
         )
-    if link.resolve() == folder.resolve():
-        return
-    temporary = link.with_name(f".{link.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(os.path.relpath(folder.resolve(), link.parent.resolve()))
-    temporary.replace(link)
+    if link.resolve() != folder.resolve():
+        replacing_link(link, folder)

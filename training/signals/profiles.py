@@ -16,12 +16,11 @@ from collections.abc import Collection
 
 import polars as pl
 
+from rdrec_core.growth import MAX_CHARACTERS
 from training.data.catalogue import catalogue_text
 from training.data.dataset import SPLITS, Dataset, Split
 
 FIELDS = ("title", "catalogue", "reviews", "attributes", "preferences")
-MAX_CHARACTERS = 20_000
-"""Of what is joined for one item; a bestseller's ten thousandth review says what the hundredth said."""
 _ITEMS_AT_ONCE = 100_000
 
 
