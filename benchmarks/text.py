@@ -20,7 +20,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import torch
 from rich.console import Console
 from tokenizers import Tokenizer
@@ -35,6 +34,7 @@ from rdrec_core.decoding.text_requests import encode_text_request, read_texts, t
 from rdrec_core.decoding.text_search import GREEDY, PAPER_SEARCH, TextSearch  # noqa: E402
 from rdrec_core.eager.torch_text import TorchTextGenerator  # noqa: E402
 from rdrec_core.encoding import SourceEncoder, encode_item_words, pad_sources  # noqa: E402
+from rdrec_core.engines.hardware import Device, Hardware  # noqa: E402
 from rdrec_core.exported.onnx_text import OnnxTextGenerator  # noqa: E402
 from rdrec_core.exported.text_export import export_text_graphs  # noqa: E402
 from rdrec_core.model import ModelConfig, RDRecModel  # noqa: E402
@@ -113,9 +113,7 @@ def roads(folder: Path, threads: int, few: int) -> dict[tuple[str, str, int], Ro
     whole = np.arange(SMALL["vocab_size"])
     usable = text_rows(tokenizer, SMALL["vocab_size"])
     some = np.union1d(np.random.default_rng(0).choice(usable, size=few - 1, replace=False), [1])
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-
+    hardware = Hardware(Device.CPU, threads=threads)
     out: dict[tuple[str, str, int], Road] = {
         ("hf", "21 beams", len(whole)): hugging_face(hf, ours, encoder, tokenizer, 21),
         ("hf", "greedy", len(whole)): hugging_face(hf, ours, encoder, tokenizer, 1),
@@ -126,7 +124,7 @@ def roads(folder: Path, threads: int, few: int) -> dict[tuple[str, str, int], Ro
         export_text_graphs(ours, target, rows, int8=True)
         for name, int8 in (("onnx", False), ("onnx-int8", True)):
             for label, search in (("21 beams", PLAIN), ("3 x 7 beams", PAPER_SEARCH), ("greedy", GREEDY)):
-                generator = OnnxTextGenerator(target, encoder, tokenizer, int8=int8, search=search, options=options)
+                generator = OnnxTextGenerator(target, encoder, tokenizer, int8=int8, search=search, hardware=hardware)
                 out[name, label, len(rows)] = generator.generate
     return out
 

@@ -95,6 +95,9 @@ class Settings(BaseSettings):
     """Of the GPU's memory, for each engine; None is all."""
     engine_process: bool = True
     """The engine in a process of its own; False saves its memory where there is one core only."""
+    weights_dir: Path | None = None
+    """Where engine processes keep weights that all of them map, twice the size of a bundle's graphs. None: where there
+    are several engines, a folder beside the file of `state_dir`."""
     memory_map: bool = False
     """Leave the bundle's tables in their files, for bundles larger than memory; its folder must then be replaced, never
     written to."""
@@ -239,6 +242,13 @@ class Settings(BaseSettings):
     def marks_file(self) -> Path:
         """Where the in-memory store remembers who was forgotten."""
         return self._state / "forgotten"
+
+    @property
+    def shared_weights(self) -> Path | None:
+        """Where each bundle has a folder of weights that its engines share; None where each engine holds its own."""
+        if self.weights_dir is None and self.workers * self.engines == 1:
+            return None
+        return self.weights_dir or self._state / "weights"
 
     @property
     def event_log_folder(self) -> Path | None:

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from rdrec_core.errors import EngineError
@@ -41,6 +42,8 @@ class Hardware:
     """For one operator on the processor; 0 leaves it to the runtime."""
     spin: bool = True
     """Whether threads that wait for work keep their core: quick where they have it to themselves, a waste elsewhere."""
+    shared_weights: Path | None = None
+    """Folder, the bundle's own, where engine processes find weights that they share; None: each holds its own."""
 
 
 def providers(hardware: Hardware, available: Sequence[str]) -> list[Provider]:

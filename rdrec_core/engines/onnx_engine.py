@@ -6,7 +6,7 @@ catalogue change by giving the next run other arrays. Requests are turned into a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from rdrec_core.decoding.item_trie import ItemTrie
 from rdrec_core.decoding.path_arrays import Availability, BoolArray, Paths
 from rdrec_core.encoding import RaggedTokens, SourceBatch, SourceEncoder
 from rdrec_core.engines.bundled import BundledParts
-from rdrec_core.engines.hardware import CUDA_PROVIDER, Hardware, Provider, device_of_session, providers
+from rdrec_core.engines.hardware import CPU_PROVIDER, CUDA_PROVIDER, Hardware, device_of_session, providers
+from rdrec_core.engines.sessions import open_graph, shared_rows
 from rdrec_core.engines.trie_engine import TEXT_ROWS, BeamArrays, ExactArrays, TextWriter, TrieEngine
 from rdrec_core.errors import BundleError, EngineError, InputError
 from rdrec_core.exported.onnx_text import OnnxTextGenerator
@@ -38,24 +39,11 @@ _ROUND_TO = 16
 """What array sizes are rounded up to on a GPU, whose runtime plans and allocates anew for each shape."""
 
 
-def session_options(hardware: Hardware) -> ort.SessionOptions:
-    """Options of every session: threads for one operator, operators one after the other."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = hardware.threads
-    options.inter_op_num_threads = 1
-    if not hardware.spin:
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    return options
-
-
 class _RankingGraph:
     """One session, what it may be fed, and the values that stay bound between runs."""
 
-    def __init__(self, path: Path, options: ort.SessionOptions, providers: Sequence[Provider]) -> None:
-        if not path.is_file():
-            raise BundleError(f"{path} is missing: the bundle was exported without this score mode or strategy")
-        self._session = ort.InferenceSession(str(path), options, providers=list(providers))
+    def __init__(self, path: Path, hardware: Hardware) -> None:
+        self._session = open_graph(path, hardware)
         self.providers: list[str] = self._session.get_providers()
         self._device = "cuda" if self.providers[0] == CUDA_PROVIDER else "cpu"
         self._inputs = {value.name for value in self._session.get_inputs()}
@@ -117,14 +105,14 @@ class OnnxEngine(TrieEngine):
         if score_mode is ScoreMode.TRIE_INT8 and (folder / SATURATION_FILE).is_file():
             _require_exact_sums(folder / SATURATION_FILE)
         self._folder = folder
-        self._options = session_options(hardware)
-        self._providers = providers(hardware, ort.get_available_providers())
+        self._hardware = hardware
+        on_gpu = providers(hardware, ort.get_available_providers()) != [CPU_PROVIDER]
         self._graphs: dict[str, _RankingGraph] = {}
         self._table = _rows_in(folder / TABLE_FILE)
         self._output = _rows_in(folder / OUTPUT_FILE)
         super().__init__(
             encoder, trie, score_mode=score_mode, strategy=strategy, available=available, text=text,
-            max_batch=max_batch, round_to=_ROUND_TO if len(self._providers) > 1 else 1,
+            max_batch=max_batch, round_to=_ROUND_TO if on_gpu else 1,
         )  # fmt: skip
         self._device = device_of_session(hardware, self._graph(strategy.value).providers)
         self._graph("score")
@@ -156,8 +144,7 @@ class OnnxEngine(TrieEngine):
         if bundle.has(TEXT_ROWS):
             text = OnnxTextGenerator(
                 folder, parts.encoder, parts.tokenizer,
-                int8=bundle.has("onnx/text_step.int8.onnx") and mode is ScoreMode.TRIE_INT8,
-                options=session_options(hardware), providers=providers(hardware, ort.get_available_providers()),
+                int8=bundle.has("onnx/text_step.int8.onnx") and mode is ScoreMode.TRIE_INT8, hardware=hardware,
             )  # fmt: skip
         return cls(
             folder, parts.encoder, parts.trie, text=text, hardware=hardware, **parts.options
@@ -193,7 +180,10 @@ class OnnxEngine(TrieEngine):
         super()._set_trie(trie, available)
         self._column_rows = None
         if self._table is not None:
-            self._column_rows = (self._table if self._output is None else self._output)[trie.columns]
+            rows = self._table if self._output is None else self._output
+            # of the bundle's own trie; another, or items that came since, is this engine's alone
+            shared = None if self._graphs else self._hardware.shared_weights
+            self._column_rows = rows[trie.columns] if shared is None else shared_rows(rows, trie.columns, shared)
         for name, graph in self._graphs.items():
             self._keep_catalogue(name, graph)
 
@@ -204,7 +194,7 @@ class OnnxEngine(TrieEngine):
     def _graph(self, name: str) -> _RankingGraph:
         if name not in self._graphs:
             path = self._folder / f"{self._score_mode}.{name}.onnx"
-            graph = _RankingGraph(path, self._options, self._providers)
+            graph = _RankingGraph(path, self._hardware)
             _check_fits(graph, self._states.n_levels, self._states.tokens.shape[1])
             self._keep_catalogue(name, graph)
             self._graphs[name] = graph

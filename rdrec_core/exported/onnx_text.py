@@ -21,6 +21,8 @@ from tokenizers import Tokenizer
 from rdrec_core.decoding.text_requests import batches_by_search, encode_text_request, read_texts
 from rdrec_core.decoding.text_search import GREEDY, PAPER_SEARCH, TextSearch, search_text
 from rdrec_core.encoding import SourceBatch, SourceEncoder, pad_sources
+from rdrec_core.engines.hardware import Device, Hardware
+from rdrec_core.engines.sessions import open_graph
 from rdrec_core.errors import BundleError
 from rdrec_core.types import FloatArray, IntArray, TextRequest
 
@@ -38,26 +40,16 @@ def load_text_rows(folder: Path) -> IntArray:
     return np.load(folder / ROWS_FILE, allow_pickle=False)  # type: ignore[no-any-return]
 
 
-def _session(path: Path, options: ort.SessionOptions | None, providers: Sequence[Any]) -> ort.InferenceSession:
-    if not path.is_file():
-        raise BundleError(f"{path} is missing")
-    return ort.InferenceSession(str(path), options, providers=list(providers))
+_ON_CPU = Hardware(Device.CPU)
 
 
 class OnnxTextGraphs:
     """The two sessions and what is the same for every batch. Device memory is the first provider's."""
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        int8: bool = False,
-        options: ort.SessionOptions | None = None,
-        providers: Sequence[Any] = ("CPUExecutionProvider",),
-    ) -> None:
+    def __init__(self, folder: Path, *, int8: bool = False, hardware: Hardware = _ON_CPU) -> None:
         self.rows = load_text_rows(folder)
-        self.encoder = _session(folder / ENCODER_GRAPH, options, providers)
-        self.step = _session(folder / (STEP_GRAPH_INT8 if int8 else STEP_GRAPH), options, providers)
+        self.encoder = open_graph(folder / ENCODER_GRAPH, hardware)
+        self.step = open_graph(folder / (STEP_GRAPH_INT8 if int8 else STEP_GRAPH), hardware)
         self.device = "cuda" if self.encoder.get_providers()[0].startswith("CUDA") else "cpu"
         self.memory_names = [output.name for output in self.encoder.get_outputs()]
         self.present_names = [output.name for output in self.step.get_outputs()[2:]]
@@ -181,10 +173,9 @@ class OnnxTextGenerator:
         search: TextSearch = PAPER_SEARCH,
         fast_search: TextSearch = GREEDY,
         batch_size: int = 32,
-        options: ort.SessionOptions | None = None,
-        providers: Sequence[Any] = ("CPUExecutionProvider",),
+        hardware: Hardware = _ON_CPU,
     ) -> None:
-        self._graphs = OnnxTextGraphs(folder, int8=int8, options=options, providers=providers)
+        self._graphs = OnnxTextGraphs(folder, int8=int8, hardware=hardware)
         self._encoder, self._tokenizer = encoder, tokenizer
         self._search, self._fast_search, self._batch_size = search, fast_search, batch_size
         meta = self._graphs.step.get_modelmeta().custom_metadata_map

@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import logging
 import random
+import shutil
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -77,6 +78,7 @@ class ModelHost:
         async with self._swapping:
             for name, own in self._arm_settings.items():
                 self._arms[name] = await self._open(name, (served or {}).get(name, own.bundle))
+            await self._tidy()
         self._in_background(self._watch())
 
     async def stop(self) -> None:
@@ -296,6 +298,15 @@ class ModelHost:
             await asyncio.sleep(0.05)
         await arm.stop()
         self._retiring.discard(arm)
+        await self._tidy()
+
+    async def _tidy(self) -> None:
+        """Remove weights that engines of other bundles shared; a process that still maps them goes on."""
+        folder = self._settings.shared_weights
+        used = {arm.bundle.manifest_sha256 for arm in (*self._arms.values(), *self._prepared.values())}
+        for old in folder.iterdir() if folder is not None and folder.is_dir() else ():
+            if old.name not in used:
+                await asyncio.to_thread(shutil.rmtree, old, ignore_errors=True)
 
     async def _watch(self) -> None:
         """End engines that hang: what they compute is blamed, and new ones take over."""

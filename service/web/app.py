@@ -45,13 +45,14 @@ def open_engine(bundle: Bundle, settings: Settings) -> Engine:
     """The engine that the settings ask for, with the cores that are left to each."""
     at_a_time = settings.workers * settings.engines * len(settings.arms)
     threads, alone = threads_of_each(at_a_time, settings.workers, available_cpus(), settings.engine_threads)
-    limit_mb = settings.device_memory_mb
+    limit_mb, shared = settings.device_memory_mb, settings.shared_weights
     hardware = Hardware(
         device=settings.device,
         device_id=settings.device_ids[0],
         memory_limit_bytes=None if limit_mb is None else limit_mb << 20,
         threads=threads,
         spin=alone,
+        shared_weights=None if shared is None else shared / bundle.manifest_sha256,
     )
     return open_installed_engine(
         bundle,

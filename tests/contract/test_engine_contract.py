@@ -1,5 +1,6 @@
 """What `Engine` promises, held against every implementation: torch, the exported graphs, and the services' fake."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from rdrec_core.decoding.item_trie import ItemTrie
 from rdrec_core.decoding.text_requests import text_rows
 from rdrec_core.eager.torch_text import TorchTextGenerator
 from rdrec_core.engines.base import Engine
+from rdrec_core.engines.hardware import Device, Hardware
 from rdrec_core.engines.onnx_engine import OnnxEngine
 from rdrec_core.engines.torch_engine import TorchEngine
 from rdrec_core.errors import InputError
@@ -202,3 +204,20 @@ def test_wrong_candidates_are_an_input_error(engine: Engine, candidates: tuple[i
     with pytest.raises(InputError) as caught:
         engine.score([ScoreRequest(1, candidates)])
     assert caught.value.field == "candidates"
+
+
+def test_engines_that_share_weights_map_one_copy_and_change_no_number(graphs: Path, tmp_path: Path) -> None:
+    encoder, trie = world.encoder(LABELS), ItemTrie.build(world.ragged(LABELS))
+    hardware = Hardware(Device.CPU, threads=1, shared_weights=tmp_path / "shared")
+    first, alone = OnnxEngine(graphs, encoder, trie, hardware=hardware), OnnxEngine(graphs, encoder, trie, threads=1)
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "shared").glob("*/*")}
+    lines = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(tmp_path) in line]
+    mapped = {Path(line.split()[-1]).name for line in lines}
+    assert mapped == {"trie.beam.onnx.weights", "trie.score.onnx.weights", "rows.npy"}
+    second = OnnxEngine(graphs, encoder, trie, hardware=hardware)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "shared").glob("*/*")} == written
+    shutil.rmtree(tmp_path / "shared")  # as after a swap: who has it mapped goes on
+    for engine in (first, second):
+        for answer, expected in zip(engine.recommend(REQUESTS), alone.recommend(REQUESTS), strict=True):
+            assert answer.item_indices.tolist() == expected.item_indices.tolist()
+            np.testing.assert_array_equal(answer.log_probs, expected.log_probs)

@@ -15,7 +15,7 @@ from rdrec_core.engines.hardware import (
     providers,
     torch_device,
 )
-from rdrec_core.engines.onnx_engine import session_options
+from rdrec_core.engines.sessions import session_options
 from rdrec_core.errors import EngineError
 from service.settings import Settings
 

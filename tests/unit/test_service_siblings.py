@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -22,8 +23,8 @@ Open = Callable[[Bundle, Settings], FakeEngine]
 
 
 @asynccontextmanager
-async def worker(index: int, folder: Path, open_engine: Open = open_fake) -> AsyncIterator[Siblings]:
-    settings = fake_settings(folder / "one", bundle_root=folder)
+async def worker(index: int, folder: Path, open_engine: Open = open_fake, **changes: object) -> AsyncIterator[Siblings]:
+    settings = fake_settings(folder / "one", bundle_root=folder, **changes)
     host = ModelHost(settings, Metrics(), time.monotonic, open_engine)
     siblings = Siblings(host, Seat(index, 2, folder), lambda: [])
     await host.start(await siblings.start())
@@ -44,8 +45,16 @@ def served(siblings: Siblings) -> str:
 
 
 async def test_whoever_is_asked_all_swap(folder: Path) -> None:
-    async with worker(0, folder) as first, worker(1, folder) as second:
+    weights = {name: folder / "weights" / Bundle.open(folder / name).manifest_sha256 for name in ("one", "two")}
+    for each in weights.values():
+        each.mkdir(parents=True)
+    async with worker(0, folder, weights_dir=folder / "weights") as first, worker(1, folder) as second:
+        assert [each.exists() for each in weights.values()] == [True, False], "of what nobody serves"
+        weights["two"].mkdir()
         await second.swap_for_good("two")
+        while weights["one"].exists():  # until its last request is answered
+            await asyncio.sleep(0.01)
+        assert weights["two"].exists()
         assert (served(first), served(second)) == ("two", "two")
         await first.swap_for_good("one")
         assert (served(first), served(second)) == ("one", "one")
