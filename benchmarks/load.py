@@ -3,6 +3,7 @@
     python benchmarks/load.py --bundle DIR [--quick] [--runs N] [--json FILE] [--setting NAME=VALUE ...]
     python benchmarks/load.py --bundle DIR --mixed       explanations beside rankings
     python benchmarks/load.py --bundle DIR --engines 1 2 capacity by number of engines
+    python benchmarks/load.py --bundle DIR --text        capacity without and with channels of text
 
 A run measures the engine alone, then a real `rdrec-serve` over loopback: closed loop for the capacity, then open loop
 (Poisson arrivals that do not wait for answers) at 0.5, 1 and 2 times the capacity, then the engine again. Every request
@@ -41,10 +42,14 @@ from benchmarks.quiet import Usage, others_share, verdict
 from benchmarks.records import keep, table
 from rdrec_core.bundle import Bundle
 from rdrec_core.engines import open_engine
+from rdrec_core.item_graph import TEXT_PREFIX
 from rdrec_core.ranking import Ranker
 from rdrec_core.types import RankRequest
+from training.evaluation.fusion_run import store_fusion
 
 DEADLINE_S, EXPLAIN_DEADLINE_S = 1.0, 5.0
+PATIENCE_S = 20.0
+"""Deadline where capacities are compared: nobody is turned away, so that every answer costs an engine its time."""
 CLIENTS = 64
 """Callers of the closed loop."""
 EXPLANATIONS_PER_S = 48.0
@@ -62,14 +67,14 @@ def requests_of(bundle: Bundle, seed: int) -> Iterator[RankRequest]:
         yield RankRequest(user, history, 10, exclude=(*exclude, *history))
 
 
-def rankings(bundle: Bundle, n: int, seed: int = 2) -> Iterator[bytes]:
+def rankings(bundle: Bundle, n: int, seed: int = 2, deadline_s: float = DEADLINE_S) -> Iterator[bytes]:
     """The same questions over HTTP, n of them again and again; the service finds the histories itself."""
     ids, stream = bundle.catalog.item_ids, requests_of(bundle, seed)
     made = []
     for request, _ in zip(stream, range(n), strict=False):
         exclude = [ids[i] for i in request.exclude[: len(request.exclude) - len(request.history)]]
         body = json.dumps({"user_id": bundle.users.user_ids[request.user_index or 0], "exclude": exclude}).encode()
-        made.append(request_bytes("/recommend/sequential", body, DEADLINE_S))
+        made.append(request_bytes("/recommend/sequential", body, deadline_s))
     return endless(made)
 
 
@@ -283,34 +288,39 @@ def show_mixed(record: dict[str, Any]) -> None:
     console.print(f"median p99 beside to alone {record['p99_ratio']:.2f} (asked: 2 at most); {record['placement']}")
 
 
-def by_engines(bundle: Bundle, settings: dict[str, str], options: argparse.Namespace, seconds: float) -> dict[str, Any]:
-    """Closed-loop capacity with each number of engines, one thread each, in turns."""
+def compared(variants: dict[str, tuple[Path, dict[str, str]]], options: argparse.Namespace, seconds: float) -> Any:
+    """Closed-loop capacity of each variant, a bundle and settings, in turns."""
     placement = Placement.of(list(os.sched_getaffinity(0)))
+    bundle = Bundle.open(options.bundle)
     record: dict[str, Any] = {"bundle": bundle.manifest.model_version, "placement": str(placement)}
-    found: dict[int, list[float]] = {n: [] for n in options.engines}
+    found: dict[str, list[float]] = {name: [] for name in variants}
     with watched(record):
         for _ in range(options.runs):
-            for n in options.engines:
-                own = {**settings, "RDREC_ENGINES": str(n), "RDREC_ENGINE_THREADS": "1"}
-                with served(options.bundle, own, placement) as port:
-                    load, asked = Load(port), rankings(bundle, 4_000)
-                    load.closed_loop(asked, CLIENTS, min(3.0, seconds))
-                    found[n].append(load.closed_loop(asked, CLIENTS, seconds).goodput)
-    record["capacity"] = {str(n): rates for n, rates in found.items()}
-    record["medians"] = {str(n): statistics.median(rates) for n, rates in found.items()}
-    return record
+            for name, (path, settings) in variants.items():
+                with served(path, settings, placement) as port:
+                    load, asked = Load(port), rankings(bundle, 4_000, deadline_s=PATIENCE_S)
+                    load.closed_loop(asked, CLIENTS, min(3.0, seconds), PATIENCE_S)
+                    found[name].append(load.closed_loop(asked, CLIENTS, seconds, PATIENCE_S).goodput)
+    return record | {"capacity": found, "medians": {name: statistics.median(rates) for name, rates in found.items()}}
 
 
-def show_engines(record: dict[str, Any]) -> None:
+def show_compared(record: dict[str, Any]) -> None:
     console = Console(width=160)
-    shown = table(
-        f"{record['bundle']}: {record['placement']}", "engines", "capacity/s of each run", "median", "x first"
-    )
+    shown = table(f"{record['bundle']}: {record['placement']}", "", "capacity/s of each run", "median", "x first")
     first = next(iter(record["medians"].values()))
-    for n, median in record["medians"].items():
-        rates = ", ".join(f"{rate:.1f}" for rate in record["capacity"][n])
-        shown.add_row(n, rates, f"{median:.1f}", f"{median / first:.2f}")
+    for name, median in record["medians"].items():
+        rates = ", ".join(f"{rate:.1f}" for rate in record["capacity"][name])
+        shown.add_row(name, rates, f"{median:.1f}", f"{median / first:.2f}")
     console.print(shown)
+
+
+def without_text(bundle: Path, folder: Path) -> Path:
+    """A copy whose ranking no channel of text has a say in."""
+    copy = Path(shutil.copytree(bundle, folder / "without-text"))
+    weights = Bundle.open(copy).manifest.fusion
+    text = f".channel.{TEXT_PREFIX}"
+    store_fusion(copy, {name: value for name, value in weights.items() if text not in name})
+    return copy
 
 
 def main() -> None:
@@ -323,6 +333,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--mixed", action="store_true", help="explanations beside rankings")
     parser.add_argument("--engines", type=int, nargs="+", help="compare the capacity of so many engines")
+    parser.add_argument("--text", action="store_true", help="compare the capacity without and with channels of text")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--engine-threads", type=int, default=max(1, len(os.sched_getaffinity(0)) - 1))
     parser.add_argument("--setting", action="append", default=[], help="NAME=VALUE for RDREC_NAME of the service")
@@ -336,7 +347,14 @@ def main() -> None:
     settings["RDREC_BATCH_SIZE"] = str(options.batch_size)
     settings["RDREC_ENGINE_THREADS"] = str(options.engine_threads)
     if options.engines:
-        record, name, print_table = by_engines(bundle, settings, options, seconds), "load_engines", show_engines
+        one = settings | {"RDREC_ENGINE_THREADS": "1"}
+        variants = {f"{n} engines": (options.bundle, one | {"RDREC_ENGINES": str(n)}) for n in options.engines}
+        record, name, print_table = compared(variants, options, seconds), "load_engines", show_compared
+    elif options.text:
+        with tempfile.TemporaryDirectory() as folder:
+            plain = without_text(options.bundle, Path(folder))
+            variants = {"without text": (plain, settings), "with text": (options.bundle, settings)}
+            record, name, print_table = compared(variants, options, seconds), "load_text", show_compared
     elif options.mixed:
         record, name, print_table = mixed(bundle, settings, options, seconds), "load_mixed", show_mixed
     else:

@@ -98,9 +98,11 @@ class Load:
         """When the request that a connection carries was due and where it counts, by file number, as they were sent."""
         self._parts: dict[int, bytes] = {}
 
-    def closed_loop(self, requests: Iterator[bytes], clients: int, seconds: float) -> Result:
+    def closed_loop(
+        self, requests: Iterator[bytes], clients: int, seconds: float, deadline_s: float = Result.deadline_s
+    ) -> Result:
         """`clients` callers, each asking again as soon as it has its answer."""
-        result = Result(seconds, float("nan"))
+        result = Result(seconds, float("nan"), deadline_s)
         started = time.perf_counter()
         while (now := time.perf_counter()) < started + seconds:
             while len(self._due) < clients:
