@@ -1,10 +1,11 @@
 """`rdrec prepare` on made-up reviews: records a second and peak memory, worker processes included.
 
-    python benchmarks/prepare.py [--rows 20000000] [--files 4] [--quick]
+    python benchmarks/prepare.py [--rows 20000000 | --interactions 100000000] [--files 4] [--labels SCHEME] [--quick]
 
-Writes gzipped Amazon 2018 files of random sentences (users' activity and items' popularity are skewed), runs the
-command as its own process, and samples the memory of its whole process tree: the sum of resident sets, which counts
-shared pages once for each process and so errs on the high side. Appends one JSON line to results/prepare.jsonl.
+Writes gzipped Amazon 2018 files of random sentences (users' activity and items' popularity are skewed), or, with
+--interactions, Parquet files of the same purchases without texts; runs the command as its own process, and samples the
+memory of its whole process tree: the sum of resident sets, which counts shared pages once for each process and so errs
+on the high side. Appends one JSON line to results/prepare.jsonl.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 from rich.console import Console
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,13 +81,41 @@ def write_reviews(path: Path, rows: int, n_users: int, n_items: int, seed: int) 
             file.write(frame.write_ndjson().encode())
 
 
-def generate(folder: Path, rows: int, files: int) -> list[Path]:
-    """Write `files` files of `rows` reviews in all."""
+def write_interactions(path: Path, rows: int, n_users: int, n_items: int, seed: int) -> None:
+    """Write `rows` purchases without texts; memory holds one chunk."""
+    rng = np.random.default_rng(seed)
+    writer: pq.ParquetWriter | None = None
+    for start in range(0, rows, 10 * CHUNK_ROWS):
+        n = min(10 * CHUNK_ROWS, rows - start)
+        table = (
+            pl.DataFrame(
+                {
+                    "user": (n_users * rng.random(n) ** 1.5).astype(np.int64),
+                    "item": (n_items * rng.random(n) ** 3).astype(np.int64),
+                    "timestamp": rng.integers(1_300_000_000, 1_600_000_000, size=n),
+                }
+            )
+            .select(
+                "timestamp",
+                user_id="A" + pl.col("user").cast(pl.String).str.zfill(13),
+                item_id="B" + pl.col("item").cast(pl.String).str.zfill(9),
+            )
+            .to_arrow()
+        )
+        writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd", compression_level=1)
+        writer.write_table(table)
+    if writer is not None:
+        writer.close()
+
+
+def generate(folder: Path, rows: int, files: int, *, texts: bool = True) -> list[Path]:
+    """Write `files` files of `rows` reviews, or of interactions alone, in all."""
     n_users, n_items = max(rows // 14, 50), max(rows // 130, 50)
-    paths = [folder / f"reviews-{number}.json.gz" for number in range(files)]
+    suffix, write = ("json.gz", write_reviews) if texts else ("parquet", write_interactions)
+    paths = [folder / f"reviews-{number}.{suffix}" for number in range(files)]
     counts = [rows // files + (number < rows % files) for number in range(files)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(write_reviews, paths, counts, [n_users] * files, [n_items] * files, range(files)))
+        list(pool.map(write, paths, counts, [n_users] * files, [n_items] * files, range(files)))
     return paths
 
 
@@ -109,10 +139,10 @@ def resident_bytes(root_pid: int) -> int:
     return total
 
 
-def run(paths: list[Path], out: Path, workers: int) -> dict[str, float | int | str]:
+def run(paths: list[Path], out: Path, workers: int, labels: str) -> dict[str, float | int | str]:
     """Prepare a dataset from `paths`; seconds, peak memory, and the counts of the dataset."""
     command = [sys.executable, "-m", "training.cli", "prepare", "--out", str(out), "--workers", str(workers)]
-    command += ["--core", "5", "--reviews", *map(str, paths)]
+    command += ["--core", "5", "--labels", labels, "--reviews", *map(str, paths)]
     began = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     peak = 0
@@ -132,24 +162,30 @@ def run(paths: list[Path], out: Path, workers: int) -> dict[str, float | int | s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=20_000_000)
+    parser.add_argument("--interactions", type=int, help="so many purchases without texts, instead of reviews")
+    parser.add_argument("--labels", default="collaborative", help="the scheme; sequential costs no time")
+    parser.add_argument("--folder", type=Path, help="where the files are made up; by default a temporary folder")
     parser.add_argument("--files", type=int, default=4)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROWS:,} rows")
     options = parser.parse_args()
-    rows = QUICK_ROWS if options.quick else options.rows
+    rows = QUICK_ROWS if options.quick else options.interactions or options.rows
+    what = "interactions" if options.interactions else "reviews"
     console = Console()
-    folder = Path(tempfile.mkdtemp(prefix="rdrec-prepare-"))
+    folder = Path(tempfile.mkdtemp(prefix="rdrec-prepare-", dir=options.folder))
     try:
         began = time.perf_counter()
-        paths = generate(folder, rows, options.files)
+        paths = generate(folder, rows, options.files, texts=not options.interactions)
         size = sum(path.stat().st_size for path in paths)
-        console.print(f"made up {rows:,} reviews, {size / 1e9:.2f} GB gzipped, in {time.perf_counter() - began:.0f} s")
-        result = run(paths, folder / "dataset", options.workers)
+        console.print(f"made up {rows:,} {what}, {size / 1e9:.2f} GB, in {time.perf_counter() - began:.0f} s")
+        result = run(paths, folder / "dataset", options.workers, options.labels)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     seconds = float(result["seconds"])
     record = {
         "rows": rows,
+        "what": what,
+        "labels": options.labels,
         "files": options.files,
         "workers": options.workers,
         "source_bytes": size,
@@ -158,7 +194,7 @@ def main() -> None:
         **result,
     }
     shown = table(
-        f"rdrec prepare, {rows:,} reviews in {options.files} files, {options.workers} workers",
+        f"rdrec prepare, {rows:,} {what} in {options.files} files, {options.workers} workers",
         "seconds", "rows/s", "peak memory", "users", "items", "interactions", "load",
     )  # fmt: skip
     shown.add_row(

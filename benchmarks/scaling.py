@@ -134,7 +134,9 @@ def _decode(lines: list[dict[str, Any]]) -> tuple[dict[str, Any], str]:
 
 
 def _prepare(lines: list[dict[str, Any]]) -> tuple[dict[str, Any], str]:
-    runs = sorted(lines, key=lambda line: line["rows"])
+    runs = sorted((line for line in lines if line.get("what") != "interactions"), key=lambda line: line["rows"])
+    if not runs:
+        return {}, "missing; only interactions without reviews were measured"
     large, small = runs[-1], next((r for r in reversed(runs) if r["rows"] < runs[-1]["rows"]), None)
     values = {
         "prepare_rows": large["rows_per_s"], "interactions_a_user": large["n_interactions"] / large["n_users"],

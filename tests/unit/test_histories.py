@@ -1,5 +1,5 @@
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import polars as pl
@@ -70,6 +70,27 @@ def test_histories_are_what_the_specification_says(purchases, minimum, numbering
     assert in_order, "neutral numbers follow the ids, the others the codes (which run against the ids here)"
 
 
+@settings(max_examples=60, deadline=None)
+@given(PURCHASES, st.integers(1, 3), st.integers(1, 9), st.sampled_from(["first", "last", "keep"]), st.booleans())
+def test_runs_of_users_one_after_another_make_what_all_at_once_make(purchases, core, at_once, repeats, in_order):
+    log = make_log(purchases)
+    options = {"core": core, "repeats": repeats, "in_order": in_order}
+    try:
+        whole = h.build(log, **options)
+    except DatasetError:
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(h, "ROWS_AT_ONCE", at_once)
+        parts = h.build(log, **options, at_once=at_once)
+    for field in fields(whole):
+        one, other = getattr(whole, field.name), getattr(parts, field.name)
+        assert one.tolist() == other.tolist() if isinstance(one, np.ndarray) else list_of(one) == list_of(other)
+
+
+def list_of(value):
+    return value.to_list() if isinstance(value, pl.Series) else value
+
+
 def test_k_core_iterates_to_the_fixed_point():
     # a chain in which each removal makes the next one necessary, beside a 2-core of two users and two items
     users = np.array([0, 0, 1, 1, 2, 2, 3, 3, 4, 4], dtype=np.uint32)
@@ -79,7 +100,7 @@ def test_k_core_iterates_to_the_fixed_point():
 
 def test_duplicates_keep_the_earliest_and_ties_keep_the_input_order():
     log = make_log([(0, 5, 9), (0, 3, 4), (0, 2, 4), (0, 5, 1), (0, 5, 1)])
-    assert h.one_of_pairs(log).tolist() == [1, 2, 3]
+    assert h.build(log, core=1, numbering="appearance").source_row.tolist() == [3, 1, 2]
     made = h.build(log, core=1, numbering="appearance")
     assert made.source_row.tolist() == [3, 1, 2]
 

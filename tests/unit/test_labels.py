@@ -73,12 +73,23 @@ def test_tiny_catalogues_have_collaborative_labels_too(n_items):
 def test_an_item_bought_alone_gets_a_place():
     users = np.array([0, 1, 1, 2, 2, 3, 3, 3], dtype=np.int32)
     items = np.array([0, 1, 2, 3, 4, 5, 6, 1], dtype=np.int32)
-    assert sorted(la.collaborative_order(users, items, 7).tolist()) == list(range(7))
+    assert sorted(la.collaborative_order(users, items, np.arange(7)).tolist()) == list(range(7))
+
+
+def test_blocks_of_users_do_not_show_in_the_labels(monkeypatch):
+    rng = np.random.default_rng(0)
+    users = np.sort(rng.integers(0, 300, 2000)).astype(np.int32)
+    items = (60 * rng.random(2000) ** 2).astype(np.int32)
+    whole = [la.item_order(scheme, users, items, 70, seed=1).tolist() for scheme in ("sequential", "collaborative")]
+    monkeypatch.setattr(la, "_ROWS_AT_ONCE", 37)
+    assert whole == [
+        la.item_order(scheme, users, items, 70, seed=1).tolist() for scheme in ("sequential", "collaborative")
+    ]
 
 
 def test_a_graph_without_any_edge_has_an_order_and_always_the_same():
     users, items = np.arange(30, dtype=np.int32), np.arange(30, dtype=np.int32)
-    orders = {tuple(la.collaborative_order(users, items, 30).tolist()) for _ in range(3)}
+    orders = {tuple(la.collaborative_order(users, items, np.arange(30)).tolist()) for _ in range(3)}
     assert [sorted(order) for order in orders] == [list(range(30))]
 
 

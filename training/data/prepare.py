@@ -7,12 +7,15 @@ Nothing has the dataset's name before it is complete.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
+from polars.io.plugins import register_io_source
 
 from rdrec_core.replacing import replacing_folder
 from training.data import histories as h
@@ -91,16 +94,17 @@ def prepare(
         scheme = previous.info.label_scheme  # type: ignore[assignment]
     with replacing_folder(config.out, force=config.force) as folder:
         on_stage("reading")
-        source, events = read_sources(config, previous, folder / "parts", on_bytes)
+        source, log, events = read_sources(config, previous, folder / "parts", on_bytes)
         on_stage("histories")
         neutral = config.protocol != "paper"
         made = h.build(
-            source.log,
+            log,
             core=1 if source.p5 else config.core,
             numbering="neutral" if neutral else "appearance",
             repeats=config.repeats,
             in_order=config.order == "file",
         )
+        del log
         cut = cut_moments(config.cut, made.timestamp) if config.protocol == "temporal" else None
         if cut is not None:
             made = replace(made, split=split_by_time(made.timestamp, cut))
@@ -121,7 +125,7 @@ def prepare(
             folder / "reviews.parquet",
             made,
             source.texts,
-            n_rows=len(source.log.user_code),
+            n_rows=source.n_rows,
             protocol=config.protocol,
             seed=config.seed,
             workers=config.workers,
@@ -151,14 +155,13 @@ def prepare(
             events.forgotten,
         )  # fmt: skip
     by_split = np.bincount(made.split, minlength=len(SPLITS))
-    known = made.timestamp[made.timestamp >= 0]
     return Prepared(
         info=info,
         source=source,
-        n_rows=len(source.log.user_code),
+        n_rows=source.n_rows,
         n_repeats=made.n_repeats,
         n_outside_core=made.n_outside_core,
-        times=(int(known.min()), int(known.max())) if len(known) else None,
+        times=_first_and_last(made.timestamp),
         split_counts=dict(zip(SPLITS, map(int, by_split), strict=True)),
         catalogue=catalogue,
         n_negatives=n_negatives,
@@ -166,6 +169,13 @@ def prepare(
         labels=labels,
         continued=continued,
     )
+
+
+def _first_and_last(timestamp: npt.NDArray[np.int64]) -> tuple[int, int] | None:
+    known = timestamp >= 0
+    if not known.any():
+        return None
+    return int(timestamp.min(where=known, initial=np.iinfo(np.int64).max)), int(timestamp.max())
 
 
 def _labels(scheme: LabelScheme, made: h.Histories, source: Source, config: PrepareConfig) -> IntArray:
@@ -196,15 +206,20 @@ def _write_catalogue(folder: Path, made: h.Histories, source: Source, labels: In
 
 
 def _write_interactions(folder: Path, made: h.Histories) -> None:
-    frame = pl.DataFrame(
-        {
-            "user_index": made.user_index,
-            "item_index": made.item_index,
-            "position": made.position,
-            "timestamp": made.timestamp,
-            "split": pl.Series(SPLITS, dtype=INTERACTIONS["split"]).gather(made.split),
-        }
-    ).with_columns(pl.col("timestamp").replace(-1, None))
-    frame.select(pl.col(name).cast(dtype) for name, dtype in INTERACTIONS.items()).write_parquet(
-        folder / "interactions.parquet"
-    )
+    names = pl.Series(SPLITS, dtype=INTERACTIONS["split"])
+
+    def rows(*_: Any) -> Iterator[pl.DataFrame]:
+        for start in range(0, len(made.split), h.ROWS_AT_ONCE):  # not whole: it would be a copy of all arrays
+            some = slice(start, start + h.ROWS_AT_ONCE)
+            frame = pl.DataFrame(
+                {
+                    "user_index": made.user_index[some],
+                    "item_index": made.item_index[some],
+                    "position": made.position[some],
+                    "timestamp": made.timestamp[some],
+                    "split": names.gather(made.split[some]),
+                }
+            ).with_columns(pl.col("timestamp").replace(-1, None))
+            yield frame.select(pl.col(name).cast(dtype) for name, dtype in INTERACTIONS.items())
+
+    register_io_source(rows, schema=INTERACTIONS).sink_parquet(folder / "interactions.parquet")

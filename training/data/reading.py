@@ -12,6 +12,7 @@ from rdrec_core.errors import DatasetError
 from training.data import reviews
 from training.data.continuing import ReadEvents, previous_parts, read_events
 from training.data.dataset import Dataset
+from training.data.histories import PurchaseLog
 from training.data.ingest import Ingested, bad_lines, ingest
 from training.data.p5 import read_p5
 from training.data.prepare_config import PrepareConfig
@@ -21,7 +22,7 @@ from training.data.sources import Source, from_p5, from_parts
 
 def read_sources(
     config: PrepareConfig, previous: Dataset | None, parts: Path, on_bytes: Callable[[int], None]
-) -> tuple[Source, ReadEvents]:
+) -> tuple[Source, PurchaseLog, ReadEvents]:
     """Everything that the options name, the earlier dataset first, as one log; and what of it came of the event log.
 
     Parts are written into the folder `parts`. Raises DatasetError where there is nothing to read.
@@ -57,7 +58,8 @@ def read_sources(
     )
     read, described = results[: len(config.reviews)], results[len(config.reviews) :]
     if config.p5 is not None:
-        return from_p5(read_p5(config.p5, on_bytes), described, own_splits=config.protocol == "paper"), ReadEvents()
+        own = config.protocol == "paper"
+        return *from_p5(read_p5(config.p5, on_bytes), described, own_splits=own), ReadEvents()
     events, weighted = ReadEvents(), config.events is not None
     if previous is not None:
         kinds = _lower(config.events)
@@ -67,7 +69,7 @@ def read_sources(
         read, described, weighted = [*before, *read, *events.parts], [*described, *catalogue], True
     if not any(file.parts for file in read):
         raise DatasetError(nothing_read(read))
-    return from_parts(read, described, weighted=weighted), events
+    return *from_parts(read, described, weighted=weighted), events
 
 
 def nothing_read(files: list[Ingested]) -> str:

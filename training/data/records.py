@@ -15,8 +15,10 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from training.data.metadata import METADATA, MetadataNames, metadata_row
+from training.data.plain_columns import plain_records
 from training.data.reviews import RECORDS, Dropped, ReviewNames, review_row
 from training.data.values import Missing, Notes
 
@@ -41,6 +43,8 @@ class Block:
     dropped: Notes = field(default_factory=Notes)
     """Rows without an id, and sound ones that the options leave out."""
     notes: Notes = field(default_factory=Notes)
+    plain: pa.Table | None = None
+    """The records, where they were taken as whole columns; `columns` is then empty."""
 
     def reject(self, line: int, reason: str) -> None:
         """Count a bad line."""
@@ -65,6 +69,8 @@ class Block:
 
     def table(self, schema: pa.Schema) -> pa.Table:
         """The records as Arrow."""
+        if self.plain is not None:
+            return self.plain
         return pa.table([pa.array(c, type=f.type) for c, f in zip(self.columns, schema, strict=True)], schema=schema)
 
 
@@ -104,6 +110,30 @@ def read_rows(rows: Iterable[tuple[int, Row]], columns: Sequence[str], names: Na
         else:
             block.read(number, dict(zip(columns, row, strict=True)), names)
     return block
+
+
+def read_batch(batch: pa.RecordBatch, first: int, names: Names) -> Block:
+    """Read a batch of a Parquet file, its first row number `first`; as whole columns where no row needs judging."""
+    if isinstance(names, ReviewNames) and (plain := plain_records(batch, names)) is not None:
+        return Block(columns=(), plain=plain)
+    values = [_plain_values(column) for column in batch.columns]
+    numbered = enumerate(zip(*values, strict=True), start=first)
+    return read_rows(numbered, batch.schema.names, names, of_text=False)
+
+
+def _plain_values(column: pa.Array) -> list[Any]:
+    """Python values; times of every unit as unix seconds, dates as midnight."""
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column, kind = column.dictionary_decode(), kind.value_type
+    if pa.types.is_date(kind):
+        return column.to_pylist()
+    if pa.types.is_timestamp(kind):
+        per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[kind.unit]
+        return pc.divide(column.cast(pa.int64()), per_second).to_pylist()
+    if pa.types.is_time(kind) or pa.types.is_duration(kind) or pa.types.is_interval(kind):
+        return column.cast(pa.string()).to_pylist()
+    return column.to_pylist()
 
 
 def read_objects(objects: Iterable[tuple[int, Any]], names: Names) -> Block:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from training.data.dataset import REVIEWS, SPLITS, Protocol
 from training.data.explanations import choose_sentences, feature_words
-from training.data.histories import TEST, TRAIN, VAL, Histories
+from training.data.histories import ROWS_AT_ONCE, TEST, TRAIN, VAL, Histories
 
 FEATURE_SAMPLE = 50_000
 """Reviews that the feature words are counted on, drawn by seed from those that may be used."""
@@ -107,17 +107,32 @@ def _places(
     histories: Histories, texts: ReviewTexts, n_rows: int, protocol: Protocol, rng: np.random.Generator
 ) -> tuple[_Places, int]:
     interaction = np.full(n_rows, -1, dtype=np.int32)
-    interaction[histories.source_row] = np.arange(len(histories.source_row), dtype=np.int32)
+    for start in range(0, len(histories.split), ROWS_AT_ONCE):
+        rows = histories.source_row[start : start + ROWS_AT_ONCE]
+        interaction[rows] = np.arange(start, start + len(rows))
     split = np.zeros(n_rows, dtype=np.uint8)
     if protocol == "paper":
         split[histories.source_row] = rng.choice(len(SPLITS), size=len(histories.source_row), p=_SHARES)
         return _Places(interaction, split), 0
     split[histories.source_row] = histories.split
-    prints = texts.fingerprints()[histories.source_row]
-    held_out = np.unique(prints[(histories.split == VAL) | (histories.split == TEST)])
-    repeats = (histories.split == TRAIN) & (prints != 0) & np.isin(prints, held_out)
-    interaction[histories.source_row[repeats]] = -1
-    return _Places(interaction, split), int(repeats.sum())
+    prints, n_repeats = texts.fingerprints(), 0
+    held_out = np.unique(prints[histories.source_row[(histories.split == VAL) | (histories.split == TEST)]])
+    for start in range(0, len(histories.split), ROWS_AT_ONCE):
+        some = slice(start, start + ROWS_AT_ONCE)
+        rows = histories.source_row[some][histories.split[some] == TRAIN]
+        mine = prints[rows]
+        repeats = rows[(mine != 0) & _is_in(mine, held_out)]
+        interaction[repeats] = -1
+        n_repeats += len(repeats)
+    return _Places(interaction, split), n_repeats
+
+
+def _is_in(values: npt.NDArray[np.uint64], ascending: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+    """Whether each value is among those; np.isin would sort both for every slice."""
+    if not len(ascending):
+        return np.zeros(len(values), dtype=np.bool_)
+    places = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
+    return ascending[places] == values
 
 
 def _sample(texts: ReviewTexts, places: _Places, train_only: bool, rng: np.random.Generator) -> list[str]:

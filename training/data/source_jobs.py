@@ -14,8 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rdrec_core.errors import DatasetError, InputError
@@ -32,6 +30,7 @@ BLOCK_BYTES = 8 << 20
 MAX_LINE = 64 << 20
 """Bytes of a line; longer ones are a whole table in one line."""
 ROWS_PER_BLOCK = 20_000
+TEXTLESS_ROWS_PER_BLOCK = 200_000
 _SAMPLED_LINES = 1000
 """Lines of JSON whose fields are looked at before a name is missed."""
 
@@ -307,26 +306,10 @@ def _parquet_jobs(source: SourceFile, tally: Tally, notes: Notes) -> Iterator[Jo
         names = source.names(columns)
         _note_headline(source, names, columns, notes)
         wanted = names.columns if isinstance(names, ReviewNames) else columns
-        for batch in file.iter_batches(ROWS_PER_BLOCK, columns=wanted):
-            values = [_plain_values(batch.column(batch.schema.names.index(name))) for name in wanted]
-            numbered = list(enumerate(zip(*values, strict=True), start=tally.n_lines + 1))
+        small = isinstance(names, ReviewNames) and names.text is None
+        for batch in file.iter_batches(TEXTLESS_ROWS_PER_BLOCK if small else ROWS_PER_BLOCK, columns=wanted):
+            yield partial(records.read_batch, batch, tally.n_lines + 1, names)
             tally.n_lines += batch.num_rows
-            yield partial(records.read_rows, numbered, wanted, names, of_text=False)
-
-
-def _plain_values(column: pa.Array) -> list[Any]:
-    """Python values; times of every unit as unix seconds, dates as midnight."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column, kind = column.dictionary_decode(), kind.value_type
-    if pa.types.is_date(kind):
-        return column.to_pylist()
-    if pa.types.is_timestamp(kind):
-        per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[kind.unit]
-        return pc.divide(column.cast(pa.int64()), per_second).to_pylist()
-    if pa.types.is_time(kind) or pa.types.is_duration(kind) or pa.types.is_interval(kind):
-        return column.cast(pa.string()).to_pylist()
-    return column.to_pylist()
 
 
 def _batched(rows: Iterator[Any], size: int) -> Iterator[list[Any]]:

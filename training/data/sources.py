@@ -23,9 +23,10 @@ from training.data.values import Notes
 
 @dataclass(frozen=True)
 class Source:
-    """Everything that `prepare` needs of its input."""
+    """Everything that `prepare` needs of its input beside the log, which is let go as soon as histories are made."""
 
-    log: PurchaseLog
+    n_rows: int
+    """Of the log."""
     texts: ReviewTexts
     titles: pl.DataFrame
     """item_id, title as review tables name them; unique item_id. May hold more or fewer items than the log."""
@@ -95,21 +96,24 @@ class FrameTexts:
         return prints
 
 
-def from_parts(reviews: list[Ingested], metadata: list[Ingested], *, weighted: bool) -> Source:
-    """The log over all parts in input order; weighted: its events have weights."""
+def from_parts(
+    reviews: list[Ingested], metadata: list[Ingested], *, weighted: bool
+) -> tuple[Source, PurchaseLog]:  # fmt: skip
+    """The source and the log over all parts in input order; weighted: its events have weights."""
     parts = [part for file in reviews for part in file.parts]
     n_rows = [n for file in reviews for n in file.n_rows]
     user_code, user_ids = _encode(parts, "user_id", sum(n_rows))
     item_code, item_ids = _encode(parts, "item_id", sum(n_rows))
-    return Source(
-        log=PurchaseLog(
-            user_code=user_code,
-            item_code=item_code,
-            timestamp=_column(parts, "timestamp", sum(n_rows)),
-            user_ids=user_ids,
-            item_ids=item_ids,
-            weight=_weights(parts) if weighted else None,
-        ),
+    log = PurchaseLog(
+        user_code=user_code,
+        item_code=item_code,
+        timestamp=_column(parts, "timestamp", sum(n_rows)),
+        user_ids=user_ids,
+        item_ids=item_ids,
+        weight=_weights(parts) if weighted else None,
+    )
+    source = Source(
+        n_rows=sum(n_rows),
         texts=PartTexts(parts, n_rows),
         titles=_first_titles(parts, item_ids),
         metadata=tuple(part for file in metadata for part in file.parts),
@@ -117,10 +121,13 @@ def from_parts(reviews: list[Ingested], metadata: list[Ingested], *, weighted: b
         reviews=tuple(reviews),
         metadata_files=tuple(metadata),
     )
+    return source, log
 
 
-def from_p5(folder: P5Folder, metadata: list[Ingested], *, own_splits: bool) -> Source:
-    """The folder's own explanations are its texts; with own_splits they keep the published split."""
+def from_p5(
+    folder: P5Folder, metadata: list[Ingested], *, own_splits: bool
+) -> tuple[Source, PurchaseLog]:  # fmt: skip
+    """The source and the folder's log. Its own explanations are the texts; with own_splits they keep their split."""
     log = folder.log
     rows = pl.DataFrame(
         {"user": log.user_code.astype(np.int64) + 1, "item": log.item_code.astype(np.int64) + 1}
@@ -137,8 +144,8 @@ def from_p5(folder: P5Folder, metadata: list[Ingested], *, own_splits: bool) -> 
             *(["split"] if own_splits else []),
         )
     )
-    return Source(
-        log=log,
+    source = Source(
+        n_rows=len(log.user_code),
         texts=FrameTexts(placed, len(log.user_code)),
         titles=_first_titles([], log.item_ids),
         metadata=tuple(part for file in metadata for part in file.parts),
@@ -147,6 +154,7 @@ def from_p5(folder: P5Folder, metadata: list[Ingested], *, own_splits: bool) -> 
         p5=folder,
         n_texts_unplaced=folder.texts.height - placed.height,
     )
+    return source, log
 
 
 def _encode(parts: list[Path], column: str, n_rows: int) -> tuple[npt.NDArray[np.uint32], pl.Series]:

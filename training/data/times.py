@@ -24,6 +24,8 @@ UNKNOWN = -1
 """What a time of 0 becomes: sources write 0 where they do not know it."""
 _UNITS = ((10**11, 1), (10**14, 10**3), (10**17, 10**6), (10**20, 10**9))
 """Numbers below the first are in units of which the second make a second: seconds reach to the year 5138."""
+PLAIN_SECONDS = (100_000_000, 10**11)
+"""Whole numbers from the first to below the second are seconds and nothing else."""
 _DATE = re.compile(r"(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:[01]\d|2[0-3])?(?:[0-5]\d)?(?:[0-5]\d)?")
 _EITHER_WAY = re.compile(r"\d{1,2}[./-]\d{1,2}[./-]\d{2,4}(?!\d)")
 _ZONE = re.compile(r"\s*(?:UTC|GMT|Z)$", re.IGNORECASE)
@@ -47,7 +49,7 @@ def unix_seconds(value: Any, name: str, time_format: str | None = None) -> int:
 
     time_format: for `datetime.strptime`, for texts.
     """
-    if type(value) is int and 100_000_000 <= value < 10**11:
+    if type(value) is int and PLAIN_SECONDS[0] <= value < PLAIN_SECONDS[1]:
         return value
     if isinstance(value, str):
         text = value.strip()
