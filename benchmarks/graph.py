@@ -2,9 +2,9 @@
 
     python benchmarks/graph.py [--items 10000,100000] [--quick] [--json FILE]
 
-Users are made up: five interactions an item, histories of 3 to 20, a few items bought much more than the rest, and
-steps to near items that repeat often enough for the graph to have edges. Each size is built in a process of its own, so
-that peak memory is that size's alone. Appends one JSON line to results/graph.jsonl.
+Users are made up: as many as items, ten interactions each, histories of 3 to 17, a few items bought much more than the
+rest, and steps to near items that repeat often enough for the graph to have edges. Each size is built in a process of
+its own, so that peak memory is that size's alone. Appends one JSON line to results/graph.jsonl.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ QUERIES = 2000
 
 
 def made_up(n_items: int, rng: np.random.Generator) -> Sequences:
-    lengths = rng.integers(3, 21, size=max(1, 5 * n_items // 11))
+    lengths = rng.integers(3, 18, size=max(1, n_items))  # a user and ten interactions an item
     indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     total = int(indptr[-1])
     popular = (n_items * rng.random(total) ** 3).astype(np.int64)  # heavy head, long tail

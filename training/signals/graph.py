@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.sparse import csr_array, vstack
+from scipy.sparse import csr_array, csr_matrix, vstack
 
 from rdrec_core.item_graph import TEXT_PREFIX, Channel, ItemGraph
 from training.data.dataset import Dataset, Split
@@ -26,6 +26,8 @@ MOST_ENTRIES = 100_000_000
 """Of a channel, 8 bytes each: what bounds the graph of ten million items. FEWEST a row are kept in any case."""
 FEWEST = 10
 _ROWS_AT_ONCE = 4096
+_CELLS_AT_ONCE = 8_000_000
+"""Of the systems that are solved together, 8 bytes each."""
 _SECONDS_A_DAY = 86_400.0
 _BUILD = "build."
 CHANNELS = ("next", "ridge", "previous", "reach")
@@ -160,39 +162,54 @@ def local_ridge(pairs: csr_array, purchases: npt.NDArray[np.float64], predecesso
     Solves (G + strength I) b = pairs[:, j] over those predecessors alone, with G the undirected pairs and the purchases
     on the diagonal. Sparse in the manner of fsSLIM (Ning and Karypis, ICDM 2011), closed form in that of EASE.
     """
-    n = pairs.shape[0]
-    gram = csr_array(pairs + pairs.T)
-    indptr, indices, data = gram.indptr, gram.indices, gram.data
-    columns = pairs.tocsc()
-    place = np.full(n, -1, dtype=np.int64)
-    parts: list[tuple[npt.NDArray[np.integer], npt.NDArray[np.float64], int]] = []
-    for item in range(n):
-        entries = slice(columns.indptr[item], columns.indptr[item + 1])
-        before, target = columns.indices[entries], columns.data[entries].astype(np.float64)
-        if not len(before):
-            continue
-        if len(before) > predecessors:
-            kept = np.sort(np.lexsort((before, -target))[:predecessors])
-            before, target = before[kept], target[kept]
-        place[before] = np.arange(len(before))
-        lengths = indptr[before + 1] - indptr[before]
-        row = np.repeat(np.arange(len(before)), lengths)
-        at = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + indptr[before][row]
-        column = place[indices[at]]
-        inside = column >= 0
-        system = np.zeros((len(before), len(before)))
-        system[row[inside], column[inside]] = data[at[inside]]
-        system[np.diag_indices(len(before))] += purchases[before] + strength
-        place[before] = -1
-        weights = np.linalg.solve(system, target)
-        positive = weights > 0
-        parts.append((before[positive], weights[positive], item))
-    if not parts:
-        return csr_array((n, n), dtype=np.float32)
-    rows = np.concatenate([before for before, _, _ in parts])
-    values = np.concatenate([weights for _, weights, _ in parts]).astype(np.float32)
-    items = np.repeat([item for _, _, item in parts], [len(before) for before, _, _ in parts])
-    return csr_array((values, (rows, items)), shape=(n, n))
+    gram = csr_matrix(pairs + pairs.T)
+    before = strongest(csr_array(pairs.T.tocsr()), predecessors)
+    for start, stop in _ridge_blocks(np.diff(before.indptr)):
+        _solve(gram, before, purchases, strength, start, stop)
+    return strongest(before, predecessors).T.tocsr()
+
+
+def _ridge_blocks(lengths: npt.NDArray[np.integer]) -> Iterator[tuple[int, int]]:
+    """Runs of items whose systems have about _CELLS_AT_ONCE entries in all."""
+    cells = np.cumsum(lengths.astype(np.int64) ** 2)
+    start = 0
+    while start < len(lengths):
+        done = cells[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(cells, done + _CELLS_AT_ONCE, side="right")))
+        yield start, stop
+        start = stop
+
+
+def _solve(
+    gram: csr_matrix, before: csr_array, purchases: npt.NDArray[np.float64], strength: float, start: int, stop: int
+) -> None:
+    """Put the weights of the predecessors of items start to stop in the place of their pairs.
+
+    Systems of equal size are solved together: numpy's own overhead for each of a million small ones was most of the
+    time.
+    """
+    lengths = np.diff(before.indptr[start : stop + 1])
+    groups = []
+    for size in np.unique(lengths[lengths > 0]).tolist():
+        items = start + np.flatnonzero(lengths == size)
+        places = before.indptr[items][:, None] + np.arange(size)
+        upper = np.triu_indices(size)
+        groups.append((places, before.indices[places], upper))
+    if not groups:
+        return
+    one = np.concatenate([members[:, upper[0]].ravel() for _, members, upper in groups])
+    other = np.concatenate([members[:, upper[1]].ravel() for _, members, upper in groups])
+    values, done = np.asarray(gram[one, other]).ravel(), 0
+    for places, members, (row, column) in groups:
+        systems = np.zeros((*members.shape, members.shape[1]))
+        found = values[done : done + len(members) * len(row)].reshape(len(members), -1)
+        done += found.size
+        systems[:, row, column] = found
+        systems[:, column, row] = found
+        diagonal = np.arange(members.shape[1])
+        systems[:, diagonal, diagonal] += purchases[members] + strength
+        targets = before.data[places].astype(np.float64)
+        before.data[places] = np.linalg.solve(systems, targets[..., None])[..., 0]
 
 
 def two_steps(pairs: csr_array, neighbours: int, kept: int) -> csr_array:
@@ -213,20 +230,32 @@ def two_steps(pairs: csr_array, neighbours: int, kept: int) -> csr_array:
 
 
 def strongest(matrix: csr_array, n: int) -> csr_array:
-    """The n largest positive entries of each row; equal ones go by column. Columns ascend within a row."""
-    matrix = csr_array(matrix)
-    keep = np.zeros(matrix.nnz, dtype=bool)
+    """The n largest positive entries of each row, as float32; equal ones go by column. Columns ascend within a row."""
+    matrix = csr_array(matrix, dtype=np.float32)
+    keep = matrix.data > 0
     for start, stop in _row_blocks(matrix.shape[0]):  # so that sorting needs memory for one block at a time
         begin, end = matrix.indptr[start], matrix.indptr[stop]
-        lengths = np.diff(matrix.indptr[start : stop + 1])
-        if lengths.max(initial=0) <= n:
-            keep[begin:end] = True
+        mine = keep[begin:end]
+        rows = np.repeat(np.arange(stop - start), np.diff(matrix.indptr[start : stop + 1]))
+        lengths = np.bincount(rows[mine], minlength=stop - start)
+        long = lengths > n
+        if not long.any():
             continue
-        rows = np.repeat(np.arange(stop - start), lengths)
-        order = np.lexsort((matrix.indices[begin:end], -matrix.data[begin:end], rows))
-        rank = np.arange(end - begin) - np.repeat(matrix.indptr[start:stop] - begin, lengths)
-        keep[begin + order[rank < n]] = True
-    keep &= matrix.data > 0
+        among = np.flatnonzero(mine & long[rows])
+        # positive floats are ordered as their bits are: one number holds row and weight, the heaviest first
+        weights = matrix.data[begin:end][among].view(np.uint32)
+        key = rows[among].astype(np.uint64) << np.uint64(32) | (np.uint32(0xFFFFFFFF) - weights)
+        ends = np.cumsum(np.where(long, lengths, 0))
+        last = np.full(stop - start, np.iinfo(np.uint64).max, dtype=np.uint64)
+        last[long] = np.sort(key)[(ends - lengths)[long] + n - 1]
+        last = last[rows[among]]
+        mine[among[key > last]] = False
+        level = among[key == last]  # of these as many as are still wanted, by column
+        kept = np.bincount(rows[among[key < last]], minlength=stop - start)
+        level = level[np.lexsort((matrix.indices[begin:end][level], rows[level]))]
+        of_row = np.bincount(rows[level], minlength=stop - start)
+        rank = np.arange(len(level)) - np.repeat(np.cumsum(of_row) - of_row, of_row)
+        mine[level[rank >= n - kept[rows[level]]]] = False
     kept_before = np.concatenate([[0], np.cumsum(keep)])
     out = csr_array((matrix.data[keep], matrix.indices[keep], kept_before[matrix.indptr]), shape=matrix.shape)
     out.sort_indices()
