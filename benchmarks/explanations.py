@@ -10,12 +10,11 @@ as rows of a Markdown table, with what the user said and which earlier items spe
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import re
-import socket
 import statistics
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,8 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.load import serve, wait_until_ready
+from benchmarks.load import served
+from benchmarks.load_generator import Placement
 from benchmarks.records import keep, table
 from rdrec_core.bundle import Bundle
 from rdrec_core.statements import Statements
@@ -119,21 +119,13 @@ def main() -> None:
     chosen = parser.parse_args()
     bundle = Bundle.open(chosen.bundle)
     users = [bundle.users.user_ids[n] for n in range(len(bundle.users))][: chosen.users]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "service.log"
-        process = serve(chosen.bundle, port, SETTINGS | {"RDREC_STATE_DIR": folder}, log)
-        try:
-            wait_until_ready(port, process, log)
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10.0) as client:
-                for user in users[:20]:  # so that nothing is measured that happens once
-                    ask(client, user)
-                asked = [ask(client, user) for user in users]
-        finally:
-            process.terminate()
-            process.wait()
+    with (
+        served(chosen.bundle, SETTINGS, Placement.of(list(os.sched_getaffinity(0)))) as port,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10.0) as client,
+    ):
+        for user in users[:20]:  # so that nothing is measured that happens once
+            ask(client, user)
+        asked = [ask(client, user) for user in users]
     found = counts(asked, bundle)
     shown = table(f"{chosen.bundle}: the first recommendation of each user", "", "", left=("",))
     for name, value in found.items():

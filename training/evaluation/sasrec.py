@@ -45,6 +45,8 @@ class SASRecConfig(BaseModel):
     batch_size: int = Field(128, ge=1)
     negatives: int = Field(2000, ge=1)
     """Items a batch that the true ones are told from; all items where there are no more."""
+    temperature: float = Field(0.0, ge=0)
+    """Logits are cosines divided by this; 0: inner products, as published."""
     learning_rate: float = Field(1e-3, gt=0)
     epochs: int = Field(200, ge=1)
     patience: int = Field(10, ge=1)
@@ -76,11 +78,19 @@ class SASRec(nn.Module):
         length = rows.shape[1]
         states = self.dropout(self.items(rows) * self.config.width**0.5 + self.places.weight[:length])
         causal = torch.ones(length, length, dtype=torch.bool, device=rows.device).triu(1)
-        return self.norm(self.blocks(states, mask=causal))
+        return self._placed(self.norm(self.blocks(states, mask=causal)))
+
+    def rows(self, items: Tensor) -> Tensor:
+        """(...) of items + 1 -> (..., width): what a state's product with is the item's logit."""
+        return self._placed(self.items(items))
 
     def logits(self, states: Tensor) -> Tensor:
         """(..., width) -> (..., N)."""
-        return functional.linear(states, self.items.weight[1:])
+        return functional.linear(states, self._placed(self.items.weight[1:]))
+
+    def _placed(self, vectors: Tensor) -> Tensor:
+        temperature = self.config.temperature
+        return functional.normalize(vectors, dim=-1) / temperature**0.5 if temperature else vectors
 
 
 def _rows(histories: list[npt.NDArray[np.int64]], length: int) -> Tensor:
@@ -118,9 +128,9 @@ def _loss(model: SASRec, states: Tensor, targets: Tensor, rng: np.random.Generat
     if model.config.negatives >= model.n_items:
         return functional.cross_entropy(model.logits(states), targets - 1)
     drawn = torch.from_numpy(rng.choice(model.n_items, model.config.negatives, replace=False) + 1)
-    others = states @ model.items(drawn).T
+    others = states @ model.rows(drawn).T
     others = others.masked_fill(drawn[None] == targets[:, None], -torch.inf)
-    own = (states * model.items(targets)).sum(dim=-1, keepdim=True)
+    own = (states * model.rows(targets)).sum(dim=-1, keepdim=True)
     logits = torch.cat([own, others], dim=1)
     return functional.cross_entropy(logits, torch.zeros_like(targets))
 
