@@ -25,7 +25,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from rdrec_core.engines.hardware import Device
+from rdrec_core.engines.hardware import Device, Precision
 from rdrec_core.types import ScoreMode, Strategy
 
 SETTINGS_FILE_VARIABLE = "RDREC_SETTINGS_FILE"
@@ -89,6 +89,8 @@ class Settings(BaseSettings):
     """auto: ONNX Runtime with the bundle's graphs, else torch, which on a GPU computes in bfloat16."""
     device: Device = Device.AUTO
     """cuda refuses to start without a GPU that can be used; auto takes what is there, and says what."""
+    precision: Precision = Precision.AUTO
+    """Of ONNX Runtime's graphs. auto: float16 on a GPU where the bundle has such graphs, else float32."""
     device_ids: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0,), min_length=1)
     """GPUs, dealt to the engines in turn."""
     device_memory_mb: int | None = Field(default=None, ge=256)

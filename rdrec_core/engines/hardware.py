@@ -30,6 +30,16 @@ class Device(StrEnum):
     """A GPU where it can be used, else the processor."""
 
 
+class Precision(StrEnum):
+    """Which of a bundle's graphs are computed."""
+
+    AUTO = "auto"
+    """float16 on a GPU where the bundle has it, else float32."""
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    """A demand. A processor computes it more slowly than float32: for comparisons."""
+
+
 @dataclass(frozen=True, slots=True)
 class Hardware:
     """See the module."""
@@ -42,6 +52,8 @@ class Hardware:
     """For one operator on the processor; 0 leaves it to the runtime."""
     spin: bool = True
     """Whether threads that wait for work keep their core: quick where they have it to themselves, a waste elsewhere."""
+    precision: Precision = Precision.AUTO
+    """Of exported graphs; torch computes as its model is."""
     shared_weights: Path | None = None
     """Folder, the bundle's own, where engine processes find weights that they share; None: each holds its own."""
 

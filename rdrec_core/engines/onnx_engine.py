@@ -19,7 +19,14 @@ from rdrec_core.decoding.item_trie import ItemTrie
 from rdrec_core.decoding.path_arrays import Availability, BoolArray, Paths
 from rdrec_core.encoding import RaggedTokens, SourceBatch, SourceEncoder
 from rdrec_core.engines.bundled import BundledParts
-from rdrec_core.engines.hardware import CPU_PROVIDER, CUDA_PROVIDER, Hardware, device_of_session, providers
+from rdrec_core.engines.hardware import (
+    CPU_PROVIDER,
+    CUDA_PROVIDER,
+    Hardware,
+    Precision,
+    device_of_session,
+    providers,
+)
 from rdrec_core.engines.sessions import open_graph, shared_rows
 from rdrec_core.engines.trie_engine import TEXT_ROWS, BeamArrays, ExactArrays, TextWriter, TrieEngine
 from rdrec_core.errors import BundleError, EngineError, InputError
@@ -39,6 +46,11 @@ _ROUND_TO = 16
 """What array sizes are rounded up to on a GPU, whose runtime plans and allocates anew for each shape."""
 
 
+def graph_file(mode: ScoreMode, kind: str, *, half: bool = False) -> str:
+    """Name of a ranking graph; kind is `beam`, `exact` or `score`."""
+    return f"{mode}.{kind}.{Precision.FLOAT16}.onnx" if half else f"{mode}.{kind}.onnx"
+
+
 class _RankingGraph:
     """One session, what it may be fed, and the values that stay bound between runs."""
 
@@ -46,7 +58,7 @@ class _RankingGraph:
         self._session = open_graph(path, hardware)
         self.providers: list[str] = self._session.get_providers()
         self._device = "cuda" if self.providers[0] == CUDA_PROVIDER else "cpu"
-        self._inputs = {value.name for value in self._session.get_inputs()}
+        self._inputs = {value.name: value.type for value in self._session.get_inputs()}
         self._outputs = [value.name for value in self._session.get_outputs()]
         meta = self._session.get_modelmeta().custom_metadata_map
         self.levels, self.chain = int(meta["levels"]), int(meta["chain"])
@@ -61,6 +73,8 @@ class _RankingGraph:
         """Bind arrays for all following runs, on the provider's device."""
         for name, array in feed.items():
             if name in self._inputs:
+                if self._inputs[name] == "tensor(float16)":
+                    array = array.astype(np.float16)
                 self._kept[name] = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._device)
 
     def run(self, feed: Feed) -> list[npt.NDArray[Any]]:
@@ -107,6 +121,10 @@ class OnnxEngine(TrieEngine):
         self._folder = folder
         self._hardware = hardware
         on_gpu = providers(hardware, ort.get_available_providers()) != [CPU_PROVIDER]
+        has_half = (folder / graph_file(score_mode, strategy.value, half=True)).is_file()
+        self._half = hardware.precision is Precision.FLOAT16 or (
+            on_gpu and has_half and hardware.precision is Precision.AUTO
+        )
         self._graphs: dict[str, _RankingGraph] = {}
         self._table = _rows_in(folder / TABLE_FILE)
         self._output = _rows_in(folder / OUTPUT_FILE)
@@ -119,8 +137,8 @@ class OnnxEngine(TrieEngine):
 
     @property
     def device(self) -> str:
-        """`cpu` or `cuda:N`: what the runtime took."""
-        return self._device
+        """`cpu` or `cuda:N`, what the runtime took, and `float16` behind it where it computes in that."""
+        return f"{self._device} {Precision.FLOAT16}" if self._half else self._device
 
     @classmethod
     def from_bundle(
@@ -193,7 +211,7 @@ class OnnxEngine(TrieEngine):
 
     def _graph(self, name: str) -> _RankingGraph:
         if name not in self._graphs:
-            path = self._folder / f"{self._score_mode}.{name}.onnx"
+            path = self._folder / graph_file(self._score_mode, name, half=self._half)
             graph = _RankingGraph(path, self._hardware)
             _check_fits(graph, self._states.n_levels, self._states.tokens.shape[1])
             self._keep_catalogue(name, graph)

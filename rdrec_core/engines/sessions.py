@@ -47,7 +47,8 @@ def open_graph(graph: Path, hardware: Hardware) -> ort.InferenceSession:
     Raises BundleError naming a file that is missing, EngineError where a GPU is demanded and cannot be had.
     """
     if not graph.is_file():
-        raise BundleError(f"{graph} is missing: the bundle was exported without this score mode, strategy or texts")
+        without = "--float16" if ".float16." in graph.name else "this score mode, strategy or texts"
+        raise BundleError(f"{graph} is missing: the bundle was exported without {without}")
     options, wanted = session_options(hardware), providers(hardware, ort.get_available_providers())
 
     def opened(file: Path) -> ort.InferenceSession:

@@ -1,4 +1,4 @@
-"""Collects the nodes of one ONNX graph. Knows the format, neither T5 nor what a graph is for. Needs torch and onnx."""
+"""Collects the nodes of one ONNX graph. Knows the format, neither T5 nor what a graph is for. Needs onnx."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
-from torch import Tensor
 
 _OPSET = 20
 
@@ -37,10 +36,6 @@ class GraphWriter:
             self._known[key] = f"w{len(self._weights)}"
             self._weights.append(numpy_helper.from_array(values, self._known[key]))
         return self._known[key]
-
-    def weight(self, tensor: Tensor) -> str:
-        """A torch weight in float32."""
-        return self.constant(tensor.detach().float().cpu().numpy())
 
     def names(self, prefix: str, n: int) -> list[str]:
         """Unused names for the outputs of a node that has several."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rdrec_core.exported.onnx_ops import OnnxOps, Value
-from rdrec_core.exported.t5_graph import KeyValueNames, QuantizedT5Writer, T5Writer
+from rdrec_core.exported.onnx_ops import KINDS, OnnxOps, Value
+from rdrec_core.exported.t5_graph import KeyValueNames, T5Writer
 from rdrec_core.model import RDRecModel
 from rdrec_core.types import Task
 
@@ -17,16 +17,18 @@ class OnnxNetwork:
     unless that is the trie's own start token.
     """
 
-    def __init__(self, ops: OnnxOps, model: RDRecModel, table: Value, column_rows: Value, *, int8: bool) -> None:
+    def __init__(
+        self, ops: OnnxOps, model: RDRecModel, table: Value, column_rows: Value, writer: type[T5Writer] = T5Writer
+    ) -> None:
         """table (V, D), the shared embedding, and column_rows (T, D), output rows of the trie's tokens, are inputs.
 
         So they may grow by rows of items that came after the export (ADR 8).
         """
         self._ops, self._graph, self._model, self._config = ops, ops.graph, model, model.config.t5
-        self._write = (QuantizedT5Writer if int8 else T5Writer)(ops.graph, model)
+        self._write = writer(ops.graph, model)
         self._shared = table.name
         is_tied = model.t5.lm_head is None
-        self._output = table.name if model.t5.lm_head is None else ops.graph.weight(model.t5.lm_head.weight)
+        self._output = table.name if model.t5.lm_head is None else self._write.weight(model.t5.lm_head.weight)
         self._output_scale = self._config.d_model**-0.5 if is_tied else 1.0
         self._column_rows = column_rows.name
 
@@ -73,16 +75,16 @@ class OnnxNetwork:
             tokens = ops.where(positions == 0, start, tokens)
         x = graph.call("Gather", self._shared, tokens.name)
         normed, present = write.decoder(t5, x, bias, cross, cross_bias, past)
-        return Value(graph, normed, "float"), present
+        return Value(graph, normed, write.kind), present
 
     def _logits(self, hidden: Value, rows: str) -> Value:
         ops = self._ops
         batch, slots = ops.size(hidden, 0), ops.size(hidden, 1)
         flat = ops.reshape(hidden, [-1, self._config.d_model])
-        product = Value(
-            self._graph, self._graph.call("Gemm", flat.name, rows, alpha=self._output_scale, transB=1), "float"
-        )
-        return ops.reshape(product, [batch, slots, -1])
+        product = self._graph.call("Gemm", flat.name, rows, alpha=self._output_scale, transB=1)
+        if self._write.kind != "float":
+            product = self._graph.call("Cast", product, to=KINDS["float"])
+        return ops.reshape(Value(self._graph, product, "float"), [batch, slots, -1])
 
     def column_logits(self, hidden: Value) -> Value:
         return self._logits(hidden, self._column_rows)

@@ -16,7 +16,13 @@ from onnx import TensorProto
 
 from rdrec_core.exported.graph_writer import GraphWriter
 
-KINDS = {"float": TensorProto.FLOAT, "int": TensorProto.INT64, "int32": TensorProto.INT32, "bool": TensorProto.BOOL}
+KINDS = {
+    "float": TensorProto.FLOAT,
+    "half": TensorProto.FLOAT16,
+    "int": TensorProto.INT64,
+    "int32": TensorProto.INT32,
+    "bool": TensorProto.BOOL,
+}
 _DTYPES = {"float": np.float32, "int": np.int64, "bool": np.bool_}
 
 

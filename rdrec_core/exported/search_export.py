@@ -21,7 +21,8 @@ import torch
 
 from rdrec_core.decoding.item_trie import ItemTrie
 from rdrec_core.encoding import SourceEncoder, pad_sources
-from rdrec_core.engines.onnx_engine import OUTPUT_FILE, SATURATION_FILE, TABLE_FILE, OnnxEngine
+from rdrec_core.engines.hardware import Hardware, Precision
+from rdrec_core.engines.onnx_engine import OUTPUT_FILE, SATURATION_FILE, TABLE_FILE, OnnxEngine, graph_file
 from rdrec_core.engines.torch_engine import TorchEngine
 from rdrec_core.errors import ExportCheckError
 from rdrec_core.exported.search_graphs import GRAPHS, saturation_graph
@@ -34,6 +35,8 @@ TOLERANCE = 1e-3
 """Largest difference of a log-probability x that another order of addition explains, relative to max(1, |x|)."""
 INT8_TOLERANCE = 0.25
 """Standard deviation of the 8-bit error over that of the exact scores of a request's candidates, mean over requests."""
+HALF_TOLERANCE = 0.05
+"""The same measure for float16, whose rounding moves near neighbours only."""
 MAX_EXACT_STATES = 4096
 """With more states than this `exact` would take longer than any caller waits, so no graph is written."""
 EXACT_IS_WORTH = 1.5
@@ -53,7 +56,7 @@ class SearchExport:
     strategy: Strategy
     seconds_per_request: dict[str, float]
     largest_difference: dict[str, float]
-    """Against teacher forcing, by mode: absolute for float modes, INT8_TOLERANCE's measure for trie-int8."""
+    """Against teacher forcing, by mode: absolute for float32, INT8_TOLERANCE's measure for trie-int8 and float16."""
 
 
 def export_search_graphs(
@@ -64,9 +67,12 @@ def export_search_graphs(
     *,
     score_modes: Sequence[ScoreMode],
     strategy: Strategy | None = None,
+    float16: bool = False,
     seed: int = 0,
 ) -> SearchExport:
     """Write <mode>.<beam|exact|score>.onnx for each mode, and their weights, into a folder (a bundle's `onnx/`).
+
+    float16: each float mode in half precision besides, for GPUs.
 
     The model is a float32 model on the CPU in evaluation mode; encoder and trie are those that will be served.
     strategy None measures both and chooses. The exporter also adds `trie.arrays(collapsed=...)` to the bundle, group
@@ -81,15 +87,21 @@ def export_search_graphs(
             for kind, graph in GRAPHS.items():
                 if kind == "exact" and states.n_states > MAX_EXACT_STATES:
                     continue
-                proto = graph(model, states, mode)
-                weights.take_from(proto)
-                onnx.save(proto, temporary / f"{mode}.{kind}.onnx")
+                for half in (False, True) if float16 and mode is not ScoreMode.TRIE_INT8 else (False,):
+                    proto = graph(model, states, mode, half=True) if half else graph(model, states, mode)
+                    weights.take_from(proto)
+                    onnx.save(proto, temporary / graph_file(mode, kind, half=half))
         save_tables(model, temporary)
         if ScoreMode.TRIE_INT8 in score_modes:
             onnx.save(saturation_graph(), temporary / SATURATION_FILE)
         rng = np.random.default_rng(seed)
         requests = _random_requests(rng, len(trie))
         differences = {mode.value: _check(model, encoder, trie, temporary, mode, requests, rng) for mode in score_modes}
+        if float16:
+            for mode in score_modes:
+                if mode is not ScoreMode.TRIE_INT8:
+                    found = _check(model, encoder, trie, temporary, mode, requests, rng, half=True)
+                    differences[f"{mode}.{Precision.FLOAT16}"] = found
         seconds = _measure(temporary, encoder, trie, score_modes[0], requests)
         for path in sorted(temporary.iterdir()):
             shutil.move(path, folder / path.name)
@@ -187,10 +199,14 @@ def _check(
     mode: ScoreMode,
     requests: list[RankRequest],
     rng: np.random.Generator,
+    *,
+    half: bool = False,
 ) -> float:
     float_mode = ScoreMode.TRIE if mode is ScoreMode.TRIE_INT8 else mode
     reference = TorchEngine(model, encoder, trie, score_mode=float_mode)
-    engine = OnnxEngine(folder, encoder, trie, score_mode=mode, threads=1)
+    hardware = Hardware(threads=1, precision=Precision.FLOAT16 if half else Precision.FLOAT32)
+    engine = OnnxEngine(folder, encoder, trie, score_mode=mode, hardware=hardware)
+    suffix = f".{Precision.FLOAT16}" if half else ""
     n = min(_CHECKED_ITEMS, len(trie))
     chosen = [tuple(int(i) for i in rng.choice(len(trie), n, replace=False)) for _ in requests]
     wanted = [
@@ -200,21 +216,21 @@ def _check(
     truth = np.stack(
         [teacher_forced(model, encoder, trie, r, i, float_mode) for r, i in zip(requests, chosen, strict=True)]
     )
-    if mode is ScoreMode.TRIE_INT8:
+    if half or mode is ScoreMode.TRIE_INT8:
         spread = truth.std(axis=1).mean() if n > 1 else 1.0
         difference = float((found - truth).std(axis=1).mean() / max(spread, TOLERANCE))
-        _require(difference <= INT8_TOLERANCE, mode, "score", difference)
-        return difference
-    difference = float((np.abs(found - truth) / np.maximum(1, np.abs(truth))).max())
-    _require(difference <= TOLERANCE, mode, "score", difference)
-    for strategy in Strategy:
-        if not (folder / f"{mode}.{strategy.value}.onnx").is_file():
+        _require(difference <= (HALF_TOLERANCE if half else INT8_TOLERANCE), mode, f"score{suffix}", difference)
+    else:
+        difference = float((np.abs(found - truth) / np.maximum(1, np.abs(truth))).max())
+        _require(difference <= TOLERANCE, mode, "score", difference)
+    for strategy in Strategy if mode is not ScoreMode.TRIE_INT8 else ():
+        if not (folder / graph_file(mode, strategy.value, half=half)).is_file():
             continue
-        ours = OnnxEngine(folder, encoder, trie, score_mode=mode, strategy=strategy, threads=1)
+        ours = OnnxEngine(folder, encoder, trie, score_mode=mode, strategy=strategy, hardware=hardware)
         reference.strategy = strategy
         answers = zip(ours.recommend(requests), reference.recommend(requests), strict=True)
         gap = max(_gap(mine, theirs) for mine, theirs in answers)
-        _require(gap <= TOLERANCE, mode, strategy.value, gap)
+        _require(gap <= (HALF_TOLERANCE if half else TOLERANCE), mode, f"{strategy}{suffix}", gap)
         difference = max(difference, gap)
     return difference
 

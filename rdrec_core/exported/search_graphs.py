@@ -3,6 +3,7 @@
     <mode>.beam.onnx    encoder + constrained beam search
     <mode>.exact.onnx   encoder + scores of all items + the best eligible ones
     <mode>.score.onnx   encoder + scores of the request's candidates
+    <mode>.<one of them>.float16.onnx   the same in half precision, for GPUs
     saturation.onnx     8-bit only: one product that shows whether a processor adds without loss
 
 The trie's arrays and the embedding table are inputs, so a catalogue changes without a new graph, also by items that it
@@ -25,6 +26,7 @@ from rdrec_core.engines.onnx_engine import SATURATION_WIDTH
 from rdrec_core.exported.graph_writer import GraphWriter
 from rdrec_core.exported.onnx_network import OnnxNetwork
 from rdrec_core.exported.onnx_ops import KINDS, OnnxOps, Value
+from rdrec_core.exported.t5_graph import HalfT5Writer, QuantizedT5Writer, T5Writer
 from rdrec_core.model import RDRecModel
 from rdrec_core.types import ScoreMode
 
@@ -35,16 +37,17 @@ SPARE_LEVELS = 1
 class _Graph:
     """The inputs that every ranking graph has, and the network over them."""
 
-    def __init__(self, model: RDRecModel, states: TrieStates, mode: ScoreMode) -> None:
+    def __init__(self, model: RDRecModel, states: TrieStates, mode: ScoreMode, half: bool) -> None:
         self.writer = GraphWriter()
         self.ops = OnnxOps(self.writer)
         self.full = mode is ScoreMode.FULL
         self.levels = states.n_levels + SPARE_LEVELS
         self.chain = states.tokens.shape[1]
         width = model.config.t5.d_model
-        table = self.input("table", "float", "V", width)
-        column_rows = self.input("trie.column_rows", "float", "T", width)
-        self.network = OnnxNetwork(self.ops, model, table, column_rows, int8=mode is ScoreMode.TRIE_INT8)
+        layers = QuantizedT5Writer if mode is ScoreMode.TRIE_INT8 else HalfT5Writer if half else T5Writer
+        table = self.input("table", layers.kind, "V", width)
+        column_rows = self.input("trie.column_rows", layers.kind, "T", width)
+        self.network = OnnxNetwork(self.ops, model, table, column_rows, layers)
         self.memory = self.network.encode(
             self.input("token_ids", "int", "B", "S"),
             self.input("whole_word_ids", "int", "B", "S"),
@@ -76,9 +79,9 @@ class _Graph:
         return self.writer.model("rank", metadata)
 
 
-def beam_graph(model: RDRecModel, states: TrieStates, mode: ScoreMode) -> onnx.ModelProto:
+def beam_graph(model: RDRecModel, states: TrieStates, mode: ScoreMode, *, half: bool = False) -> onnx.ModelProto:
     """Inputs: sources, trie arrays, `BeamArrays`. Outputs scores and leaves (B, W)."""
-    graph = _Graph(model, states, mode)
+    graph = _Graph(model, states, mode, half)
     trie = TrieTensors(
         **graph.edges(),
         inner_edges=graph.input("trie.inner_edges", "int32", "K"),
@@ -122,16 +125,16 @@ def _scoring(graph: _Graph) -> CandidateScoring:
     return CandidateScoring(graph.ops, graph.network, trie, widest=widest, full=graph.full)
 
 
-def score_graph(model: RDRecModel, states: TrieStates, mode: ScoreMode) -> onnx.ModelProto:
+def score_graph(model: RDRecModel, states: TrieStates, mode: ScoreMode, *, half: bool = False) -> onnx.ModelProto:
     """Inputs: sources, `Paths` of a batch, trie arrays. Output scores (B, C)."""
-    graph = _Graph(model, states, mode)
+    graph = _Graph(model, states, mode, half)
     scores = _scoring(graph)(graph.memory, graph.batch, _paths(graph, "B"))
     return graph.finished(scores=scores)
 
 
-def exact_graph(model: RDRecModel, states: TrieStates, mode: ScoreMode) -> onnx.ModelProto:
+def exact_graph(model: RDRecModel, states: TrieStates, mode: ScoreMode, *, half: bool = False) -> onnx.ModelProto:
     """Inputs: sources, `Paths` of the whole catalogue once, `ExactArrays`. Outputs: (B, n) twice and (B, A)."""
-    graph = _Graph(model, states, mode)
+    graph = _Graph(model, states, mode, half)
     scores, leaves, also = _scoring(graph).best(
         graph.memory,
         graph.batch,
@@ -158,8 +161,9 @@ def saturation_graph() -> onnx.ModelProto:
     return writer.model("saturation")
 
 
-GRAPHS: dict[str, Callable[[RDRecModel, TrieStates, ScoreMode], onnx.ModelProto]] = {
+GRAPHS: dict[str, Callable[..., onnx.ModelProto]] = {
     "beam": beam_graph,
     "exact": exact_graph,
     "score": score_graph,
 }
+"""Of (model, states, mode); half=True for float16."""

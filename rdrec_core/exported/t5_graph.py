@@ -1,4 +1,4 @@
-"""T5's layers as ONNX nodes, in float32 or with 8-bit products, with the runtime's fused operators.
+"""T5's layers as ONNX nodes, in float32, in float16 or with 8-bit products, with the runtime's fused operators.
 
 8-bit: weights have one scale an output column, activations one scale a token, computed when the graph runs. So a
 token's numbers depend on no other token and batch-mates change nothing; one scale a tensor (DynamicQuantizeMatMul)
@@ -19,11 +19,14 @@ from rdrec_core.t5 import T5, Attention, Block, FeedForward, RMSNorm, relative_b
 
 KeyValueNames = tuple[str, str]
 """Keys and values of one layer, each (B, H, T, d_kv)."""
-_MASKED = float(np.finfo(np.float32).min / 2)
 
 
 class T5Writer:
     """Writes the layers of rdrec_core/t5.py into a graph, with the runtime's fused operators."""
+
+    kind = "float"
+    """Of every number between the layers; a key of `onnx_ops.KINDS`."""
+    _dtype: type[np.floating] = np.float32
 
     def __init__(self, graph: GraphWriter, model: RDRecModel) -> None:
         self.graph = graph
@@ -37,13 +40,17 @@ class T5Writer:
     def _row_shape(self) -> str:
         return self.graph.constant(np.array([-1, self.config.num_heads * self.config.d_kv]))
 
+    def weight(self, tensor: Tensor) -> str:
+        """A torch weight in the graph's precision."""
+        return self.graph.constant(tensor.detach().float().cpu().numpy().astype(self._dtype))
+
     def linear(self, x: str, *layers: nn.Linear, positive: bool = False) -> str:
         """One product for all the layers, outputs side by side; see `product`."""
         return self.product(x, torch.cat([layer.weight for layer in layers]), positive=positive)
 
     def product(self, x: str, weight: Tensor, *, positive: bool = False) -> str:
         """x (..., K) times weight (N, K) -> (..., N). positive: x has no negative numbers."""
-        return self.graph.call("MatMul", x, self.graph.weight(weight.T))
+        return self.graph.call("MatMul", x, self.weight(weight.T))
 
     def heads(self, x: str) -> str:
         """(B, T, H d_kv) -> (B, H, T, d_kv)."""
@@ -52,14 +59,14 @@ class T5Writer:
     def norm(self, x: str, norm: RMSNorm) -> str:
         """RMS norm."""
         return self.graph.call(
-            "SimplifiedLayerNormalization", x, self.graph.weight(norm.weight), axis=-1, epsilon=norm.epsilon
+            "SimplifiedLayerNormalization", x, self.weight(norm.weight), axis=-1, epsilon=norm.epsilon
         )
 
     def add_and_norm(self, x: str, branch: str, norm: RMSNorm) -> tuple[str, str]:
         """x + branch, normed, and itself."""
         total = f"{branch}.sum"
         normed = self.graph.call(
-            "SkipSimplifiedLayerNormalization", x, branch, self.graph.weight(norm.weight),
+            "SkipSimplifiedLayerNormalization", x, branch, self.weight(norm.weight),
             outputs=[f"{branch}.norm", "", "", total], domain="com.microsoft", epsilon=norm.epsilon,
         )  # fmt: skip
         return normed, total
@@ -78,7 +85,7 @@ class T5Writer:
         """Attention of x (B, T, D) to itself, projections included: (B, T, H d_kv)."""
         joined = torch.cat([attention.q.weight, attention.k.weight, attention.v.weight])
         return self.graph.call(
-            "Attention", x, self.graph.weight(joined.T), "", "", "", bias,
+            "Attention", x, self.weight(joined.T), "", "", "", bias,
             domain="com.microsoft", num_heads=self.config.num_heads, scale=1.0,
         )  # fmt: skip
 
@@ -117,10 +124,10 @@ class T5Writer:
             mask = graph.call("And", mask, graph.call("Not", eos))
         words = graph.call(
             "Add",
-            graph.call("Gather", table or graph.weight(t5.shared.weight), token_ids),
-            graph.call("Gather", graph.weight(model.whole_words.weight), whole_word_ids),
+            graph.call("Gather", table or self.weight(t5.shared.weight), token_ids),
+            graph.call("Gather", self.weight(model.whole_words.weight), whole_word_ids),
         )
-        x = graph.call("Concat", graph.call("Gather", graph.weight(model.prompts), tasks), words, axis=1)
+        x = graph.call("Concat", graph.call("Gather", self.weight(model.prompts), tasks), words, axis=1)
         prompts = graph.constant(np.array([model.config.prompt_length]))
         prefix = graph.call("Concat", self.size(token_ids, 0), prompts, axis=0)
         seen = graph.call("Expand", graph.constant(np.array([[True]])), prefix)
@@ -199,7 +206,7 @@ class T5Writer:
         near = self.graph.call("Clip", distances, *limits)
         place = self.graph.call("Add", near, self.graph.constant(np.int64(far)))
         by_distance = table.weight[buckets.to(table.weight.device)].T
-        return self.graph.call("Gather", self.graph.weight(by_distance), place, axis=1)
+        return self.graph.call("Gather", self.weight(by_distance), place, axis=1)
 
     def encoder_bias(self, t5: T5, length: str) -> str:
         """Length S (1,) -> what encoder places add to each other's scores, (1, H, S, S); a causal encoder's mask too.
@@ -226,7 +233,8 @@ class T5Writer:
 
     def mask_bias(self, mask: str) -> str:
         """True -> 0, False -> a number that no softmax sees."""
-        zero, masked = self.graph.constant(np.float32(0)), self.graph.constant(np.float32(_MASKED))
+        lowest = self._dtype(np.finfo(self._dtype).min / 2)
+        zero, masked = self.graph.constant(self._dtype(0)), self.graph.constant(lowest)
         return self.graph.call("Where", mask, zero, masked)
 
     def unsqueeze(self, x: str, *axes: int) -> str:
@@ -236,6 +244,13 @@ class T5Writer:
     def size(self, x: str, axis: int) -> str:
         """Size along an axis, (1,) int64."""
         return self.graph.call("Shape", x, start=axis, end=axis + 1)
+
+
+class HalfT5Writer(T5Writer):
+    """`T5Writer` in float16, for GPUs; norms and softmax add in float32 inside the runtime's operators."""
+
+    kind = "half"
+    _dtype = np.float16
 
 
 class QuantizedT5Writer(T5Writer):

@@ -74,7 +74,7 @@ def step_graph(model: RDRecModel, rows: IntArray, *, int8: bool = False) -> onnx
     cross_bias = graph.call("Expand", source_bias, beams)
 
     start_and_rows = torch.from_numpy(np.append(rows, config.pad_token_id)).to(t5.shared.weight.device)
-    x = graph.call("Gather", graph.weight(t5.shared.weight[start_and_rows]), tokens)
+    x = graph.call("Gather", write.weight(t5.shared.weight[start_and_rows]), tokens)
     past = [key_value_input(layer, "past", ["B'", "P", inner]) for layer in layers]
     cross = [key_value_input(layer, "cross", ["B", config.num_heads, "PS", config.d_kv]) for layer in layers]
     hidden, present = write.decoder(t5, x, bias, cross, cross_bias, past, kept)

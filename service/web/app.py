@@ -52,6 +52,7 @@ def open_engine(bundle: Bundle, settings: Settings) -> Engine:
         memory_limit_bytes=None if limit_mb is None else limit_mb << 20,
         threads=threads,
         spin=alone,
+        precision=settings.precision,
         shared_weights=None if shared is None else shared / bundle.manifest_sha256,
     )
     return open_installed_engine(

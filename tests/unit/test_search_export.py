@@ -4,11 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import torch
 from onnx import numpy_helper
 
 from rdrec_core.decoding.item_trie import ItemTrie
+from rdrec_core.engines.hardware import Hardware, Precision
 from rdrec_core.engines.onnx_engine import SATURATION_FILE, SATURATION_WIDTH, TABLE_FILE, OnnxEngine
 from rdrec_core.engines.torch_engine import TorchEngine
 from rdrec_core.errors import BundleError, EngineError, ExportCheckError, InputError
@@ -31,8 +33,9 @@ def export(folder: Path, trie: ItemTrie, *modes: ScoreMode) -> search_export.Sea
     return export_search_graphs(world.model(0), world.encoder(LABELS), trie, folder, score_modes=modes)
 
 
-def engine(folder: Path, trie: ItemTrie, **options: object) -> OnnxEngine:
-    return OnnxEngine(folder, world.encoder(LABELS), trie, threads=1, **options)
+def engine(folder: Path, trie: ItemTrie, precision: Precision = Precision.AUTO, **options: object) -> OnnxEngine:
+    hardware = Hardware(threads=1, precision=precision)
+    return OnnxEngine(folder, world.encoder(LABELS), trie, hardware=hardware, **options)
 
 
 @pytest.mark.parametrize("kind", sorted(GRAPHS))
@@ -62,6 +65,55 @@ def test_8_bits_are_refused_where_sums_are_lost(tmp_path: Path, trie: ItemTrie) 
     with pytest.raises(EngineError, match=r"VNNI.*score mode trie"):
         engine(tmp_path, trie, score_mode=ScoreMode.TRIE_INT8)
     engine(tmp_path, trie, score_mode=ScoreMode.TRIE)
+
+
+def test_float16_is_written_close_to_float32(tmp_path: Path, trie: ItemTrie) -> None:
+    changes = {"causal_encoder": True, "is_gated_act": True, "tie_word_embeddings": False}
+    model, modes = world.model(4, starts_from_source=True, **changes), [ScoreMode.FULL, ScoreMode.TRIE]
+    report = export_search_graphs(model, world.encoder(LABELS), trie, tmp_path, score_modes=modes, float16=True)
+    assert 0 < report.largest_difference["trie.float16"] < search_export.HALF_TOLERANCE
+    graph = onnx.load(tmp_path / "trie.beam.float16.onnx", load_external_data=False)
+    kinds = {tensor.data_type for tensor in graph.graph.initializer if len(tensor.dims) == 2 and min(tensor.dims) > 1}
+    assert kinds == {onnx.TensorProto.FLOAT16}
+    everything = [ScoreRequest(4, tuple(range(len(LABELS))), (1, 2, 3), Task.SEQUENTIAL)]
+    for mode in modes:
+        (exact,) = engine(tmp_path, trie, score_mode=mode).score(everything)
+        for strategy in Strategy:
+            half = engine(tmp_path, trie, score_mode=mode, strategy=strategy, precision=Precision.FLOAT16)
+            assert half.device == "cpu float16"
+            (rounded,) = half.score(everything)
+            assert 0 < np.abs(exact - rounded).max() < 0.05 * exact.std()
+            (answer,) = half.recommend([REQUEST])
+            assert len(answer.item_indices) == REQUEST.n_items
+            np.testing.assert_allclose(answer.log_probs, rounded[answer.item_indices], atol=0.02)
+
+
+def test_float16_that_overflows_is_not_written(tmp_path: Path, trie: ItemTrie) -> None:
+    model = world.model(0)
+    with torch.no_grad():
+        model.t5.encoder[0].ff.wi.weight.mul_(1e4)
+        model.t5.encoder[0].ff.wo.weight.mul_(1e4)
+    with pytest.raises(ExportCheckError, match=r"trie\.score\.float16.*nothing was written"):
+        export_search_graphs(model, world.encoder(LABELS), trie, tmp_path, score_modes=[ScoreMode.TRIE], float16=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_float16_is_for_gpus_and_a_demand_names_what_is_missing(
+    tmp_path: Path, trie: ItemTrie, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in ("trie.beam.float16.onnx", "trie.score.float16.onnx"):
+        (tmp_path / file).touch()
+    with pytest.raises(BundleError, match=r"trie\.beam\.onnx is missing"):  # a processor takes the other one
+        engine(tmp_path, trie)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
+    with pytest.raises(BundleError, match=r"trie\.beam\.onnx is missing"):
+        engine(tmp_path, trie, precision=Precision.FLOAT32)
+    (tmp_path / "trie.beam.float16.onnx").write_bytes(b"no graph")
+    with pytest.raises(Exception, match=r"trie\.beam\.float16\.onnx"):
+        engine(tmp_path, trie)
+    (tmp_path / "trie.beam.float16.onnx").unlink()
+    with pytest.raises(BundleError, match=r"trie\.beam\.float16\.onnx is missing.*--float16"):
+        engine(tmp_path, trie, precision=Precision.FLOAT16)
 
 
 def test_the_files_and_the_measured_choice(tmp_path: Path, trie: ItemTrie) -> None:

@@ -70,6 +70,7 @@ def export_bundle(
     upto: Split = "test",
     score_modes: Sequence[ScoreMode] | None = None,
     strategy: Strategy | None = None,
+    float16: bool = False,
     created_at: datetime,
     metrics: Mapping[str, float] | None = None,
     force: bool = False,
@@ -79,6 +80,7 @@ def export_bundle(
 
     upto: which interactions the base histories and the item graph hold: "test" (all) to deploy, "train" to measure
     the bundle on held-out items. score_modes None: `default_score_modes`. strategy None: the faster of beam and exact.
+    float16: ranking graphs in half precision besides, for GPUs.
     metrics: what else the manifest should say. Raises BundleError where `out` exists without force, ExportCheckError
     where a graph disagrees with torch.
     """
@@ -111,7 +113,9 @@ def export_bundle(
         graphs = folder / "onnx"
         graphs.mkdir()
         encoder = SourceEncoder(tokenizer, tokens.item_words, eos_token_id=t5.eos_token_id)
-        ranking = export_search_graphs(model, encoder, trie, graphs, score_modes=modes, strategy=strategy)
+        ranking = export_search_graphs(
+            model, encoder, trie, graphs, score_modes=modes, strategy=strategy, float16=float16
+        )
         if info.text_tasks:
             say("text graphs, compared with torch")
             rows = text_rows(

@@ -21,6 +21,9 @@ def export(
     interactions: Annotated[
         str, typer.Option(help="all for base histories and graph to deploy; train or val to measure the bundle.")
     ] = "all",
+    float16: Annotated[
+        bool, typer.Option("--float16", help="Ranking graphs in half precision besides, which a GPU then takes.")
+    ] = False,
     force: Annotated[bool, typer.Option(help="Replace the bundle in --out.")] = False,
 ) -> None:
     """Write a bundle: whole, with every graph checked against torch, or not at all."""
@@ -50,7 +53,8 @@ def export(
     with console.status("reading the dataset") as status:
         manifest = export_bundle(
             trained, trained.dataset(dataset), out,
-            upto=uptos[interactions], score_modes=modes, strategy=way, created_at=datetime.now(UTC), force=force,
+            upto=uptos[interactions], score_modes=modes, strategy=way, float16=float16,
+            created_at=datetime.now(UTC), force=force,
             say=lambda text: status.update(f"writing {text}"),
         )  # fmt: skip
     size = sum(entry.size_bytes for entry in manifest.files.values())
