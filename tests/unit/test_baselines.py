@@ -174,6 +174,22 @@ def test_sasrec_sees_no_future_and_padding_changes_nothing() -> None:
     np.testing.assert_allclose(alone[0], padded[0], atol=1e-5)
 
 
+def test_sasrec_with_a_temperature_scores_by_cosines() -> None:
+    import torch
+
+    from training.evaluation.sasrec import SASRec
+
+    model = SASRec(N, SASRecConfig(width=16, layers=1, heads=1, length=8, temperature=0.5)).eval()
+    with torch.inference_mode():
+        states = model(torch.tensor([[3, 5]]))
+        logits = model.logits(states)
+        plain = torch.nn.functional.cosine_similarity(states[..., None, :], model.items.weight[1:], dim=-1)
+        np.testing.assert_allclose(logits, plain / 0.5, atol=1e-5)
+        np.testing.assert_allclose(
+            (states * model.rows(torch.tensor([7, 2]))).sum(-1)[0, 1], logits[0, 1, 1], atol=1e-5
+        )
+
+
 def test_a_large_catalogue_keeps_the_nearest_items_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = baselines.item_knn(sequences(HISTORIES))([np.array([item]) for item in range(N)])
     monkeypatch.setattr(baselines, "KNN_ALL_ITEMS", N - 1)
