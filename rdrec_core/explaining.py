@@ -167,8 +167,11 @@ class Explainer:
 
     def _meets(self, of_user: Statement, of_item: Statement) -> bool:
         """Whether two phrases are about one thing: what one of them names last is in both."""
+        shared = set(of_user.stems) & set(of_item.stems)
+        if not shared:  # nearly always, and looking words up costs more than all else
+            return False
         heads = self.statements.claims(of_user.text)[-1:] + self.statements.claims(of_item.text)[-1:]
-        return bool(set(heads) & set(of_user.stems) & set(of_item.stems))
+        return not shared.isdisjoint(heads)
 
     # ---- wording ----------------------------------------------------------------------------------------------------
 
