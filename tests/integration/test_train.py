@@ -370,6 +370,7 @@ def test_two_processes_follow_the_loss_curve_of_one(dataset: Dataset, tmp_path: 
         assert one["step"] == both["step"]
         for kind in ("train_loss", "validation_loss"):
             assert one[kind] == pytest.approx(both[kind], rel=1e-3)
+    assert not (tmp_path / "two" / ".shared").exists(), "what the processes shared"
     assert curves[0][1]["train_loss"]["explanation"] < 0.98 * curves[0][0]["train_loss"]["explanation"]
 
 

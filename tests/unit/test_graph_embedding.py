@@ -50,7 +50,7 @@ def test_rows_of_item_words_and_first_pieces_are_replaced_and_no_others(historie
     words = RaggedTokens(np.arange(N_ITEMS + 1, dtype=np.int64), np.arange(5, 5 + N_ITEMS, dtype=np.int32))
     pieces = np.stack([LABEL_PIECE + np.arange(N_ITEMS) // 10, np.full(N_ITEMS, 35)], axis=1).astype(np.int32).ravel()
     labels = RaggedTokens(np.arange(0, 2 * N_ITEMS + 1, 2, dtype=np.int64), pieces)
-    initialise_from_graph(model, CatalogTokens(words, labels), histories, torch.Generator().manual_seed(0))
+    initialise_from_graph(model, CatalogTokens(words, labels), graph_places(histories, 16, seed=0))
     after = model.t5.shared.weight.detach()
     changed = (before != after).any(dim=1).nonzero()[:, 0].tolist()
     assert changed == [*range(5, 25), 30, 31]

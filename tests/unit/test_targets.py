@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from rdrec_core.encoding import RaggedTokens
+from training.learning import targets
 from training.learning.config import load_config
 from training.learning.targets import TargetRule
 
@@ -51,6 +52,19 @@ def test_rows_keep_their_own_texts() -> None:
     rows, tokens = TargetRule(4).targets(texts, by_word)  # as published
     assert rows.tolist() == [0, 1, 2, 3]
     assert [len(tokens[n]) for n in range(4)] == [4, 2, 4, 1]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, whole: bool) -> None:
+    words = pl.Series([f"One {'more ' * (n % 7)}word. And {n} again, with words." for n in range(20)])
+    rows, tokens = TargetRule(8, whole=whole).targets(words, by_word)
+    monkeypatch.setattr(targets, "_AT_ONCE", 3)
+    in_blocks, cut_in_blocks = TargetRule(8, whole=whole).targets(words, by_word)
+    assert in_blocks.tolist() == rows.tolist()
+    assert cut_in_blocks.indptr.tolist() == tokens.indptr.tolist()
+    assert cut_in_blocks.tokens.tolist() == tokens.tokens.tolist()
+    none, empty = TargetRule(8, whole=whole).targets(pl.Series([], dtype=pl.String), by_word)
+    assert (len(none), len(empty)) == (0, 0)
 
 
 def test_what_is_rated_too_low_is_not_explained_and_what_is_not_rated_is() -> None:

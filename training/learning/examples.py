@@ -6,8 +6,9 @@ draws the same. Texts are token ids from the start. Knows the dataset and the pr
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -94,6 +95,29 @@ def text_pools(
             texts,
         )
     return pools
+
+
+def pool_arrays(pools: Mapping[Task, TextPool]) -> dict[str, npt.NDArray[Any]]:
+    """Pools as arrays by name, for processes that share them; `pools_of` reads them."""
+    return {
+        f"{task.name}.{name}": array
+        for task, pool in pools.items()
+        for name, array in (
+            ("user", pool.user), ("item", pool.item), ("indptr", pool.texts.indptr), ("tokens", pool.texts.tokens)
+        )
+    }  # fmt: skip
+
+
+def pools_of(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[Task, TextPool]:
+    """What `pool_arrays` wrote."""
+    tasks = [task for task in Task if f"{task.name}.user" in arrays]
+    return {
+        task: TextPool(
+            arrays[f"{task.name}.user"], arrays[f"{task.name}.item"],
+            RaggedTokens(arrays[f"{task.name}.indptr"], arrays[f"{task.name}.tokens"]),
+        )
+        for task in tasks
+    }  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -33,10 +33,11 @@ def graph_places(histories: TrainingHistories, width: int, seed: int) -> Floats:
     from training.signals.graph import GraphConfig, Sequences, ordered_pairs
 
     pairs = ordered_pairs(Sequences(histories.indptr, histories.items, histories.n_items), GraphConfig())
-    graph = (pairs + pairs.T).astype(np.float64)
-    scale = diags_array((graph.sum(axis=1) + _DEGREE_DAMPING) ** -0.5)
+    graph = (pairs + pairs.T).tocsr()
+    scale = diags_array(((graph.sum(axis=1) + _DEGREE_DAMPING) ** -0.5).astype(np.float32))
+    graph = scale @ graph @ scale  # float32: N rows of width + 10 numbers are held several times over
     directions, strengths, _ = randomized_svd(
-        scale @ graph @ scale, n_components=min(width, histories.n_items), n_iter=6, random_state=seed
+        graph, n_components=min(width, histories.n_items), n_iter=6, random_state=seed
     )
     places = np.zeros((histories.n_items, width), dtype=np.float32)
     places[:, : len(strengths)] = directions * np.sqrt(strengths)
@@ -44,20 +45,19 @@ def graph_places(histories: TrainingHistories, width: int, seed: int) -> Floats:
     return places / deviation if deviation > 0 else places
 
 
-def initialise_from_graph(
-    model: RDRecModel, catalog: CatalogTokens, histories: TrainingHistories, generator: torch.Generator
-) -> None:
-    """Overwrite the embedding rows of item words and first label pieces that the graph knows anything of."""
+def initialise_from_graph(model: RDRecModel, catalog: CatalogTokens, places: Floats) -> None:
+    """Overwrite the rows of item words and first label pieces that `graph_places` (N, D) knows anything of."""
+    from scipy.sparse import csr_array
+
     table = model.t5.shared.weight
-    places = graph_places(histories, table.shape[1], generator.initial_seed() % 2**32)
-    known = np.abs(places).sum(axis=1) > 0
-    single = np.flatnonzero((np.diff(catalog.item_words.indptr) == 1) & known)
-    words = catalog.item_words.tokens[catalog.item_words.indptr[single]].astype(np.int64)
-    first = catalog.labels.tokens[catalog.labels.indptr[:-1]].astype(np.int64)
-    sums = np.zeros(table.shape, dtype=np.float64)
-    np.add.at(sums, first[known], places[known])
-    pieces = np.flatnonzero(sums.std(axis=1) > 0)
-    means = sums[pieces] / sums[pieces].std(axis=1, keepdims=True)
+    known = np.flatnonzero(places.any(axis=1))
+    one_token = np.diff(catalog.item_words.indptr)[known] == 1
+    words = catalog.item_words.tokens[catalog.item_words.indptr[known[one_token]]].astype(np.int64)
+    pieces, piece = np.unique(catalog.labels.tokens[catalog.labels.indptr[known]], return_inverse=True)
+    has = csr_array((np.ones(len(known), dtype=np.float32), (piece, known)), shape=(len(pieces), len(places)))
+    means = has @ places
+    spread = means.std(axis=1)
     with torch.no_grad():
-        table[torch.from_numpy(words)] = torch.from_numpy(places[single])
-        table[torch.from_numpy(pieces)] = torch.from_numpy(means.astype(np.float32))
+        table[torch.from_numpy(words)] = torch.from_numpy(places[known[one_token]])
+        means = means[spread > 0] / spread[spread > 0, None]
+        table[torch.from_numpy(pieces[spread > 0].astype(np.int64))] = torch.from_numpy(means)

@@ -6,12 +6,24 @@ Every process draws the same global batch and computes its share of the rows. Kn
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+Once = Callable[[Callable[[], Arrays]], Arrays]
+"""Arrays by name out of what makes them: at once, or as `Processes.once`."""
+_PATIENCE = timedelta(hours=12)
+"""The first process of a machine prepares what the others wait for: hours, where there are many texts."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +33,9 @@ class Processes:
     rank: int
     count: int
     device: torch.device
+    machine: int = 0
+    place: int = 0
+    """Among the processes of this machine."""
 
     @property
     def is_first(self) -> bool:
@@ -47,6 +62,28 @@ class Processes:
         if self.count > 1:
             dist.barrier()
 
+    def once(self, folder: Path, make: Callable[[], Arrays]) -> Arrays:
+        """What `make` gives, made by one process of each machine and mapped by all of them, read-only.
+
+        The files are written under `folder`, and are gone when all have them.
+        """
+        if self.count == 1:
+            return make()
+        own = folder / f"machine-{self.machine}"
+        if self.place == 0:
+            shutil.rmtree(own, ignore_errors=True)  # of a run that was killed
+            own.mkdir(parents=True)
+            for name, array in make().items():
+                np.save(own / f"{name}.npy", array, allow_pickle=False)
+        self.wait()
+        arrays = {file.stem: np.asarray(np.load(file, mmap_mode="r", allow_pickle=False)) for file in own.iterdir()}
+        self.wait()
+        if self.place == 0:
+            shutil.rmtree(own, ignore_errors=True)
+            with suppress(OSError):  # another machine's are there yet
+                folder.rmdir()
+        return arrays
+
 
 @contextmanager
 def processes() -> Iterator[Processes]:
@@ -58,8 +95,9 @@ def processes() -> Iterator[Processes]:
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if on_gpu else torch.device("cpu")
     if on_gpu:
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if on_gpu else "gloo")
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
+    machine, place = int(os.environ.get("GROUP_RANK", 0)), int(os.environ.get("LOCAL_RANK", 0))
     try:
-        yield Processes(dist.get_rank(), dist.get_world_size(), device)
+        yield Processes(dist.get_rank(), dist.get_world_size(), device, machine, place)
     finally:
         dist.destroy_process_group()

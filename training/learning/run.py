@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -44,11 +45,18 @@ from training.learning.checkpoint import (
 )
 from training.learning.config import TrainConfig
 from training.learning.epochs import Epochs
-from training.learning.examples import TEXT_TASKS, TrainingHistories, text_pools, validation_examples
-from training.learning.graph_embedding import initialise_from_graph
+from training.learning.examples import (
+    TEXT_TASKS,
+    TrainingHistories,
+    pool_arrays,
+    pools_of,
+    text_pools,
+    validation_examples,
+)
+from training.learning.graph_embedding import graph_places, initialise_from_graph
 from training.learning.item_rows import RowsFromText, attach
 from training.learning.label_trie import LabelTrie
-from training.learning.parallel import Processes, processes
+from training.learning.parallel import Once, Processes, processes
 from training.learning.progress import LiveProgress, Silent, draw_curves
 from training.learning.targets import TargetRule
 from training.learning.trainer import StopReason, Trainer
@@ -75,8 +83,10 @@ class Materials:
     """(N,): whether an item has training purchases."""
 
 
-def materials(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) -> Materials:
-    """Tokenise catalogue and texts once, and set up drawing and batching."""
+def materials(
+    config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer, once: Once = lambda make: make()
+) -> Materials:
+    """Tokenise catalogue and texts once, and set up drawing and batching. once: how processes share the texts."""
     labels = dataset.items["label"].to_list()
     catalog = CatalogTokens.of(tokenizer, labels, whole_labels=config.whole_labels)
     encoder = SourceEncoder(tokenizer, catalog.item_words)
@@ -87,8 +97,8 @@ def materials(config: TrainConfig, dataset: Dataset, tokenizer: Tokenizer) -> Ma
 
     wanted = [task for task in config.task_set if task in TEXT_TASKS]
     rule = TargetRule.of(config)
-    train = text_pools(dataset, "train", wanted, tokenise, rule)
-    held_out = text_pools(dataset, "val", train, tokenise, rule)
+    train = pools_of(once(lambda: pool_arrays(text_pools(dataset, "train", wanted, tokenise, rule))))
+    held_out = pools_of(once(lambda: pool_arrays(text_pools(dataset, "val", train, tokenise, rule))))
     epochs = Epochs(config, histories, train)
     if not epochs.tasks:
         raise DatasetError(f"{dataset.path} has nothing to train the tasks {', '.join(config.tasks)} on")
@@ -215,12 +225,15 @@ def _train(
         model = RDRecModel(ModelConfig.model_validate(saved[1]["model_config"]))
         if saved[1].get("held_out", True) != dataset.held_out:
             raise CheckpointError(f"{out} was begun {'with' if dataset.held_out else 'without'} --all; pass the same")
-    parts = materials(config, dataset, tokenizer)
+    once = partial(group.once, out / ".shared")
+    parts = materials(config, dataset, tokenizer, once)
     for notice in (missing_tasks_notice(config, dataset, parts.epochs), pieces_notice(config, parts.catalog)):
         if notice:
             console.print(f"note: {notice}", style="yellow", highlight=False)
     if saved is None and start is None and config.graph_initialisation:
-        initialise_from_graph(model, parts.catalog, parts.histories, torch.Generator().manual_seed(config.seed))
+        histories, width = parts.histories, model.config.t5.d_model
+        places = once(lambda: {"places": graph_places(histories, width, config.seed)})["places"]
+        initialise_from_graph(model, parts.catalog, places)
 
     words = None
     if config.text_rows and parts.catalog.writes_whole_items:

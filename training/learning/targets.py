@@ -18,6 +18,8 @@ from rdrec_core.encoding import RaggedTokens
 from training.learning.config import TrainConfig
 
 Tokenise = Callable[[Iterable[str]], RaggedTokens]
+_AT_ONCE = 50_000
+"""Texts whose tokens are held before they are cut."""
 MIN_WORDS = 4
 """A part of a sentence with fewer says nothing of its own."""
 _SENTENCE_END = re.compile(r"[.!?…]+[\"'»”)]*(?=\s|$)|[。！？]")
@@ -44,6 +46,14 @@ class TargetRule:
 
     def targets(self, texts: pl.Series, tokenise: Tokenise) -> tuple[np.ndarray, RaggedTokens]:
         """(rows that are kept, their tokens). A text that has no end within the limit is left out where `whole`."""
+        starts = range(0, len(texts), _AT_ONCE) or (0,)
+        blocks = [self._block(texts.slice(start, _AT_ONCE), tokenise) for start in starts]
+        kept = np.concatenate([start + rows for start, (rows, _) in zip(starts, blocks, strict=True)])
+        lengths = np.concatenate([np.diff(tokens.indptr) for _, tokens in blocks])
+        indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        return kept, RaggedTokens(indptr, np.concatenate([tokens.tokens for _, tokens in blocks]))
+
+    def _block(self, texts: pl.Series, tokenise: Tokenise) -> tuple[np.ndarray, RaggedTokens]:
         tokens = tokenise(texts)
         lengths = np.diff(tokens.indptr)
         rows = np.arange(len(texts))
