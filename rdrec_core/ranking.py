@@ -302,7 +302,8 @@ class Ranker:
         bought, texts = prior.parts(found)
         if where is not None and len(found) < n and self.texts is not None:
             further, cosine = self.texts.alike(np.asarray(items, dtype=np.int64))
-            left = np.setdiff1d(eligible.keep(further if include is None else np.intersect1d(further, include)), found)
+            left = further if include is None else np.intersect1d(further, np.asarray(include, dtype=np.int64))
+            left = np.setdiff1d(eligible.keep(left), found)
             weakest = float((bought + texts).min()) if len(found) else 1.0
             texts = np.concatenate([texts, weakest * np.minimum(cosine[np.searchsorted(further, left)], 0.999)])
             found, bought = np.concatenate([found, left]), np.concatenate([bought, np.zeros(len(left))])

@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+import uuid
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from service.stores.redis_gateway import RedisGateway
 from tests.redis_process import ask, free_port, running_redis
 from tests.redis_topologies import running_cluster, running_sentinel
+
+
+@pytest.fixture
+async def gateway(server: str, request: pytest.FixtureRequest) -> AsyncIterator[RedisGateway | None]:
+    """To the server that a suite's fixture `server` names by its URL's fixture; None for "memory".
+
+    The time-out is generous: what is tested here is the outcome, and the machine may be busy.
+    """
+    if server == "memory":
+        yield None
+        return
+    opened = RedisGateway.open(request.getfixturevalue(server), timeout_s=5.0, max_connections=16)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def prefix() -> str:
+    return f"test-{uuid.uuid4().hex}"
 
 
 @pytest.fixture(scope="session")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -17,23 +15,12 @@ from service.stores.redis_buckets import RedisBuckets
 from service.stores.redis_gateway import RedisGateway
 from service.stores.redis_marks import RedisMarks
 
-KINDS = ("memory", "redis_url", "cluster_url")
 HOUR, DAY = f"h{int(time.time() // 3600)}", f"d{int(time.time() // 86_400)}"
 
 
-@pytest.fixture(params=KINDS)
-async def gateway(request: pytest.FixtureRequest) -> AsyncIterator[RedisGateway | None]:
-    if request.param == "memory":
-        yield None
-        return
-    opened = RedisGateway.open(request.getfixturevalue(request.param), timeout_s=5.0, max_connections=16)
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-def prefix() -> str:
-    return f"test-{uuid.uuid4().hex}"
+@pytest.fixture(params=["memory", "redis_url", "cluster_url"])
+def server(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture

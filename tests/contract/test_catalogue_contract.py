@@ -1,11 +1,9 @@
-"""What every catalogue store promises, over every implementation. A store joins by an entry in STORES."""
+"""What every catalogue store promises, over every implementation and server."""
 
 from __future__ import annotations
 
 import asyncio
-import uuid
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -16,44 +14,25 @@ from service.stores.redis_gateway import RedisGateway
 
 KEPT = 150
 """Redis trims a stream by whole nodes of 100 entries."""
-OpenStore = Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[CatalogueStore]]
-
-
-@asynccontextmanager
-async def memory_store(request: pytest.FixtureRequest) -> AsyncIterator[CatalogueStore]:
-    store = MemoryCatalogueStore(changes_kept=KEPT)
-    yield store
-    await store.close()
-
-
-def redis_store(url_fixture: str) -> OpenStore:
-    @asynccontextmanager
-    async def open_store(request: pytest.FixtureRequest) -> AsyncIterator[CatalogueStore]:
-        gateway = RedisGateway.open(request.getfixturevalue(url_fixture), timeout_s=5.0, max_connections=16)
-        store = RedisCatalogueStore(gateway, prefix=f"test-{uuid.uuid4().hex}", changes_kept=KEPT)
-        yield store
-        await store.close()
-
-    return open_store
-
-
-STORES: dict[str, OpenStore] = {
-    "memory": memory_store,
-    "redis": redis_store("redis_url"),
-    "valkey": redis_store("valkey_url"),
-    "redis-cluster": redis_store("cluster_url"),
-    "redis-sentinel": redis_store("sentinel_url"),
-}
 ITEM = LiveItem(
     "a/1", "Red train", "Holz", ("Toys", "Trains"), "It rolls.\nFar.",
     {"price": 24.5, "n": 3, "new": True, "tags": ["wood", "gift"], "none": [], "colour": "réd"}, False, 1.7e9,
 )  # fmt: skip
 
 
-@pytest.fixture(params=sorted(STORES))
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[CatalogueStore]:
-    async with STORES[request.param](request) as opened:
-        yield opened
+@pytest.fixture(params=["memory", "redis_url", "valkey_url", "cluster_url", "sentinel_url"])
+def server(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+async def store(gateway: RedisGateway | None, prefix: str) -> AsyncIterator[CatalogueStore]:
+    if gateway is None:
+        opened: CatalogueStore = MemoryCatalogueStore(changes_kept=KEPT)
+    else:
+        opened = RedisCatalogueStore(gateway, prefix=prefix, changes_kept=KEPT)
+    yield opened
+    await opened.close()
 
 
 def item(n: int) -> LiveItem:

@@ -1,11 +1,9 @@
-"""What every history store promises, over every implementation. A store joins by an entry in STORES."""
+"""What every history store promises, over every implementation and server."""
 
 from __future__ import annotations
 
 import asyncio
-import uuid
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -16,43 +14,19 @@ from service.stores.redis_gateway import RedisGateway
 from tests.histories import add, recent
 
 CAP = 5
-OpenStore = Callable[[pytest.FixtureRequest], AbstractAsyncContextManager[HistoryStore]]
+SERVERS = ("memory", "redis_url", "unix_url", "tls_url", "valkey_url", "cluster_url", "sentinel_url")
 
 
-@asynccontextmanager
-async def memory_store(request: pytest.FixtureRequest) -> AsyncIterator[HistoryStore]:
-    store = MemoryHistoryStore(cap=CAP)
-    yield store
-    await store.close()
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
-def redis_store(url_fixture: str) -> OpenStore:
-    @asynccontextmanager
-    async def open_store(request: pytest.FixtureRequest) -> AsyncIterator[HistoryStore]:
-        # The time-out is generous: what is tested here is the outcome, and the machine may be busy.
-        gateway = RedisGateway.open(request.getfixturevalue(url_fixture), timeout_s=5.0, max_connections=16)
-        store = RedisHistoryStore(gateway, prefix=f"test-{uuid.uuid4().hex}", cap=CAP)
-        yield store
-        await store.close()
-
-    return open_store
-
-
-STORES: dict[str, OpenStore] = {
-    "memory": memory_store,
-    "redis": redis_store("redis_url"),
-    "redis-unix": redis_store("unix_url"),
-    "redis-tls": redis_store("tls_url"),
-    "valkey": redis_store("valkey_url"),
-    "redis-cluster": redis_store("cluster_url"),
-    "redis-sentinel": redis_store("sentinel_url"),
-}
-
-
-@pytest.fixture(params=sorted(STORES))
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[HistoryStore]:
-    async with STORES[request.param](request) as opened:
-        yield opened
+@pytest.fixture
+async def store(gateway: RedisGateway | None, prefix: str) -> AsyncIterator[HistoryStore]:
+    opened = MemoryHistoryStore(cap=CAP) if gateway is None else RedisHistoryStore(gateway, prefix=prefix, cap=CAP)
+    yield opened
+    await opened.close()
 
 
 async def test_a_user_never_written_to_is_none(store: HistoryStore) -> None:

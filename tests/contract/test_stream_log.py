@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -32,9 +31,12 @@ class Logged:
 
 
 @pytest.fixture(params=["redis_url", "valkey_url", "cluster_url", "sentinel_url"])
-async def logged(request: pytest.FixtureRequest) -> AsyncIterator[Logged]:
-    gateway = RedisGateway.open(request.getfixturevalue(request.param), timeout_s=5.0, max_connections=16)
-    prefix = f"test-{uuid.uuid4().hex}"
+def server(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+async def logged(gateway: RedisGateway, prefix: str) -> AsyncIterator[Logged]:
     store = RedisHistoryStore(gateway, prefix=prefix, cap=5, log_length=1000)
     yield Logged(store, gateway, prefix)
     await store.close()

@@ -587,6 +587,29 @@ def test_a_p5_folder_of_numbers_needs_its_maps(tmp_path, capsys):
     assert "datamaps.json" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("repeats", "times", "said"),
+    [
+        ("first", [3, 5], "the heaviest event, of equal ones the first, stays (--repeats) 4"),
+        ("last", [4, 6], "the heaviest event, of equal ones the last, stays (--repeats) 4"),
+        ("keep", [1, 2, 3, 4, 5, 6], "all events count alike, whatever their weight"),
+    ],
+)
+def test_the_heaviest_of_a_users_events_with_an_item_stays_at_its_time(
+    tmp_path, capsys, monkeypatch, repeats, times, said
+):
+    monkeypatch.setenv("COLUMNS", "200")
+    events = ("A,view", "A,cart", "A,buy", "A,buy", "B,view", "B,view")
+    rows = [f"u,{event},{START + day * DAY}" for day, event in enumerate(events, 1)]
+    (tmp_path / "r.csv").write_text("\n".join(["user,item,event,time", *rows]))
+    command = ["prepare", "--reviews", str(tmp_path / "r.csv"), "--out", str(tmp_path / "out"), "--labels", "random"]
+    weights = ["--event-column", "event", "--events", "view=1,cart=2,buy=5", "--repeats", repeats]
+    assert main([*command, *weights]) == 0
+    assert said in " ".join(capsys.readouterr().out.replace("\u2502", " ").split())
+    kept = Dataset(tmp_path / "out").interactions.timestamp
+    assert [(time - START) // DAY for time in kept.tolist()] == times
+
+
 @pytest.mark.parametrize(("repeats", "left_out"), [("first", True), ("keep", False)])
 def test_where_people_buy_again_what_they_have_may_be_the_answer(tmp_path, repeats, left_out):
     """The evaluation excludes a user's history from the answers only where repeats were dropped."""

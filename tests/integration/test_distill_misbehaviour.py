@@ -1,4 +1,4 @@
-"""2,000 reviews through a server that misbehaves in every way, with three kill -9 on the way.
+"""Reviews through a server that misbehaves in every way, with three kill -9 on the way.
 
 The oracle is the server's own count of the completions that it gave, against the journal after each kill.
 """
@@ -27,10 +27,11 @@ from training.rationale.journal import AnswerJournal
 from training.rationale.openai import OpenAITeacher
 from training.rationale.prompt import STRICT_SYSTEM, question
 
-N_REVIEWS = 2_000
-N_DISTINCT = 1_900
+N_REVIEWS = int(os.environ.get("RDREC_TEST_DISTILLED", "800"))
+"""RDREC_TEST_DISTILLED=2000 asks about more."""
+N_DISTINCT = N_REVIEWS * 95 // 100
 CONCURRENCY = 64
-KILL_AFTER = (400, 900, 1_400)
+KILL_AFTER = tuple(N_REVIEWS * part // 100 for part in (20, 45, 70))
 """Completions given by the server before each kill."""
 GARBAGE = ("", None, "I'm sorry, but I cannot help with that.", "Great!", "{}")
 MISDEEDS = (
@@ -40,7 +41,7 @@ MISDEEDS = (
 
 
 def misdeed(prompt: str) -> str:
-    """A third of the questions meet one, told by a hash of their text; three of them hang."""
+    """A third of the questions meet one, told by a hash of their text; a few of them hang."""
     draw = zlib.crc32(prompt.encode())
     if draw % 600 == 7:
         return "hang"
@@ -139,8 +140,8 @@ def test_each_review_is_answered_once_across_three_kills(tmp_path: Path) -> None
             assert count == 1 + sum(keys[asked] in keys_of_kill for keys_of_kill in lost)
         assert set(server.sent) <= set(keys), "only training reviews are ever sent"
         assert server.peak <= CONCURRENCY + 8  # requests of a killed process may still run
-        assert server.statuses[429] > 100
-        assert server.statuses[500] > 30
+        assert server.statuses[429] > N_REVIEWS // 20
+        assert server.statuses[500] > N_REVIEWS // 80
 
         before = server.sent.copy()
         again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)

@@ -29,7 +29,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 @pytest.fixture(scope="module")
 def checkpoint(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("checkpoints") / "scratch"
-    train(load_config("scratch", None, {"epochs": 1, "vocabulary_size": 300}), dataset, out)
+    train(load_config("scratch", None, {"epochs": 1, "passes": 1, "vocabulary_size": 300}), dataset, out)
     return out
 
 

@@ -102,6 +102,8 @@ def test_where_a_filter_leaves_few_similar_items_those_that_share_words_come_beh
     assert (np.diff(found.scores) <= 0).all()
     assert np.isnan(found.graph_scores[len(near) :]).all()
     assert RANKER.similar([4, 9], len(near), exclude=[24], where=where).item_indices.tolist() == near
+    assert RANKER.similar([4, 9], N, include=items[3:], where=where).item_indices.tolist() == items[3:]
+    assert not len(RANKER.similar([4, 9], N, include=(), where=where).item_indices)
 
 
 def test_a_filter_is_as_good_as_naming_the_items() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 import random
-from collections.abc import Callable
+import re
+import socketserver
+import threading
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -305,6 +309,56 @@ async def test_administration_is_not_repeated_unless_asked(ask: Ask) -> None:
     with pytest.raises(ProblemError):
         await ask(server, "load_bundle", "bundle-2", changes={"retry": RetryPolicy(attempts=2)})
     assert len(server.seen) == 2
+
+
+@pytest.fixture
+def closes_at_the_second_request() -> Iterator[tuple[str, list[bytes]]]:
+    """A URL, and every request that came: a connection answers one and closes at the next, as one idle for too long."""
+    heard: list[bytes] = []
+    body = json.dumps(RECORDED).encode()
+    answer = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+
+    class Connection(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            for reply in (answer, b""):
+                request = b""
+                while not request.endswith(b"}"):
+                    if not (part := self.request.recv(65536)):
+                        return
+                    request += part
+                heard.append(request)
+                self.request.sendall(reply)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Connection) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", heard
+        server.shutdown()
+
+
+async def test_a_connection_that_is_closed_at_that_moment_costs_a_try_and_no_second_write(
+    closes_at_the_second_request: tuple[str, list[bytes]],
+) -> None:
+    url, heard = closes_at_the_second_request
+
+    def keys() -> list[bytes]:
+        found = [re.search(rb"(?i)idempotency-key: (\S+)", request) for request in heard]
+        heard.clear()
+        return [match[1] for match in found if match]
+
+    with RDRecClient(url, sleep=lambda _: None) as client:
+        await asyncio.to_thread(lambda: [client.record("u", "i") for _ in range(2)])
+        first, closed, again = keys()
+        assert first != closed == again, "the second write, sent twice, is one"
+        with pytest.raises(UnreachableError):  # the second connection is used up too
+            await asyncio.to_thread(client.load_bundle, "other")
+        assert len(heard) == 1, "administration is not repeated"
+        heard.clear()
+    async with AsyncRDRecClient(url, sleep=lambda _: asyncio.sleep(0)) as other:
+        for _ in range(2):
+            await other.record("u", "i")
+        first, closed, again = keys()
+        assert first != closed == again
 
 
 def test_waits_grow_and_are_bounded() -> None:

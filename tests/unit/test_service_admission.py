@@ -18,6 +18,9 @@ from service.web.doorman import ADMITTED_KEY, LINES, Doorman, line_of, protocol_
 from service.wire.work import Line
 
 
+IDLE_S = 75
+
+
 class Clock:
     def __init__(self) -> None:
         self.now = 0.0
@@ -141,7 +144,10 @@ class Connection:
         self.admission = Admission(most, Clock(), lambda line: 2.2)
         self.metrics = Metrics()
         doorman = Doorman(self.admission, self.metrics, Clock(), lambda: draining)
-        config = uvicorn.Config(self.app, http=protocol_of(doorman), lifespan="off", log_config=None, interface="asgi3")
+        config = uvicorn.Config(
+            self.app, http=protocol_of(doorman), lifespan="off", log_config=None, interface="asgi3",
+            timeout_keep_alive=IDLE_S,
+        )  # fmt: skip
         config.load()
         self.protocol = protocol_of(doorman)(config, ServerState(), {})
         self.transport = Transport()
@@ -197,6 +203,16 @@ async def test_a_request_of_a_full_line_is_refused_and_the_connection_goes_on() 
     assert await connection.send(post(body=b"last")) == [OK]
     assert connection.bodies == [b'{"n": 1}', b"last"]
     assert connection.admission.limits[Line.INTERACTIVE].under_way == 0
+
+
+async def test_an_idle_connection_stays_open_for_the_time_that_is_set_whether_served_or_refused() -> None:
+    connection, loop = Connection(most=1), asyncio.get_running_loop()
+    for expected in (OK, FULL):
+        assert await connection.send(post()) == [expected]
+        closing = connection.protocol.timeout_keep_alive_task
+        assert closing is not None
+        assert closing.when() - loop.time() == pytest.approx(IDLE_S, abs=5)
+        connection.admission.limits[Line.INTERACTIVE].enter()
 
 
 async def test_a_body_in_pieces_behind_a_refusal_is_read_to_nowhere() -> None:
