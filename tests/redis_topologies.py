@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,6 +15,8 @@ from tests.redis_process import PATIENCE_S, RedisProcess, ask, free_port
 
 SLOTS = 16384
 SERVICE = "shop"
+AT_ONCE = ("--repl-diskless-sync-delay", "0")
+"""A replica's first copy is sent at once, and not after the five seconds in which others may join it."""
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:
@@ -44,7 +47,7 @@ def running_cluster(folder: Path) -> Iterator[RedisClusterProcesses]:
             port = free_port()
             node = RedisProcess(
                 folder / str(number), "--cluster-enabled", "yes", "--cluster-node-timeout", "1000",
-                "--cluster-replica-validity-factor", "0", "--cluster-require-full-coverage", "no", port=port,
+                "--cluster-replica-validity-factor", "0", "--cluster-require-full-coverage", "no", *AT_ONCE, port=port,
             )  # fmt: skip
             stack.callback(node.stop)
             node.start()
@@ -54,8 +57,8 @@ def running_cluster(folder: Path) -> Iterator[RedisClusterProcesses]:
         for number, master in enumerate(masters):
             ask(master.port, "CLUSTER", "ADDSLOTSRANGE", str(edges[number]), str(edges[number + 1] - 1))
             ask(master.port, "CLUSTER", "SET-CONFIG-EPOCH", str(number + 1))
-        for node in nodes[1:]:
-            ask(node.port, "CLUSTER", "MEET", "127.0.0.1", str(masters[0].port))
+        for node, other in itertools.combinations(nodes, 2):  # by gossip alone they take seconds to find each other
+            ask(node.port, "CLUSTER", "MEET", "127.0.0.1", str(other.port))
         wait_for(
             lambda: all(
                 b"cluster_state:ok" in (info := ask(node.port, "CLUSTER", "INFO")) and b"known_nodes:4" in info
@@ -86,7 +89,7 @@ class SentinelProcesses:
 @contextmanager
 def running_sentinel(folder: Path) -> Iterator[SentinelProcesses]:
     with ExitStack() as stack:
-        master = RedisProcess(folder / "master")
+        master = RedisProcess(folder / "master", *AT_ONCE)
         stack.callback(master.stop)
         master.start()
         replica = RedisProcess(folder / "replica", "--replicaof", "127.0.0.1", str(master.port))
@@ -108,6 +111,7 @@ def running_sentinel(folder: Path) -> Iterator[SentinelProcesses]:
             sentinel = RedisProcess(home, str(config), "--sentinel", port=port)
             stack.callback(sentinel.stop)
             sentinel.start()
+            ask(sentinel.port, "SENTINEL", "DEBUG", "info-period", "200", "publish-period", "200")
             sentinels.append(sentinel)
         wait_for(
             lambda: all(

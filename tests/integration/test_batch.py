@@ -40,7 +40,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 @pytest.fixture(scope="module")
 def bundle(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles")
-    train(load_config("scratch", None, {"epochs": 1, "passes": 1, "vocabulary_size": 300}), dataset, folder / "checkpoint")
+    config = load_config("scratch", None, {"epochs": 1, "passes": 1, "vocabulary_size": 300})
+    train(config, dataset, folder / "checkpoint")
     assert main(["export", str(folder / "checkpoint"), "--out", str(folder / "bundle"), "--score-modes", "trie"]) == 0
     one = TaskWeights(0.5, Mix(0.05, {"next": 0.6, "reach": 0.3}))
     store_fusion(folder / "bundle", FusionWeights(one, one).to_manifest())

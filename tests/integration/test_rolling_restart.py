@@ -75,7 +75,8 @@ def running_nginx(folder: Path, ports: list[int]) -> Iterator[str]:
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     dataset = write_small_dataset(tmp_path / "dataset", reviews=False)
-    train(load_config("scratch", None, {"epochs": 1, "passes": 1, "vocabulary_size": 300}), dataset, tmp_path / "checkpoint")
+    config = load_config("scratch", None, {"epochs": 1, "passes": 1, "vocabulary_size": 300})
+    train(config, dataset, tmp_path / "checkpoint")
     assert main(["export", str(tmp_path / "checkpoint"), "--out", str(tmp_path / "bundle")]) == 0
     return tmp_path / "bundle"
 

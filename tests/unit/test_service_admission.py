@@ -17,7 +17,6 @@ from service.telemetry.observability import Metrics
 from service.web.doorman import ADMITTED_KEY, LINES, Doorman, line_of, protocol_of
 from service.wire.work import Line
 
-
 IDLE_S = 75
 
 

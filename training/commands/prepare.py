@@ -62,7 +62,8 @@ def prepare(
         list[str] | None,
         typer.Option(
             help="Kinds to keep: transaction,addtocart; or with weights, view=1,transaction=5: of a user's "
-            "events with an item the heaviest stays (unless --repeats keep). With --previous also folders of `rdrec collect` and log files "
+            "events with an item the heaviest stays (unless --repeats keep). "
+            "With --previous also folders of `rdrec collect` and log files "
             "(purchases alone, unless kinds are named too)."
         ),
     ] = None,
