@@ -58,6 +58,7 @@ def test_a_filter_narrows_candidates_includes_and_similar_items(client: TestClie
     assert numbers(client, "topn", user_id=user_id(1), candidates=["i0030"], where=CHEAP) == []
     assert sorted(numbers(client, "similar", item_ids=["i0000", "i0005"])) == [1, 6, 10]
     assert numbers(client, "similar", item_ids=["i0000", "i0005"], where={"colour": "red"}) == [1, 6]
+    assert numbers(client, "similar", item_ids=["i0000"], include=["no such item"], where={"colour": "red"}) == []
 
 
 def test_parts_of_a_batch_have_filters_of_their_own(client: TestClient) -> None:

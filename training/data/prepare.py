@@ -63,6 +63,8 @@ class Prepared:
     labels: IntArray
     continued: Continued | None = None
     """What went on, where the dataset stands on an earlier one."""
+    events_differ: bool = False
+    """Whether some kind of event weighs more than another."""
 
     @property
     def n_bad(self) -> int:
@@ -168,6 +170,7 @@ def prepare(
         reviews=counts,
         labels=labels,
         continued=continued,
+        events_differ=len(set((config.events or {}).values())) > 1,
     )
 
 

@@ -112,7 +112,7 @@ def line_rows(files: tuple[Ingested, ...], what: str) -> Rows:
 
 
 def _left_out_rows(made: Prepared) -> Rows:
-    stays = made.info.repeats if not _weighs(made) else f"heaviest event, of equal ones the {made.info.repeats},"
+    stays = made.info.repeats if not made.events_differ else f"heaviest event, of equal ones the {made.info.repeats},"
     verb = "kept" if made.info.repeats == "keep" else f"dropped, the {stays} stays"
     rows = [(f"repeats of a user and item, {verb} (--repeats)", f"{made.n_repeats:,}")]
     if made.info.min_interactions > 1:
@@ -128,12 +128,6 @@ def _left_out_rows(made: Prepared) -> Rows:
     return rows
 
 
-def _weighs(made: Prepared) -> bool:
-    """Whether kinds of events differ in weight."""
-    weight = made.source.log.weight
-    return weight is not None and len(weight) > 0 and bool(weight.min() < weight.max())
-
-
 def warnings(made: Prepared, today: datetime) -> Iterator[str]:
     """One sentence for everything that was guessed or looks wrong."""
     yield from made.source.notes.lines()
@@ -146,7 +140,7 @@ def warnings(made: Prepared, today: datetime) -> Iterator[str]:
             yield f"the first interaction is of {first:%Y-%m-%d}: is that a time (--columns timestamp=...)?"
         if last > today:
             yield f"the last interaction is of {last:%Y-%m-%d}, after today: is that a time (--columns timestamp=...)?"
-    if made.info.repeats == "keep" and _weighs(made):
+    if made.info.repeats == "keep" and made.events_differ:
         yield (
             "all events count alike, whatever their weight (--events): a weight says which of a user's events with an "
             "item stays, and --repeats keep keeps all"
