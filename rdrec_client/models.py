@@ -32,50 +32,45 @@ class Choice(TypedDict, total=False):
 
 
 class _Choosing(_Request):
+    n_items: int | None = None
     where: Mapping[str, Any] | None = None
     diversity: float | None = None
     max_per_brand: int | None = None
     max_per_category: int | None = None
-
-
-class Sequential(_Choosing):
-    """What will this user want next?"""
-
-    kind: Literal["sequential"] = "sequential"
-    user_id: str | None = None
-    history: Sequence[str] | None = None
-    """Item ids, oldest first; replaces what the service knows of the user."""
-    n_items: int | None = None
-    exclude_seen: bool | None = None
-    include: Sequence[str] | None = None
-    exclude: Sequence[str] | None = None
-    beam_width: int | None = None
-    prefer: str | None = None
-    """What is wanted, in words; the answer's `steered` says whether any of them was known."""
-    prefer_weight: float | None = None
-    """How loud the words are; 1 is as loud as all that the history says."""
-    fusion: bool | None = None
-    """False ranks by the model alone."""
     strict: bool | None = None
     """True makes an item that the model does not know a 404; else it is left out and named in `ignored_items`."""
     arm: ArmName | None = None
     """Who answers where two models are served; as configured unless given."""
 
 
-class TopN(_Choosing):
+class _ForUser(_Choosing):
+    user_id: str | None = None
+    history: Sequence[str] | None = None
+    """Item ids, oldest first; replaces what the service knows of the user."""
+    prefer: str | None = None
+    """What is wanted, in words; the answer's `steered` says whether any of them was known."""
+    prefer_weight: float | None = None
+    """How loud the words are; 1 is as loud as all that the history says."""
+    fusion: bool | None = None
+    """False ranks by the model alone."""
+
+
+class Sequential(_ForUser):
+    """What will this user want next?"""
+
+    kind: Literal["sequential"] = "sequential"
+    exclude_seen: bool | None = None
+    include: Sequence[str] | None = None
+    exclude: Sequence[str] | None = None
+    beam_width: int | None = None
+
+
+class TopN(_ForUser):
     """Which of these candidates suit this user best?"""
 
     kind: Literal["topn"] = "topn"
-    user_id: str | None = None
     candidates: Sequence[str] | None = None
     """Drawn by the service where not given."""
-    history: Sequence[str] | None = None
-    n_items: int | None = None
-    prefer: str | None = None
-    prefer_weight: float | None = None
-    fusion: bool | None = None
-    strict: bool | None = None
-    arm: ArmName | None = None
 
 
 class Similar(_Choosing):
@@ -83,11 +78,8 @@ class Similar(_Choosing):
 
     kind: Literal["similar"] = "similar"
     item_ids: Sequence[str]
-    n_items: int | None = None
     include: Sequence[str] | None = None
     exclude: Sequence[str] | None = None
-    strict: bool | None = None
-    arm: ArmName | None = None
 
 
 class Explain(_Request):

@@ -70,7 +70,7 @@ def service_process(
 
 
 def _wait_until_ready(service: ServiceProcess) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180  # a busy machine takes long to start a process
     while time.monotonic() < deadline:
         assert service.process.poll() is None, service.log.read_text()
         try:

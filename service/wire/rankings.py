@@ -36,80 +36,70 @@ MAX_SIMILAR_TO = 100
 WINDOW = "^(([1-9]|[1-3][0-9]|4[0-8])h|([1-9]|[1-8][0-9]|90)d)$"
 
 
-class SequentialRequest(RequestBody):
+class ListRequest(RequestBody):
+    """What every list may be asked with."""
+
+    n_items: UpTo100 = 10
+    where: WhereObject = None
+    strict: Strict = False
+    arm: ArmChoice = None
+
+
+class _SpreadRequest(ListRequest):
+    diversity: Diversity = 0.0
+    max_per_brand: PerBrand = None
+    max_per_category: PerCategory = None
+
+
+class _UserRequest(_SpreadRequest):
+    user_id: UserId | None = None
+    history: Annotated[list[ItemId], Field(max_length=MAX_HISTORY_SENT)] | None = Field(
+        default=None, description="Item ids, oldest first; replaces what the service knows of the user."
+    )
+    prefer: Prefer = None
+    prefer_weight: PreferWeight = None
+    fusion: StrictBool = Field(default=True, description="False ranks by the model alone.")
+
+
+class SequentialRequest(_UserRequest):
     """What will this user want next?"""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"user_id": "u0007", "n_items": 5}, {"history": ["i0001", "i0042"]}]}
     )
 
-    user_id: UserId | None = None
-    history: Annotated[list[ItemId], Field(max_length=MAX_HISTORY_SENT)] | None = Field(
-        default=None, description="Item ids, oldest first; replaces what the service knows of the user."
-    )
-    n_items: UpTo100 = 10
     exclude_seen: StrictBool = Field(default=True, description="Leave out the items of the history.")
     include: Include = None
     exclude: Exclude = None
-    where: WhereObject = None
-    diversity: Diversity = 0.0
-    max_per_brand: PerBrand = None
-    max_per_category: PerCategory = None
-    prefer: Prefer = None
-    prefer_weight: PreferWeight = None
     beam_width: UpTo100 | None = Field(
         default=None, description="Beams of the search (strategy `beam`); 20 unless given."
     )
-    fusion: StrictBool = Field(default=True, description="False ranks by the model alone.")
-    strict: Strict = False
-    arm: ArmChoice = None
 
 
-class TopNRequest(RequestBody):
+class TopNRequest(_UserRequest):
     """Which of these candidates suit this user best?"""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"user_id": "u0007", "candidates": ["i0001", "i0042", "i0100"], "n_items": 2}]}
     )
 
-    user_id: UserId | None = None
-    history: Annotated[list[ItemId], Field(max_length=MAX_HISTORY_SENT)] | None = Field(
-        default=None, description="Item ids, oldest first; replaces what the service knows of the user."
-    )
     candidates: Annotated[list[ItemId], Field(min_length=1, max_length=MAX_CANDIDATES)] | None = Field(
         default=None,
         description="Drawn by co-purchase and popularity where not given, without the items of the history.",
     )
-    n_items: UpTo100 = 10
-    where: WhereObject = None
-    diversity: Diversity = 0.0
-    max_per_brand: PerBrand = None
-    max_per_category: PerCategory = None
-    prefer: Prefer = None
-    prefer_weight: PreferWeight = None
-    fusion: StrictBool = Field(default=True, description="False ranks by the model alone.")
-    strict: Strict = False
-    arm: ArmChoice = None
 
 
-class SimilarRequest(RequestBody):
+class SimilarRequest(_SpreadRequest):
     """What is like these items? Nobody needs to ask."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"item_ids": ["i0042"], "n_items": 5}]})
 
     item_ids: Annotated[list[ItemId], Field(min_length=1, max_length=MAX_SIMILAR_TO)]
-    n_items: UpTo100 = 10
     include: Include = None
     exclude: Exclude = None
-    where: WhereObject = None
-    diversity: Diversity = 0.0
-    max_per_brand: PerBrand = None
-    max_per_category: PerCategory = None
-    strict: Strict = False
-    arm: ArmChoice = None
 
 
-class PopularRequest(RequestBody):
+class PopularRequest(ListRequest):
     """What sells now? Nobody needs to ask."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"window": "7d", "n_items": 5}]})
@@ -117,23 +107,15 @@ class PopularRequest(RequestBody):
     window: Annotated[StrictStr, StringConstraints(pattern=WINDOW)] = Field(
         default="7d", description="Hours, 1h to 48h, or days, 1d to 90d; an event counts half after half of it."
     )
-    n_items: UpTo100 = 10
-    where: WhereObject = None
     exclude: Exclude = None
-    strict: Strict = False
-    arm: ArmChoice = None
 
 
-class LatestRequest(RequestBody):
+class LatestRequest(ListRequest):
     """What is new? Nobody needs to ask."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"n_items": 5}]})
 
-    n_items: UpTo100 = 10
-    where: WhereObject = None
     exclude: Exclude = None
-    strict: Strict = False
-    arm: ArmChoice = None
 
 
 # The answers of the hot path are plain dataclasses: made and written several times faster than pydantic models.

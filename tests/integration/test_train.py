@@ -20,6 +20,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from rdrec_core.errors import CheckpointError, InputError
 from rdrec_core.types import Task
+from tests.redis_process import free_port
 from tests.small_dataset import write_small_dataset
 from training.cli import main
 from training.data.dataset import Dataset, WholeDataset
@@ -356,7 +357,7 @@ def test_two_processes_follow_the_loss_curve_of_one(dataset: Dataset, tmp_path: 
         "-m",
         "torch.distributed.run",
         "--nproc-per-node=2",
-        "--master-port=29631",
+        f"--master-port={free_port()}",
         "-m",
         *two[2:],
     ]
