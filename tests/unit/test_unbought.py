@@ -15,6 +15,7 @@ from rdrec_core.ranking import Ranker
 from rdrec_core.types import RankRequest, ScoreRequest
 from tests.ranking_dataset import chained_histories, write_dataset
 from tests.unit.test_fusion import AnyUserEngine
+from training.data.cold_items import hidden_items
 from training.evaluation.fusion import look_up
 from training.evaluation.protocol import questions
 from training.evaluation.unbought import FACTORS, fit_unbought, without_purchases
@@ -142,6 +143,27 @@ def test_the_fit_hides_what_it_asks_for_and_takes_the_loudest_that_costs_no_more
     for price, each in found.items():
         assert quality[each.factor][1] >= (1 - price) * quality[1.0][1]
         assert all(quality[f][1] < (1 - price) * quality[1.0][1] for f in FACTORS if f > each.factor)
+
+
+def test_where_a_dataset_hides_items_others_are_hidden_beside_them(world, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, graph = world
+    monkeypatch.setattr("training.evaluation.unbought.SHARE", 4 / N)
+    never_bought = hidden_items(N, 4 / N, 0)
+    cold = np.isin(np.arange(N), never_bought)
+    forgotten: list[int] = []
+
+    def forgetting(items):  # type: ignore[no-untyped-def]
+        forgotten.extend(items.tolist())
+        return AnyUserEngine()
+
+    weights = TaskWeights(3.0, Mix(0.05, {"next": 0.5, "ridge": 0.5, TEXT: 0.3}))
+    found = fit_unbought(
+        forgetting, without_purchases(graph, cold), questions(data, "val"), weights, price=0.05, seed=0, limit=1000,
+        progress=lambda _: None,
+    )  # fmt: skip
+    assert forgotten
+    assert not set(forgotten) & set(never_bought.tolist())
+    assert found.n_hidden
 
 
 def test_where_nothing_can_be_hidden_texts_count_once(world) -> None:

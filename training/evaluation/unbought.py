@@ -25,7 +25,7 @@ from training.evaluation.protocol import Questions
 from training.learning.ranks import gains
 
 SHARE = 0.03
-"""Of all items, hidden: enough to ask for. What showing new items costs depends on how many there are, so that the
+"""Of the items that were bought, hidden: enough to ask for. What showing new items costs depends on how many there are, so that the
 catalogue's own are the crowd among which they are asked for."""
 FACTORS = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.8, 2.0, 2.5, 3.0, 4.0)
 _CANDIDATES_BY = 2.0
@@ -50,9 +50,10 @@ def fit_unbought(
     forgetting: items -> an engine that has learned nothing of them but their words. limit: at most so many questions of
     either kind.
     """
+    bought = np.flatnonzero(graph.popularity > 0)
     hidden = np.zeros(len(graph), dtype=np.bool_)
-    hidden[hidden_items(len(graph), SHARE, seed)] = True
-    hidden &= graph.popularity > 0
+    if len(bought):  # of these alone: a dataset that hides items has drawn them in the same way
+        hidden[bought[hidden_items(len(bought), SHARE, seed)]] = True
     left = _without(asked, hidden)
     rng = np.random.default_rng([seed, 17])
     new = np.flatnonzero(hidden[left.targets])
