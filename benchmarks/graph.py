@@ -1,10 +1,11 @@
 """What the item graph costs as the catalogue grows: time and memory to build, size, and microseconds a query.
 
-    python benchmarks/graph.py [--items 10000,100000] [--quick] [--json FILE]
+    python benchmarks/graph.py [--items 10000,100000] [--workers 2] [--quick] [--json FILE]
 
 Users are made up: as many as items, ten interactions each, histories of 3 to 17, a few items bought much more than the
 rest, and steps to near items that repeat often enough for the graph to have edges. Each size is built in a process of
-its own, so that peak memory is that size's alone. Appends one JSON line to results/graph.jsonl.
+its own, so that peak memory is that size's alone; workers' is added as if they shared no page. Appends one JSON line to
+results/graph.jsonl.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import platform
 import resource
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.records import keep, table  # noqa: E402
 from rdrec_core.item_graph import Eligible, ItemGraph, Mix  # noqa: E402
 from training.signals.graph import GraphConfig, Sequences, graph_of  # noqa: E402
+from training.workers import Blocks, processes_or_ray  # noqa: E402
 
 QUERIES = 2000
 
@@ -43,14 +46,22 @@ def made_up(n_items: int, rng: np.random.Generator) -> Sequences:
     return Sequences(indptr, items, n_items)
 
 
-def measure(n_items: int, connection: Any) -> None:
+def built(sequences: Sequences, workers: int) -> ItemGraph:
+    if workers == 1:
+        return graph_of(sequences, GraphConfig())
+    with tempfile.TemporaryDirectory() as folder, processes_or_ray(workers) as (executor, at_once):
+        return graph_of(sequences, GraphConfig(), Blocks(executor, at_once, Path(folder)))
+
+
+def measure(n_items: int, workers: int, connection: Any) -> None:
     rng = np.random.default_rng(0)
     sequences = made_up(n_items, rng)
     before = resource.getrusage(resource.RUSAGE_SELF)
     wall, cpu = time.perf_counter(), time.process_time()
-    graph = graph_of(sequences, GraphConfig())
-    built_s, built_cpu_s = time.perf_counter() - wall, time.process_time() - cpu
-    after = resource.getrusage(resource.RUSAGE_SELF)
+    graph = built(sequences, workers)
+    after, theirs = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    built_s = time.perf_counter() - wall
+    built_cpu_s = time.process_time() - cpu + theirs.ru_utime + theirs.ru_stime
     mix = Mix(0.1, dict.fromkeys(graph.channels, 1.0))
     connection.send(
         {
@@ -58,7 +69,8 @@ def measure(n_items: int, connection: Any) -> None:
             "n_interactions": len(sequences.items),
             "build_s": built_s,
             "build_cpu_s": built_cpu_s,
-            "peak_memory_mib": after.ru_maxrss / 1024,
+            "workers": workers,
+            "peak_memory_mib": (after.ru_maxrss + (workers > 1) * workers * theirs.ru_maxrss) / 1024,
             "memory_before_mib": before.ru_maxrss / 1024,
             "entries": sum(len(channel.items) for channel in graph.channels.values()),
             "size_mib": sum(array.nbytes for array in graph.arrays().values()) / 2**20,
@@ -80,6 +92,7 @@ def query(graph: ItemGraph, sequences: Sequences, mix: Mix) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", default="10000,100000", help="catalogue sizes")
+    parser.add_argument("--workers", type=int, default=1, help="processes; 1: none but the one that builds")
     parser.add_argument("--quick", action="store_true", help="the smallest size alone, nothing appended")
     parser.add_argument("--json", type=Path, help="write the record here")
     arguments = parser.parse_args()
@@ -89,7 +102,7 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     for size in sizes[:1] if arguments.quick else sizes:
         here, there = context.Pipe(duplex=False)
-        process = context.Process(target=measure, args=(size, there))
+        process = context.Process(target=measure, args=(size, arguments.workers, there))
         with console.status(f"{size:,} items"):
             process.start()
             rows.append(here.recv())

@@ -148,7 +148,7 @@ def run(paths: list[Path], out: Path, workers: int, labels: str) -> dict[str, fl
     peak = 0
     while process.poll() is None:
         peak = max(peak, resident_bytes(process.pid))
-        time.sleep(0.1)
+        time.sleep(min(1.0, max(0.1, (time.perf_counter() - began) / 100)))  # looking costs time too
     seconds = time.perf_counter() - began
     if process.returncode:
         assert process.stderr is not None

@@ -28,6 +28,7 @@ COMMANDS = {
     "evaluate": "Measure a checkpoint or a bundle.",
     "baselines": "Measure what needs no T5: counting, EASE, SASRec, the item graph.",
     "fuse": "Fit the weights of the fused ranking on validation data.",
+    "graph": "Build a large catalogue's item graph apart.",
     "export": "Turn a checkpoint into a servable bundle.",
     "sign": "Sign a bundle with an Ed25519 key.",
     "ablation": "Train with and without each kind of rationale.",

@@ -1,13 +1,16 @@
 """`rdrec batch`: everybody gets the list that the ranking gives them alone, whoever computes it and however often."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,16 +18,19 @@ import pytest
 
 from rdrec_core.bundle import Bundle
 from rdrec_core.engines.torch_engine import TorchEngine
+from rdrec_core.errors import DatasetError
 from rdrec_core.fusion import FusionWeights, TaskWeights
 from rdrec_core.item_graph import Mix
 from rdrec_core.ranking import Ranker
 from rdrec_core.types import RankRequest
 from tests.small_dataset import write_small_dataset
 from training.cli import main
+from training.data import ingest, source_jobs
 from training.data.dataset import Dataset
 from training.evaluation.fusion_run import store_fusion
 from training.learning.config import load_config
 from training.learning.run import train
+from training.signals import graph as graph_module
 
 N_USERS, N_ITEMS = 30, 40
 COLUMNS = ["user_id", "rank", "item_id", "score", "model", "graph", "text", "model_version"]
@@ -42,7 +48,9 @@ def bundle(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundles")
     config = load_config("scratch", None, {"epochs": 1, "passes": 1, "vocabulary_size": 300})
     train(config, dataset, folder / "checkpoint")
-    assert main(["export", str(folder / "checkpoint"), "--out", str(folder / "bundle"), "--score-modes", "trie"]) == 0
+    assert main(["graph", str(dataset.path), "--out", str(folder / "graph"), "--workers", "1"]) == 0
+    export = ["export", str(folder / "checkpoint"), "--out", str(folder / "bundle"), "--score-modes", "trie"]
+    assert main([*export, "--graph", str(folder / "graph")]) == 0
     one = TaskWeights(0.5, Mix(0.05, {"next": 0.6, "reach": 0.3}))
     store_fusion(folder / "bundle", FusionWeights(one, one).to_manifest())
     return folder / "bundle"
@@ -135,17 +143,96 @@ def test_a_wrong_shard_is_refused(bundle: Path, tmp_path: Path, shard: str, caps
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ray_gives_the_same_bytes(bundle: Path, whole: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """Two workers of Ray, started once: it takes seconds."""
     ray = pytest.importorskip("ray", reason="Ray is not installed (extra `ray`)")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    try:
-        assert batch(bundle, tmp_path / "ray.parquet", "--ray", "--workers", 2) == 0
-        assert (tmp_path / "ray.parquet").read_bytes() == whole.read_bytes()
-        # a worker's complaint arrives as one line, not as a stack trace of another process
-        assert batch(bundle, tmp_path / "full.parquet", "--ray", "--workers", 1, "--mode", "full") == 2
-    finally:
-        ray.shutdown()
+    yield
+    ray.shutdown()
+
+
+def killed_once(function: Callable[..., Any], marker: Path) -> Callable[..., Any]:
+    """The same function, whose first call takes its whole process with it."""
+
+    def call(*args: Any, **settings: Any) -> Any:
+        if not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **settings)
+
+    return call
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.usefixtures("cluster")
+def test_ray_gives_the_same_bytes(bundle: Path, whole: Path, tmp_path: Path) -> None:
+    assert batch(bundle, tmp_path / "ray.parquet", "--ray", "--workers", 2) == 0
+    assert (tmp_path / "ray.parquet").read_bytes() == whole.read_bytes()
+    # a worker's complaint arrives as one line, not as a stack trace of another process
+    assert batch(bundle, tmp_path / "full.parquet", "--ray", "--workers", 1, "--mode", "full") == 2
+
+
+@pytest.mark.usefixtures("cluster")
+def test_prepare_by_ray_writes_the_same_bytes_though_a_worker_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reviews = tmp_path / "r.json"
+    rows = ({"user": f"u{n % 9}", "item": f"i{n % 7}", "ts": 10**9 + n, "text": f"The lamp {n}."} for n in range(300))
+    reviews.write_text("\n".join(map(json.dumps, rows)))
+    monkeypatch.setattr(source_jobs, "BLOCK_BYTES", 4096)
+    options = ["prepare", "--name", "shop", "--reviews", str(reviews), "--repeats", "keep"]
+    assert main([*options, "--out", str(tmp_path / "here")]) == 0
+    monkeypatch.setattr(ingest, "_write_part", killed_once(ingest._write_part, tmp_path / "killed"))
+    assert main([*options, "--out", str(tmp_path / "ray"), "--ray"]) == 0
+    assert (tmp_path / "killed").exists()
+    assert files(tmp_path / "ray") == files(tmp_path / "here")
+
+    def refuse(*_: Any) -> None:
+        raise DatasetError("no such thing")
+
+    monkeypatch.setattr(ingest, "_write_part", refuse)
+    assert main([*options, "--out", str(tmp_path / "no"), "--ray"]) == 2
+    assert "no such thing" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_the_graph_by_ray_has_the_same_bytes_though_a_worker_is_killed(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["graph", str(dataset.path), "--interactions", "train"]
+    assert main([*options, "--out", str(tmp_path / "here"), "--workers", "1"]) == 0
+    monkeypatch.setattr(graph_module, "_ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(graph_module, "_CELLS_AT_ONCE", 1000)
+    for name in ("_solved", "_walked"):
+        monkeypatch.setattr(graph_module, name, killed_once(getattr(graph_module, name), tmp_path / name))
+    assert main([*options, "--out", str(tmp_path / "ray"), "--ray"]) == 0
+    assert (tmp_path / "_solved").exists()
+    assert (tmp_path / "_walked").exists()
+    assert files(tmp_path / "ray") == files(tmp_path / "here")
+
+
+def test_a_graph_built_apart_is_the_one_that_export_would_build(bundle: Path, dataset: Dataset) -> None:
+    expected = graph_module.graph_of(graph_module.Sequences.of(dataset, "test"), graph_module.GraphConfig()).arrays()
+    found = Bundle.open(bundle).arrays("graph")
+    assert {name: found[name].tolist() for name in expected} == {name: a.tolist() for name, a in expected.items()}
+
+
+def test_a_graph_of_something_else_is_refused(
+    bundle: Path, dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, graph = str(bundle.parent / "checkpoint"), str(bundle.parent / "graph")
+    export = ["export", checkpoint, "--out", str(tmp_path / "b"), "--score-modes", "trie"]
+    assert main([*export, "--graph", graph, "--interactions", "train"]) == 2
+    assert "interactions up to test, needed is train" in capsys.readouterr().err
+    assert main([*export, "--graph", checkpoint]) == 2
+    assert "no folder of `rdrec graph`" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_worker_s_error_is_the_command_s(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

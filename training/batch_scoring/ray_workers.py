@@ -7,37 +7,16 @@ Ray and blocks, not files.
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rdrec_core.errors import EngineError, InputError, RDRecError
+from rdrec_core.errors import EngineError, RDRecError
 from training.batch_scoring.scoring import Block, BlockRanker, ScoredBlock, ScoringOptions
+from training.workers import RETRIES, connected
 
 _AHEAD = 2
 """Blocks that an actor has at a time, so that it never waits for the driver."""
-_RETRIES = 3
-
-
-@contextmanager
-def connected() -> Iterator[Any]:
-    """Ray on the cluster that RAY_ADDRESS names, else started here. Raises InputError where it is not installed."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        import ray
-    except ImportError as error:
-        raise InputError("--ray needs Ray: pip install 'rdrec[ray]'", field="ray") from error
-    if ray.is_initialized():
-        yield ray
-        return
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    try:
-        yield ray
-    finally:
-        ray.shutdown()
 
 
 def scored_by_ray(
@@ -58,7 +37,7 @@ def _scored(
         there = ray.cluster_resources()
         workers = max(1, int(there.get("GPU", 0) / gpus if gpus else there.get("CPU", 1) / threads))
     actor = ray.remote(BlockRanker).options(
-        num_cpus=threads, num_gpus=gpus, max_restarts=_RETRIES, max_task_retries=_RETRIES
+        num_cpus=threads, num_gpus=gpus, max_restarts=RETRIES, max_task_retries=RETRIES
     )
     waiting = iter(blocks)
     actors = [actor.remote(bundle, options, threads) for _ in range(workers)]
@@ -84,7 +63,7 @@ def _scored(
             raise error.cause from error
         raise EngineError(f"a Ray worker failed: {error.cause}") from error
     except ray.exceptions.RayActorError as error:
-        raise EngineError(f"a Ray worker died {_RETRIES + 1} times: {error}") from error
+        raise EngineError(f"a Ray worker died {RETRIES + 1} times: {error}") from error
     finally:
         for each in actors:
             ray.kill(each)

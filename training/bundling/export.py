@@ -73,6 +73,7 @@ def export_bundle(
     float16: bool = False,
     created_at: datetime,
     metrics: Mapping[str, float] | None = None,
+    graph: Path | None = None,
     force: bool = False,
     say: Say = lambda _: None,
 ) -> Manifest:
@@ -81,8 +82,8 @@ def export_bundle(
     upto: which interactions the base histories and the item graph hold: "test" (all) to deploy, "train" to measure
     the bundle on held-out items. score_modes None: `default_score_modes`. strategy None: the faster of beam and exact.
     float16: ranking graphs in half precision besides, for GPUs.
-    metrics: what else the manifest should say. Raises BundleError where `out` exists without force, ExportCheckError
-    where a graph disagrees with torch.
+    metrics: what else the manifest should say. graph: folder of `rdrec graph`, None to build it here. Raises
+    BundleError where `out` exists without force, ExportCheckError where a graph disagrees with torch.
     """
     info, model, tokenizer = checkpoint.info, checkpoint.model.float().cpu().eval(), checkpoint.tokenizer
     modes = list(score_modes or default_score_modes(checkpoint))
@@ -106,7 +107,7 @@ def export_bundle(
             statements = statements_of(checkpoint.path, dataset)
             writer.add_arrays(STATEMENTS, statements.arrays())
         say("item graph and text")
-        fusion = add_signals(writer, checkpoint, dataset, upto)
+        fusion = add_signals(writer, checkpoint, dataset, upto, graph)
         if checkpoint.text_rows is not None:  # by which an item that comes later gets a row
             writer.add_arrays(TEXT_ROWS, checkpoint.text_rows.arrays())
         say(f"ranking graphs for {', '.join(modes)}, each compared with torch")

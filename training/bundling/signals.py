@@ -5,6 +5,8 @@ Knows which channels are worth their room, not how they are made.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rdrec_core.bundle import BundleWriter
 from rdrec_core.fusion import FusionWeights
 from rdrec_core.item_texts import CATALOGUE, FOLDER, GROUP
@@ -12,6 +14,7 @@ from training.data.dataset import Dataset, Split
 from training.evaluation.systems import open_encoder, read_fusion, read_text_encoder
 from training.learning.checkpoint import Checkpoint
 from training.signals.graph import GraphConfig, Sequences, graph_of
+from training.signals.kept_graph import kept_graph
 from training.signals.remembered import RememberedVectors
 from training.signals.sentence_encoder import SentenceEncoder
 from training.signals.text import (
@@ -25,12 +28,14 @@ from training.signals.text import (
 )
 
 
-def add_signals(writer: BundleWriter, checkpoint: Checkpoint, dataset: Dataset, upto: Split) -> dict[str, float] | None:
+def add_signals(
+    writer: BundleWriter, checkpoint: Checkpoint, dataset: Dataset, upto: Split, kept: Path | None = None
+) -> dict[str, float] | None:
     """Write the arrays `graph` and `text`, and the sentence encoder where one is used; returns the fusion weights.
 
     A channel without weight in either task is left out, of the arrays and of the weights. The catalogue's words are
-    kept in any case: they are what a service reads new words by. Raises ExportCheckError where the encoder's graph
-    disagrees with torch.
+    kept in any case: they are what a service reads new words by. kept: folder of `rdrec graph`, None to build it here.
+    Raises ExportCheckError where the encoder's graph disagrees with torch, InputError for a graph of something else.
     """
     fusion = read_fusion(checkpoint.path)
     encoder = open_encoder(read_text_encoder(checkpoint.path), dataset)
@@ -42,7 +47,11 @@ def add_signals(writer: BundleWriter, checkpoint: Checkpoint, dataset: Dataset, 
         fusion = {key: value for key, value in fusion.items() if _channel_of(key) in (None, *weighted)}
     fields = text_fields(dataset, upto, encoder, only=held)
     channels = text_channels(fields, config, only=weighted)
-    graph = with_channels(graph_of(Sequences.of(dataset, upto), config), channels)
+    if kept is None:
+        purchases = graph_of(Sequences.of(dataset, upto), config)
+    else:
+        purchases = kept_graph(kept, dataset, upto, config)
+    graph = with_channels(purchases, channels)
     writer.add_arrays("graph", (graph if weighted is None else only_channels(graph, weighted)).arrays())
     if fields:
         writer.add_arrays(GROUP, item_texts(fields, channels, dataset.info.n_items).arrays())

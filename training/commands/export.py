@@ -24,6 +24,7 @@ def export(
     float16: Annotated[
         bool, typer.Option("--float16", help="Ranking graphs in half precision besides, which a GPU then takes.")
     ] = False,
+    graph: Annotated[Path | None, typer.Option(help="Folder of `rdrec graph`, instead of building it here.")] = None,
     force: Annotated[bool, typer.Option(help="Replace the bundle in --out.")] = False,
 ) -> None:
     """Write a bundle: whole, with every graph checked against torch, or not at all."""
@@ -33,11 +34,10 @@ def export(
 
     from rdrec_core.types import ScoreMode, Strategy
     from training.bundling.export import export_bundle
-    from training.data.dataset import Split
+    from training.data.dataset import UPTO
     from training.learning.checkpoint import load_checkpoint
 
-    uptos: dict[str, Split] = {"all": "test", "val": "val", "train": "train"}
-    if interactions not in uptos:
+    if interactions not in UPTO:
         raise InputError(f"--interactions {interactions!r} should be all, val or train", field="interactions")
     try:
         modes = [ScoreMode(name.strip()) for name in score_modes.split(",")] if score_modes else None
@@ -53,8 +53,8 @@ def export(
     with console.status("reading the dataset") as status:
         manifest = export_bundle(
             trained, trained.dataset(dataset), out,
-            upto=uptos[interactions], score_modes=modes, strategy=way, float16=float16,
-            created_at=datetime.now(UTC), force=force,
+            upto=UPTO[interactions], score_modes=modes, strategy=way, float16=float16,
+            created_at=datetime.now(UTC), graph=graph, force=force,
             say=lambda text: status.update(f"writing {text}"),
         )  # fmt: skip
     size = sum(entry.size_bytes for entry in manifest.files.values())

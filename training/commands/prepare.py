@@ -103,6 +103,9 @@ def prepare(
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing dataset.")] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one a CPU core.")] = None,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Parse on the Ray cluster of RAY_ADDRESS; --out is where all nodes see it.")
+    ] = False,
 ) -> None:
     """Turn reviews or events into a dataset folder: repeats settled, leave-one-out splits, labels, explanations.
 
@@ -150,6 +153,7 @@ def prepare(
             seed=seed,
             force=force,
             workers=workers or available_cpus(),
+            ray=ray,
         )
     except ValidationError as cause:
         first = cause.errors()[0]

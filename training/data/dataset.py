@@ -22,6 +22,8 @@ from rdrec_core.errors import DatasetError
 Split = Literal["train", "val", "test"]
 Protocol = Literal["clean", "paper", "temporal"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+UPTO: dict[str, Split] = {"all": "test", "val": "val", "train": "train"}
+"""What commands call the interactions up to and with a split."""
 SCHEMA_VERSION = 1
 
 _SPLIT = pl.Enum(SPLITS)

@@ -10,13 +10,11 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
-import multiprocessing
-import signal
 import threading
 import zlib
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -36,6 +34,7 @@ from training.data.reviews import RECORDS
 from training.data.source_jobs import Job, SourceFile, jobs
 from training.data.tables import Tally
 from training.data.values import Notes
+from training.workers import processes_or_ray
 
 SMALL_INPUT_BYTES = 24 << 20
 """Below this, starting worker processes costs more than they save."""
@@ -105,9 +104,12 @@ def ingest(
     *,
     max_bad_lines: int,
     workers: int,
+    ray: bool = False,
     on_bytes: Callable[[int], None] = lambda n: None,
 ) -> list[Ingested]:
     """Read all files into Parquet parts under `folder`; one result a file, in order.
+
+    Blocks are parsed by `workers` processes, or by the cores of a Ray cluster, all of which must see `folder`.
 
     Raises DatasetError where a file cannot be read or where more than `max_bad_lines` lines in all are bad (the text
     lists the first ten). `on_bytes` is called from several threads with the number of (compressed) bytes just read.
@@ -115,23 +117,14 @@ def ingest(
     for source in sources:
         if not source.path.is_file():
             raise DatasetError(f"{source.path}: no such file")
-    budget = _BadLineBudget(max_bad_lines)
+    budget, folder = _BadLineBudget(max_bad_lines), folder.resolve()
     total = sum(source.path.stat().st_size for source in sources)
     with ExitStack() as stack:
         parsers: Executor
-        if total < SMALL_INPUT_BYTES or workers == 1:
+        if not ray and (total < SMALL_INPUT_BYTES or workers == 1):
             parsers = stack.enter_context(ThreadPoolExecutor(1))
         else:
-            # spawn: a forked child would inherit the locks of Arrow's and Polars' threads
-            parsers = stack.enter_context(
-                ProcessPoolExecutor(
-                    workers,
-                    mp_context=multiprocessing.get_context("spawn"),
-                    # Ctrl-C goes to the whole group; the parent alone decides what becomes of it
-                    initializer=signal.signal,
-                    initargs=(signal.SIGINT, signal.SIG_IGN),
-                )
-            )
+            parsers, workers = stack.enter_context(processes_or_ray(workers, ray=ray))
         readers = stack.enter_context(ThreadPoolExecutor(min(len(sources), workers)))
         read = partial(
             _ingest_file, folder=folder, parsers=parsers, budget=budget, window=workers + 1, on_bytes=on_bytes

@@ -70,6 +70,8 @@ class PrepareConfig(BaseModel):
     seed: int = 0
     force: bool = False
     workers: int = Field(default=2, ge=1)
+    ray: bool = False
+    """Whether blocks are parsed on a Ray cluster, instead of by workers of this machine."""
 
 
 def checked_scheme(config: PrepareConfig) -> LabelScheme:

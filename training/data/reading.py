@@ -52,7 +52,9 @@ def read_sources(
         for path in config.metadata
     ]
     results = (
-        ingest(files, parts, max_bad_lines=config.max_bad_lines, workers=config.workers, on_bytes=on_bytes)
+        ingest(
+            files, parts, max_bad_lines=config.max_bad_lines, workers=config.workers, ray=config.ray, on_bytes=on_bytes
+        )
         if files
         else []
     )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from scipy.sparse import csr_array, csr_matrix, vstack
 
 from rdrec_core.item_graph import TEXT_PREFIX, Channel, ItemGraph
 from training.data.dataset import Dataset, Split
+from training.workers import Arrays, Blocks
 
 MOST_ENTRIES = 100_000_000
 """Of a channel, 8 bytes each: what bounds the graph of ten million items. FEWEST a row are kept in any case."""
@@ -95,16 +97,17 @@ class Sequences:
         return cls(indptr, items, dataset.info.n_items, times if len(times) and (times >= 0).all() else None)
 
 
-def graph_of(sequences: Sequences, config: GraphConfig) -> ItemGraph:
-    """Popularity and the four channels."""
+def graph_of(sequences: Sequences, config: GraphConfig, blocks: Blocks | None = None) -> ItemGraph:
+    """Popularity and the four channels. blocks: where rows are computed, by default here; the graph is the same."""
+    blocks = blocks or Blocks()
     kept = min(config.neighbours, max(FEWEST, MOST_ENTRIES // max(sequences.n_items, 1)))
     purchases = np.bincount(sequences.items, minlength=sequences.n_items).astype(np.float64)
     pairs = ordered_pairs(sequences, config)
     matrices: dict[str, Callable[[], csr_array]] = {  # one at a time, so that only one is whole in memory
         "next": lambda: damped(pairs, config.row_damping, purchases, config.column_damping),
-        "ridge": lambda: local_ridge(pairs, purchases, config.ridge_predecessors, config.ridge_strength),
+        "ridge": lambda: local_ridge(pairs, purchases, config.ridge_predecessors, config.ridge_strength, blocks),
         "previous": lambda: pairs.T.tocsr(),
-        "reach": lambda: two_steps(pairs, config.reach_neighbours, kept),
+        "reach": lambda: two_steps(pairs, config.reach_neighbours, kept, blocks),
     }
     channels = {
         name: channel(strongest(matrix(), kept), channel_decay(name, config), config.window)
@@ -156,17 +159,37 @@ def damped(
     return csr_array((values, pairs.indices, pairs.indptr), shape=pairs.shape)
 
 
-def local_ridge(pairs: csr_array, purchases: npt.NDArray[np.float64], predecessors: int, strength: float) -> csr_array:
+def local_ridge(
+    pairs: csr_array,
+    purchases: npt.NDArray[np.float64],
+    predecessors: int,
+    strength: float,
+    blocks: Blocks | None = None,
+) -> csr_array:
     """(N, N): for each item j the ridge weights, where positive, of its strongest predecessors.
 
     Solves (G + strength I) b = pairs[:, j] over those predecessors alone, with G the undirected pairs and the purchases
     on the diagonal. Sparse in the manner of fsSLIM (Ning and Karypis, ICDM 2011), closed form in that of EASE.
     """
-    gram = csr_matrix(pairs + pairs.T)
     before = strongest(csr_array(pairs.T.tocsr()), predecessors)
-    for start, stop in _ridge_blocks(np.diff(before.indptr)):
-        _solve(gram, before, purchases, strength, start, stop)
-    return strongest(before, predecessors).T.tocsr()
+    arrays = {
+        **_parts(csr_array(pairs + pairs.T), "gram"), **_parts(before, "before"), "diagonal": purchases + strength,
+    }  # fmt: skip
+    solved = (blocks or Blocks()).map(_solved, arrays, _ridge_blocks(np.diff(before.indptr)))
+    weights = np.concatenate([np.empty(0, dtype=np.float32), *solved])
+    found = csr_array((weights, before.indices, before.indptr), shape=before.shape)
+    return strongest(found, predecessors).T.tocsr()
+
+
+def _parts(matrix: csr_array, name: str) -> dict[str, npt.NDArray[Any]]:
+    return {f"{name}.data": matrix.data, f"{name}.indices": matrix.indices, f"{name}.indptr": matrix.indptr}
+
+
+def _matrix(arrays: Arrays, name: str) -> csr_array:
+    """The square matrix of these parts; nothing is copied."""
+    indptr = arrays[f"{name}.indptr"]
+    n = len(indptr) - 1
+    return csr_array((arrays[f"{name}.data"], arrays[f"{name}.indices"], indptr), shape=(n, n))
 
 
 def _ridge_blocks(lengths: npt.NDArray[np.integer]) -> Iterator[tuple[int, int]]:
@@ -180,14 +203,15 @@ def _ridge_blocks(lengths: npt.NDArray[np.integer]) -> Iterator[tuple[int, int]]
         start = stop
 
 
-def _solve(
-    gram: csr_matrix, before: csr_array, purchases: npt.NDArray[np.float64], strength: float, start: int, stop: int
-) -> None:
-    """Put the weights of the predecessors of items start to stop in the place of their pairs.
+def _solved(arrays: Arrays, start: int, stop: int) -> npt.NDArray[np.float32]:
+    """The weights of the predecessors of items start to stop, one item after the other.
 
-    Systems of equal size are solved together: numpy's own overhead for each of a million small ones was most of the
+    Systems of equal size are solved together: NumPy's own overhead for each of a million small ones was most of the
     time.
     """
+    gram, before = csr_matrix(_matrix(arrays, "gram")), _matrix(arrays, "before")
+    first = before.indptr[start]
+    weights = np.empty(before.indptr[stop] - first, dtype=np.float32)
     lengths = np.diff(before.indptr[start : stop + 1])
     groups = []
     for size in np.unique(lengths[lengths > 0]).tolist():
@@ -196,7 +220,7 @@ def _solve(
         upper = np.triu_indices(size)
         groups.append((places, before.indices[places], upper))
     if not groups:
-        return
+        return weights
     one = np.concatenate([members[:, upper[0]].ravel() for _, members, upper in groups])
     other = np.concatenate([members[:, upper[1]].ravel() for _, members, upper in groups])
     values, done = np.asarray(gram[one, other]).ravel(), 0
@@ -207,12 +231,13 @@ def _solve(
         systems[:, row, column] = found
         systems[:, column, row] = found
         diagonal = np.arange(members.shape[1])
-        systems[:, diagonal, diagonal] += purchases[members] + strength
+        systems[:, diagonal, diagonal] += arrays["diagonal"][members]
         targets = before.data[places].astype(np.float64)
-        before.data[places] = np.linalg.solve(systems, targets[..., None])[..., 0]
+        weights[places - first] = np.linalg.solve(systems, targets[..., None])[..., 0]
+    return weights
 
 
-def two_steps(pairs: csr_array, neighbours: int, kept: int) -> csr_array:
+def two_steps(pairs: csr_array, neighbours: int, kept: int, blocks: Blocks | None = None) -> csr_array:
     """(N, N): chances of a random walk of two steps over each item's strongest undirected neighbours.
 
     The way back to the start is left out. Row blocks are cut to `kept` entries as they are made, so that the product is
@@ -220,13 +245,17 @@ def two_steps(pairs: csr_array, neighbours: int, kept: int) -> csr_array:
     """
     step = strongest(_chances(csr_array(pairs + pairs.T)), neighbours)
     step = _chances(step)
-    blocks = []
-    for start, stop in _row_blocks(step.shape[0]):
-        block = csr_array(step[start:stop] @ step)
-        rows = np.repeat(np.arange(start, stop), np.diff(block.indptr))
-        block.data[block.indices == rows] = 0.0
-        blocks.append(strongest(block, kept))
-    return csr_array(vstack(blocks, format="csr"))
+    walked = (blocks or Blocks()).map(_walked, _parts(step, "step"), _row_blocks(step.shape[0]), kept=kept)
+    return csr_array(vstack(list(walked), format="csr"))
+
+
+def _walked(arrays: Arrays, start: int, stop: int, *, kept: int) -> csr_array:
+    """Rows start to stop of the square of the steps, without their diagonal, cut to `kept` entries each."""
+    step = _matrix(arrays, "step")
+    block = csr_array(step[start:stop] @ step)
+    rows = np.repeat(np.arange(start, stop), np.diff(block.indptr))
+    block.data[block.indices == rows] = 0.0
+    return strongest(block, kept)
 
 
 def strongest(matrix: csr_array, n: int) -> csr_array:
