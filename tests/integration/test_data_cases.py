@@ -546,6 +546,27 @@ def test_a_file_as_people_have_it(
         assert sorted(dataset.interactions.timestamp.tolist()) == known
 
 
+@pytest.mark.parametrize(
+    ("line", "option"),
+    [
+        ("anna\t2009-05-04T23:08:57Z\tB1\tDeep Dish\t\tFabric 25", "--columns user=1,item=3,timestamp=2"),
+        ("anna,B1,5,2019-03-01", "--columns user=1,item=2,rating=3,timestamp=4"),
+        ("7,12,3.0,1420070400", "--columns user=1,item=2,rating=3,timestamp=4"),
+        ("7,12,3.0", "--columns user=1,item=2 --order file"),
+    ],
+)
+def test_a_table_without_names_is_told_by_its_first_line_how_it_may_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, option: str
+) -> None:
+    (tmp_path / "log.tsv").write_text(f"{line}\n" * 3)
+    command = ["prepare", "--reviews", str(tmp_path / "log.tsv"), "--out", str(tmp_path / "out"), "--labels", "random"]
+    assert main(command) == 2
+    assert f"seems to have no header; name its columns by their places, such as {option} (" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert main([*command, *option.split()]) == 0
+
+
 def test_a_p5_folder_made_by_hand_tells_what_is_wrong_with_it(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     record = {"user": "1", "item": 2, "explanation": "nice"}

@@ -10,6 +10,7 @@ from training.data import reviews as rv
 from training.data import values
 from training.data.times import UNKNOWN, unix_seconds
 
+FLAT = "write the id itself as a field, one record a line"
 AMAZON = {
     "reviewerID": "U1",
     "asin": "I1",
@@ -61,7 +62,8 @@ def test_a_missing_text_or_rating_is_no_fault():
         (b"{broken", "neither JSON nor a Python literal"),
         (b"[1, 2]", "not an object"),
         (b'{"reviewerID": "\xff"}', "not UTF-8 (--encoding names another, such as latin-1 or cp1252)"),
-        (AMAZON | {"reviewerID": ["x"]}, "reviewerID is neither text nor a whole number"),
+        (AMAZON | {"reviewerID": ["x"]}, "reviewerID is nested, as ['x']: " + FLAT),
+        (AMAZON | {"reviewerID": {"id": "x"}}, "reviewerID is nested, as {'id': 'x'}: " + FLAT),
         (
             AMAZON | {"reviewerID": "x" * 129},
             f"reviewerID has 129 characters, the service takes up to 128: {'x' * 20}...",

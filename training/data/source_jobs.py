@@ -238,7 +238,7 @@ def _names_of_table(source: SourceFile, columns: list[str], first: list[str]) ->
     try:
         return source.names(columns)
     except InputError as cause:
-        if not source.by_place and any(_is_number(value) for value in first):
+        if not source.by_place and any(_is_number(value) or _is_time(value) for value in first):
             shown = " ".join(f"{place}={value.strip()[:24]}" for place, value in enumerate(first[:8], start=1))
             option = _option_by_place(first) if source.kind == "reviews" else "--metadata-columns item=1,title=2"
             raise InputError(
@@ -250,12 +250,19 @@ def _names_of_table(source: SourceFile, columns: list[str], first: list[str]) ->
 
 
 def _option_by_place(first: list[str]) -> str:
-    """A `--columns` that fits a first line of user, item and more; the time is the last value that looks like one."""
-    times = [place for place, value in enumerate(first, start=1) if place > 2 and _is_time(value)]
-    if not times:
+    """A `--columns` that fits a first line of user, item and more.
+
+    The time is a value that is written as a date, else the last number behind the item that could be one.
+    """
+    times = [place for place, value in enumerate(first, start=1) if place > 1 and _is_time(value)]
+    dates = [place for place in times if not _is_number(first[place - 1])]
+    numbers = [place for place in times if place > 2 and place not in dates]
+    if not (dates or numbers):
         return "--columns user=1,item=2 --order file"
-    rating = ",rating=3" if times[-1] > 3 else ""
-    return f"--columns user=1,item=2{rating},timestamp={times[-1]}"
+    time = (dates or numbers)[-1]
+    if time == 2:
+        return "--columns user=1,item=3,timestamp=2"
+    return f"--columns user=1,item=2{',rating=3' if time > 3 else ''},timestamp={time}"
 
 
 def _is_time(value: str) -> bool:

@@ -90,6 +90,8 @@ def identifier(value: Any, name: str, notes: Notes) -> str:
         return identifier(value["$oid"], name, notes)
     elif value is None:
         raise Missing(f"no {name}")
+    elif isinstance(value, dict | list):
+        raise ValueError(f"{name} is nested, as {str(value)[:40]}: write the id itself as a field, one record a line")
     else:
         raise ValueError(f"{name} is neither text nor a whole number")
     if len(text) > MAX_ID:
