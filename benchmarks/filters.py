@@ -14,6 +14,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from rich.console import Console
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.records import keep, table  # noqa: E402
+from benchmarks.records import in_turns, keep, table  # noqa: E402
 from rdrec_core.columns import ListColumn, NumberColumn, TextColumn  # noqa: E402
 from rdrec_core.decoding.item_trie import ItemTrie  # noqa: E402
 from rdrec_core.decoding.path_arrays import Availability  # noqa: E402
@@ -90,11 +91,13 @@ def measure(n: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--items", default="10000,100000,1000000")
+    parser.add_argument("--repeats", type=int, default=3, help="turns over the sizes, of which medians are shown")
     parser.add_argument("--quick", action="store_true", help="one small size, and no line kept")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     sizes = [2000] if options.quick else [int(size) for size in options.items.split(",")]
-    runs = [measure(size) for size in sizes]
+    turns = in_turns({size: partial(measure, size) for size in sizes}, 1 if options.quick else options.repeats)
+    runs = list(turns.values())
     shown = table("milliseconds", *runs[0])
     for run in runs:
         shown.add_row(*(f"{value:,}" if isinstance(value, int) else f"{value:.4f}" for value in run.values()))

@@ -2,7 +2,7 @@
 
     python benchmarks/load.py --bundle DIR [--quick] [--runs N] [--json FILE] [--setting NAME=VALUE ...]
     python benchmarks/load.py --bundle DIR --mixed       explanations beside rankings
-    python benchmarks/load.py --bundle DIR --engines 1 2 capacity by number of engines
+    python benchmarks/load.py --bundle DIR --engines 1 2 capacity and memory by number of engines
     python benchmarks/load.py --bundle DIR --text        capacity without and with channels of text
 
 A run measures the engine alone, then a real `rdrec-serve` over loopback: closed loop for the capacity, then open loop
@@ -38,7 +38,7 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.load_generator import Load, Placement, Result, Stream, endless, request_bytes
-from benchmarks.quiet import Usage, others_share, verdict
+from benchmarks.quiet import Usage, children_mb, others_share, verdict
 from benchmarks.records import keep, table
 from rdrec_core.bundle import Bundle
 from rdrec_core.engines import open_engine
@@ -289,11 +289,12 @@ def show_mixed(record: dict[str, Any]) -> None:
 
 
 def compared(variants: dict[str, tuple[Path, dict[str, str]]], options: argparse.Namespace, seconds: float) -> Any:
-    """Closed-loop capacity of each variant, a bundle and settings, in turns."""
+    """Closed-loop capacity and memory of each variant, a bundle and settings, in turns."""
     placement = Placement.of(list(os.sched_getaffinity(0)))
     bundle = Bundle.open(options.bundle)
     record: dict[str, Any] = {"bundle": bundle.manifest.model_version, "placement": str(placement)}
     found: dict[str, list[float]] = {name: [] for name in variants}
+    memory: dict[str, list[float]] = {name: [] for name in variants}
     with watched(record):
         for _ in range(options.runs):
             for name, (path, settings) in variants.items():
@@ -301,16 +302,23 @@ def compared(variants: dict[str, tuple[Path, dict[str, str]]], options: argparse
                     load, asked = Load(port), rankings(bundle, 4_000, deadline_s=PATIENCE_S)
                     load.closed_loop(asked, CLIENTS, min(3.0, seconds), PATIENCE_S)
                     found[name].append(load.closed_loop(asked, CLIENTS, seconds, PATIENCE_S).goodput)
-    return record | {"capacity": found, "medians": {name: statistics.median(rates) for name, rates in found.items()}}
+                    memory[name].append(children_mb())
+    medians = {
+        key: {name: statistics.median(values) for name, values in figures.items()}
+        for key, figures in (("medians", found), ("memory_mb", memory))
+    }
+    return record | {"capacity": found} | medians
 
 
 def show_compared(record: dict[str, Any]) -> None:
     console = Console(width=160)
-    shown = table(f"{record['bundle']}: {record['placement']}", "", "capacity/s of each run", "median", "x first")
+    shown = table(
+        f"{record['bundle']}: {record['placement']}", "", "capacity/s of each run", "median", "x first", "MB (PSS)"
+    )
     first = next(iter(record["medians"].values()))
     for name, median in record["medians"].items():
         rates = ", ".join(f"{rate:.1f}" for rate in record["capacity"][name])
-        shown.add_row(name, rates, f"{median:.1f}", f"{median / first:.2f}")
+        shown.add_row(name, rates, f"{median:.1f}", f"{median / first:.2f}", f"{record['memory_mb'][name]:,.0f}")
     console.print(shown)
 
 

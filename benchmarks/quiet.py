@@ -56,6 +56,16 @@ def _seconds_by_process(root: Path, pid: int) -> dict[int, float]:
     return {number: seconds[number] for number in tree if number in seconds}
 
 
+def children_mb(root: Path = Path("/proc"), pid: int | None = None) -> float:
+    """Memory of this process's descendants; a page that several of them map counts once (PSS)."""
+    own = os.getpid() if pid is None else pid
+    total = 0
+    for number in _seconds_by_process(root, own).keys() - {own}:
+        lines = (root / str(number) / "smaps_rollup").read_text().splitlines()
+        total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total / 1024
+
+
 def others_share(before: Usage | None, after: Usage | None, cpus: int) -> float | None:
     """Share of all processors' time that other processes took between two looks, 0 to 1; None where it is not known."""
     if before is None or after is None or after.at <= before.at:

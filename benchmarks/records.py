@@ -1,4 +1,4 @@
-"""What every benchmark does with its figures: a dated JSON line under results/, a file for the caller, a table.
+"""What every benchmark does with its figures: medians of turns, a dated JSON line under results/, a file, a table.
 
 Also says how busy others kept the machine since this was imported, which benchmarks do before they measure. Knows no
 benchmark. `scaling.py` reads the lines again.
@@ -8,17 +8,34 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Mapping
+import statistics
+from collections.abc import Callable, Collection, Hashable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.table import Table
 
 from benchmarks.quiet import Usage, others_share, verdict
 
 _BEGUN = Usage.now()
+_Name = TypeVar("_Name", bound=Hashable)
 RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def in_turns(contestants: Mapping[_Name, Callable[[], Mapping[str, Any]]], repeats: int) -> dict[_Name, dict[str, Any]]:
+    """Figures of each contestant, all of them measured `repeats` times in turns, so that whatever else the machine does
+    hits all alike: of numbers the median, of other figures the last.
+    """
+    found: dict[_Name, list[Mapping[str, Any]]] = {name: [] for name in contestants}
+    for _ in range(repeats):
+        for name, measure in contestants.items():
+            found[name].append(measure())
+    return {name: {key: _median([row[key] for row in rows]) for key in rows[-1]} for name, rows in found.items()}
+
+
+def _median(values: list[Any]) -> Any:
+    return statistics.median_low(values) if all(isinstance(value, int | float) for value in values) else values[-1]
 
 
 def keep(

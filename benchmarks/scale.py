@@ -17,8 +17,9 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -30,7 +31,7 @@ from tokenizers import Tokenizer, models
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.records import keep, table  # noqa: E402
+from benchmarks.records import in_turns, keep, table  # noqa: E402
 from rdrec_core.decoding.item_trie import ItemTrie  # noqa: E402
 from rdrec_core.encoding import RaggedTokens, SourceEncoder, TokenArray  # noqa: E402
 from rdrec_core.engines.onnx_engine import OnnxEngine  # noqa: E402
@@ -90,14 +91,14 @@ def build(n: int, folder: Path, result: multiprocessing.Queue[Built]) -> None:
     result.put(Built(n, seconds, peak, sum(array.nbytes for array in arrays.values())))
 
 
-def built_elsewhere(n: int, folder: Path) -> Built:
+def built_elsewhere(n: int, folder: Path) -> dict[str, Any]:
     context = multiprocessing.get_context("spawn")
     result: multiprocessing.Queue[Built] = context.Queue()
     process = context.Process(target=build, args=(n, folder, result))
     process.start()
     built = result.get()
     process.join()
-    return built
+    return asdict(built)
 
 
 class WordsOfOneLength:
@@ -160,10 +161,10 @@ def main() -> None:
     console = Console()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        built = {}
-        for n in track((*sizes, BUILD_TARGET), description="tries"):
+        for n in (*sizes, BUILD_TARGET):
             (folder / str(n)).mkdir()
-            built[n] = built_elsewhere(n, folder / str(n))
+        tries = {n: partial(built_elsewhere, n, folder / str(n)) for n in (*sizes, BUILD_TARGET)}
+        built = in_turns(tries, 1 if arguments.quick else 3)
         field = engines(folder, sizes, arguments.threads)
         seconds = request_seconds(field, 20 if arguments.quick else 60)
     shown = table(
@@ -174,9 +175,9 @@ def main() -> None:
     for n, trie in built.items():
         took = seconds.get(n)
         ratio = took / seconds[sizes[0]] if took else None
-        records.append({**asdict(trie), "request_s": took, "ratio_to_smallest": ratio})
+        records.append({**trie, "request_s": took, "ratio_to_smallest": ratio})
         shown.add_row(
-            f"{n:,}", f"{trie.build_s:.2f}", f"{trie.peak_bytes / 1e6:.0f}", f"{trie.array_bytes / 1e6:.1f}",
+            f"{n:,}", f"{trie['build_s']:.2f}", f"{trie['peak_bytes'] / 1e6:.0f}", f"{trie['array_bytes'] / 1e6:.1f}",
             f"{took * 1000:.1f}" if took else "", f"{ratio:.2f}" if ratio else "",
         )  # fmt: skip
     console.print(shown)

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.records import keep, table
+from benchmarks.records import in_turns, keep, table
 from training.data.dataset import ITEMS, REVIEWS, USERS, Dataset, DatasetInfo
 from training.signals.statements import build_statements
 
@@ -94,7 +95,7 @@ def write_reviews(folder: Path, n: int) -> Dataset:
 
 
 def build(folder: Path) -> dict[str, Any]:
-    """Runs in a process of its own."""
+    """What the statements of a dataset take, and how many there are."""
     dataset, started = Dataset(folder), time.perf_counter()
     made = build_statements(dataset)
     usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -104,6 +105,13 @@ def build(folder: Path) -> dict[str, Any]:
         "rows": len(made.items.text) + len(made.users.text), "texts": len(made.texts),
         "array_mb": sum(array.nbytes for array in made.arrays().values()) / 2**20,
     }  # fmt: skip
+
+
+def build_elsewhere(folder: Path) -> dict[str, Any]:
+    """`build` in a process of its own, whose peak is its own."""
+    command = [sys.executable, __file__, "--build", str(folder)]
+    built: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return built
 
 
 def line_at(rows: list[dict[str, Any]], at: int) -> dict[str, float]:
@@ -120,6 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reviews", type=int, nargs="+", default=[100_000, 200_000])
     parser.add_argument("--at", type=int, default=10_000_000)
+    parser.add_argument("--repeats", type=int, default=3, help="turns over the sizes, of which medians are shown")
     parser.add_argument("--quick", action="store_true", help="2,000 and 4,000 reviews; leaves no line")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--build", type=Path, help=argparse.SUPPRESS)
@@ -127,12 +136,13 @@ def main() -> None:
     if arguments.build is not None:
         print(json.dumps(build(arguments.build)))
         return
-    rows = []
-    for size in [2_000, 4_000] if arguments.quick else sorted(arguments.reviews):
-        with tempfile.TemporaryDirectory() as folder:
-            write_reviews(Path(folder), size)
-            command = [sys.executable, __file__, "--build", folder]
-            rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    sizes = [2_000, 4_000] if arguments.quick else sorted(arguments.reviews)
+    with tempfile.TemporaryDirectory() as folder:
+        for size in sizes:
+            (Path(folder) / str(size)).mkdir()
+            write_reviews(Path(folder) / str(size), size)
+        turns = {size: partial(build_elsewhere, Path(folder) / str(size)) for size in sizes}
+        rows = list(in_turns(turns, 1 if arguments.quick else arguments.repeats).values())
     shown = table("statements", "reviews", "items", "CPU s", "peak MB", "rows", "phrases", "arrays MB")
     for row in rows:
         shown.add_row(

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 from rich.console import Console
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,8 +33,8 @@ from benchmarks.records import keep, table  # noqa: E402
 from rdrec_core.encoding import encode_words  # noqa: E402
 from rdrec_core.types import Task  # noqa: E402
 from tests.ranking_world import tokenizer  # noqa: E402
-from tests.rationale_dataset import write_dataset  # noqa: E402
-from training.data.dataset import REVIEWS, Dataset  # noqa: E402
+from tests.rationale_dataset import write_many  # noqa: E402
+from training.data.dataset import Dataset  # noqa: E402
 from training.learning.examples import TrainingHistories, pool_arrays, text_pools  # noqa: E402
 from training.learning.graph_embedding import graph_places  # noqa: E402
 from training.learning.parallel import Arrays, processes  # noqa: E402
@@ -75,26 +74,11 @@ def part(name: str, size: int, folder: Path) -> None:
     print(json.dumps(took | {"arrays_mb": sum(array.nbytes for array in arrays.values()) / 2**20}))
 
 
-def write_reviews(folder: Path, n: int) -> None:
-    """A dataset of n training reviews of one sentence each."""
-    write_dataset(folder, [])
-    info = json.loads((folder / "dataset.json").read_text())
-    (folder / "dataset.json").write_text(json.dumps(info | {"n_reviews": n}))
-    numbers = pl.int_range(n, dtype=pl.Int32, eager=True)
-    columns = {name: pl.Series([None], dtype=kind).extend_constant(None, n - 1) for name, kind in REVIEWS.items()}
-    columns |= {"user_index": numbers, "item_index": numbers // 10}
-    frame = pl.DataFrame(columns, schema=REVIEWS).with_columns(
-        explanation=pl.format("{} {}", pl.col("user_index"), pl.lit(SENTENCE)),
-        split=pl.lit("train"), rating=pl.lit(5.0),
-    )  # fmt: skip
-    frame.cast(REVIEWS).write_parquet(folder / "reviews.parquet", row_group_size=20_000)
-
-
 def measure(name: str, size: int) -> dict[str, Any]:
     """One part in two processes, as torchrun would start them."""
     with tempfile.TemporaryDirectory() as folder:
         if name == "texts":
-            write_reviews(Path(folder) / "data", size)
+            write_many(Path(folder) / "data", size, SENTENCE)
         command = [sys.executable, __file__, "--part", name, str(size), folder]
         shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(20_000 + os.getpid() % 10_000)}
         places = [os.environ | shared | {"RANK": str(n), "LOCAL_RANK": str(n)} for n in range(2)]

@@ -36,3 +36,18 @@ def write_dataset(folder: Path, reviews: Iterable[tuple[str, str]], titles: tupl
     )
     (folder / "dataset.json").write_text(info.model_dump_json(), encoding="utf-8")
     return folder
+
+
+def write_many(folder: Path, n: int, sentence: str) -> Path:
+    """A dataset of n training reviews, each its number and the sentence, ten to an item of one title; no tuples."""
+    write_dataset(folder, [], titles=tuple(f"Puzzle {item}" for item in range(-(-n // 10))))
+    info = DatasetInfo.model_validate_json((folder / "dataset.json").read_text(encoding="utf-8"))
+    info = info.model_copy(update={"n_users": n, "n_interactions": n, "n_reviews": n})
+    (folder / "dataset.json").write_text(info.model_dump_json(), encoding="utf-8")
+    numbers = pl.int_range(n, dtype=pl.Int32, eager=True)
+    text = pl.format("{} {}", pl.col("user_index"), pl.lit(sentence))
+    frame = pl.LazyFrame({"user_index": numbers, "item_index": numbers // 10}).select(
+        "user_index", "item_index", text=text, rating=pl.lit(5.0), explanation=text, split=pl.lit("train")
+    )
+    frame.cast(REVIEWS).sink_parquet(folder / "reviews.parquet", row_group_size=ROWS_PER_GROUP)
+    return folder

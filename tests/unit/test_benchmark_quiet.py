@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.quiet import TOO_BUSY, Usage, others_share, verdict
+from benchmarks.quiet import TOO_BUSY, Usage, children_mb, others_share, verdict
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -30,6 +30,14 @@ def test_own_time_is_that_of_the_process_and_all_that_came_of_it(tmp_path: Path)
     assert usage is not None
     assert usage.own == pytest.approx(10.0)
     assert usage.machine == pytest.approx(400.0)
+
+
+def test_memory_is_that_of_all_that_came_of_a_process(tmp_path: Path) -> None:
+    processes = {10: (1, 0.0, 0.0), 11: (10, 0.0, 0.0), 12: (11, 0.0, 0.0), 13: (1, 0.0, 0.0)}
+    write_proc(tmp_path / "proc", busy_s=1, idle_s=1, processes=processes)
+    for number in processes:
+        (tmp_path / "proc" / str(number) / "smaps_rollup").write_text(f"55-66 [rollup]\nRss: 1 kB\nPss: {number} kB\n")
+    assert children_mb(tmp_path / "proc", 10) == pytest.approx(23 / 1024)
 
 
 def test_the_rest_of_what_was_busy_is_others() -> None:

@@ -25,8 +25,8 @@ from training.evaluation.protocol import Questions
 from training.learning.ranks import gains
 
 SHARE = 0.03
-"""Of the items that were bought, hidden: enough to ask for. What showing new items costs depends on how many there are, so that the
-catalogue's own are the crowd among which they are asked for."""
+"""Of the items that were bought, hidden: enough to ask for. What showing new items costs depends on how many there are,
+so that the catalogue's own are the crowd among which they are asked for."""
 FACTORS = (1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.8, 2.0, 2.5, 3.0, 4.0)
 _CANDIDATES_BY = 2.0
 """Under this factor the graph's best are looked up, so that neither kind crowds out the other."""
