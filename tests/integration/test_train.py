@@ -406,3 +406,13 @@ def test_large_catalogues_are_read_in_pieces_and_the_run_says_so(dataset: Datase
     assert widths == {39: {3}, 40: {1}}
     notice = pieces_notice(small("scratch", whole_items_up_to=39), CatalogTokens.of(tokenizer, labels))
     assert notice is None  # a vocabulary that has the words is used as it is
+
+
+def test_labels_of_one_digit_piece_are_no_items_own_tokens() -> None:
+    """A shop of up to 900 items, read in pieces: its labels are single tokens among all numbers of three digits."""
+    pieces = CatalogTokens.of(train_vocabulary([], size=100), ["100", "507"], whole_labels=True)
+    whole = CatalogTokens.of(
+        train_vocabulary([], size=100, whole_items=["100", "507"]), ["100", "507"], whole_labels=True
+    )
+    assert [len(pieces.labels[item]) for item in range(2)] == [1, 1]
+    assert (pieces.writes_whole_items, whole.writes_whole_items) == (False, True)

@@ -39,8 +39,10 @@ class CatalogTokens:
 
     @property
     def writes_whole_items(self) -> bool:
-        """Whether each label is one token."""
-        return len(self.labels.tokens) == len(self.labels)
+        """Whether each label is one token, and the item's own: three digits are one piece, which names more than it."""
+        return np.array_equal(self.labels.tokens, self.item_words.tokens) and len(self.labels.tokens) == len(
+            self.labels
+        )
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, labels: list[str], *, whole_labels: bool = False) -> CatalogTokens:
