@@ -76,6 +76,7 @@ def test_leads_are_paired_by_user_and_averaged_over_runs() -> None:
 QUICK = {"epochs": 1, "passes": 1, "vocabulary_size": 300, "validation_limit": 10, "batch_size": 64}
 
 
+@pytest.mark.slow
 def test_a_run_is_whole_resumed_and_not_mixed_with_another(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

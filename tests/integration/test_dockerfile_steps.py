@@ -66,6 +66,7 @@ def python(image: Path, code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=image, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_the_entry_point_starts(image: Path) -> None:
     script = image / "opt/app/bin/rdrec-serve"
     assert script.read_text().splitlines()[0] == f"#!{image}/opt/venv/bin/python3"
@@ -75,6 +76,7 @@ def test_the_entry_point_starts(image: Path) -> None:
     assert "--bundle" in done.stdout
 
 
+@pytest.mark.slow
 def test_no_torch_no_training_no_pip(image: Path) -> None:
     for module in ("torch", "transformers", "training", "pip", "polars", "scipy", "pytest"):
         assert python(image, f"import {module}").returncode != 0, module
@@ -82,6 +84,7 @@ def test_no_torch_no_training_no_pip(image: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_installed_service_answers_and_writes(image: Path, tmp_path: Path) -> None:
     """With the fake engine of the tests and a real Redis: console, scripts for Redis and all came along."""
     port = free_port()

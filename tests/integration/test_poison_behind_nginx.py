@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.fake_service import user_id, write_bundle
 from tests.integration.test_rolling_restart import running_nginx
@@ -22,6 +23,7 @@ def restarts(replica: Replica) -> float:
     return float(found[1])
 
 
+@pytest.mark.slow
 def test_nginx_does_not_carry_it_from_replica_to_replica(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "bundle")
     with (

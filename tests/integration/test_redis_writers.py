@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from service.stores.history.redis import RedisHistoryStore
 from service.stores.redis_gateway import RedisGateway
 from tests.histories import add, recent
@@ -45,6 +47,7 @@ async def write_share(url: str, process: int) -> int:
     return sum(new)
 
 
+@pytest.mark.slow
 async def test_ten_thousand_writes_from_two_processes(tmp_path: Path) -> None:
     with running_redis(tmp_path) as server:
         command = [sys.executable, "-m", "tests.integration.test_redis_writers", server.url]

@@ -46,6 +46,7 @@ class Killed(BaseException):
     """As a kill: nothing catches it."""
 
 
+@pytest.mark.slow
 def test_every_acknowledged_event_is_in_the_next_dataset_once_after_kills_at_each_step(
     shop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

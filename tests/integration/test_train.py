@@ -318,6 +318,7 @@ def wait_for(path: Path, process: "subprocess.Popen[bytes]") -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_kill_9_leaves_a_folder_that_resumes_to_the_same_end(dataset: Dataset, tmp_path: Path) -> None:
     settings = ["--recipe=paper", "--epochs=3", "--tasks=sequential,topn", "--set=passes=4"]
     subprocess.run(command(dataset, tmp_path / "whole", *settings), check=True, env=ONE_THREAD, capture_output=True)
@@ -346,6 +347,7 @@ def test_sigint_saves_and_exits_130(dataset: Dataset, tmp_path: Path) -> None:
     assert read_state(tmp_path / "out")[1]["position"]["step"] > 0
 
 
+@pytest.mark.slow
 def test_two_processes_follow_the_loss_curve_of_one(dataset: Dataset, tmp_path: Path) -> None:
     # without dropouts, whose masks differ by process; few and small steps, since Adam enlarges rounding errors
     settings = ["--recipe=scratch", "--epochs=2", "--set=dropout=0.0", "--set=passes=1", "--learning-rate=0.0003"]
