@@ -183,6 +183,7 @@ def test_a_wrong_key_stops_at_once_and_writes_nothing(
     assert not (dataset / "rationales.parquet").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_waits_for_what_is_paid_and_keeps_the_old_table(tmp_path: Path) -> None:
     texts = [(f"I love game number {n} and it is a sturdy game number {n}.", "train") for n in range(400)]
     dataset = write_dataset(tmp_path / "data", texts)

@@ -334,6 +334,7 @@ def test_kill_9_leaves_a_folder_that_resumes_to_the_same_end(dataset: Dataset, t
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
+@pytest.mark.slow
 def test_sigint_saves_and_exits_130(dataset: Dataset, tmp_path: Path) -> None:
     process = subprocess.Popen(
         command(dataset, tmp_path / "out", "--recipe=scratch", "--epochs=100000", "--set=patience=100000"),

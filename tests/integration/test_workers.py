@@ -99,7 +99,6 @@ def test_metrics_are_those_of_all_workers_whichever_answers(service: Replica) ->
     assert "rdrec_ready 1.0" in text
 
 
-@pytest.mark.slow
 def test_a_swap_is_made_in_all_workers_before_it_is_answered(service: Replica, bundles: Path) -> None:
     for name in ("two", "one", "two"):
         answer = httpx.post(
