@@ -14,7 +14,8 @@ import signal
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import wait as wait_for
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
@@ -85,7 +86,7 @@ class RayTasks(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Wait for what was submitted, so that nothing is written any more afterwards."""
         if wait:
-            _settled(self._open)
+            wait_for(list(self._open))
 
     def _settle(self, future: Future[Any], answered: Future[Any]) -> None:
         cause = answered.exception()
@@ -96,10 +97,6 @@ class RayTasks(Executor):
             future.set_exception(cause.cause)  # type: ignore[attr-defined]
         else:
             future.set_exception(EngineError(f"a Ray worker died {RETRIES + 1} times: {cause}"))
-
-
-def _settled(futures: Iterable[Future[Any]]) -> None:
-    wait(list(futures))
 
 
 def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -88,7 +88,7 @@ def export_search_graphs(
                 if kind == "exact" and states.n_states > MAX_EXACT_STATES:
                     continue
                 for half in (False, True) if float16 and mode is not ScoreMode.TRIE_INT8 else (False,):
-                    proto = graph(model, states, mode, half=True) if half else graph(model, states, mode)
+                    proto = graph(model, states, mode, half=half)
                     weights.take_from(proto)
                     onnx.save(proto, temporary / graph_file(mode, kind, half=half))
         save_tables(model, temporary)

@@ -47,7 +47,7 @@ def test_a_graph_of_other_weights_is_not_written(
         pytest.skip("in 8 bits the candidates' scores are compared, and the contract suite ties the searches to them")
     other = world.model(99)
     right = GRAPHS[kind]
-    monkeypatch.setitem(GRAPHS, kind, lambda model, states, mode: right(other, states, mode))
+    monkeypatch.setitem(GRAPHS, kind, lambda model, states, mode, half: right(other, states, mode, half=half))
     with pytest.raises(ExportCheckError, match=f"{mode}.{kind}.*nothing was written"):
         export(tmp_path, trie, mode)
     assert list(tmp_path.iterdir()) == []

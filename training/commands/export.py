@@ -34,11 +34,10 @@ def export(
 
     from rdrec_core.types import ScoreMode, Strategy
     from training.bundling.export import export_bundle
-    from training.data.dataset import UPTO
+    from training.data.dataset import split_upto
     from training.learning.checkpoint import load_checkpoint
 
-    if interactions not in UPTO:
-        raise InputError(f"--interactions {interactions!r} should be all, val or train", field="interactions")
+    upto = split_upto(interactions)
     try:
         modes = [ScoreMode(name.strip()) for name in score_modes.split(",")] if score_modes else None
     except ValueError as error:
@@ -53,7 +52,7 @@ def export(
     with console.status("reading the dataset") as status:
         manifest = export_bundle(
             trained, trained.dataset(dataset), out,
-            upto=UPTO[interactions], score_modes=modes, strategy=way, float16=float16,
+            upto=upto, score_modes=modes, strategy=way, float16=float16,
             created_at=datetime.now(UTC), graph=graph, force=force,
             say=lambda text: status.update(f"writing {text}"),
         )  # fmt: skip

@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from rdrec_core.errors import InputError
-
 
 def graph(
     dataset: Annotated[Path, typer.Argument(help="Dataset folder.")],
@@ -28,15 +26,13 @@ def graph(
 
     from rdrec_core.cpus import available_cpus
     from rdrec_core.replacing import replacing_folder
-    from training.data.dataset import UPTO, Dataset
+    from training.data.dataset import Dataset, split_upto
     from training.evaluation.systems import read_fusion
     from training.signals.graph import GraphConfig, Sequences, graph_of
     from training.signals.kept_graph import keep_graph
     from training.workers import Blocks, processes_or_ray
 
-    if interactions not in UPTO:
-        raise InputError(f"--interactions {interactions!r} should be all, val or train", field="interactions")
-    data, upto = Dataset(dataset), UPTO[interactions]
+    upto, data = split_upto(interactions), Dataset(dataset)
     config = GraphConfig.from_fusion((read_fusion(checkpoint) if checkpoint else None) or {})
     n = workers or available_cpus()
     console = Console()

@@ -17,13 +17,12 @@ import numpy.typing as npt
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
-from rdrec_core.errors import DatasetError
+from rdrec_core.errors import DatasetError, InputError
 
 Split = Literal["train", "val", "test"]
 Protocol = Literal["clean", "paper", "temporal"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-UPTO: dict[str, Split] = {"all": "test", "val": "val", "train": "train"}
-"""What commands call the interactions up to and with a split."""
+_UPTO: dict[str, Split] = {"all": "test", "val": "val", "train": "train"}
 SCHEMA_VERSION = 1
 
 _SPLIT = pl.Enum(SPLITS)
@@ -72,6 +71,13 @@ RATIONALES = {
     "completion_tokens": pl.Int32,
     "cost": pl.Float64,
 }
+
+
+def split_upto(interactions: str) -> Split:
+    """The last split of what a command's `--interactions` names: all, val or train. Raises InputError for others."""
+    if interactions not in _UPTO:
+        raise InputError(f"--interactions {interactions!r} should be all, val or train", field="interactions")
+    return _UPTO[interactions]
 
 
 class DatasetInfo(BaseModel):

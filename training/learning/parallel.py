@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.distributed as dist
 
-Arrays = Mapping[str, npt.NDArray[Any]]
+from training.workers import Arrays
+
 Once = Callable[[Callable[[], Arrays]], Arrays]
 """Arrays by name out of what makes them: at once, or as `Processes.once`."""
 _PATIENCE = timedelta(hours=12)
