@@ -20,6 +20,9 @@ BACKGROUND_S = 0.025
 """Computing time of one batch of a line other than the interactive one, so that who comes behind it waits no longer; it
 may be twice that of a lone job where that is more, because texts cost hardly more together than alone."""
 
+KEPT = 0.9
+"""Weight of what was learned of a kind of job before, at each batch of it."""
+
 
 @dataclass(eq=False, slots=True)
 class Job:
@@ -52,6 +55,23 @@ class Decision:
     wake_at: float | None = None
 
 
+class _SecondsAJob(dict[Kind, float]):
+    """Seconds over jobs of the latest batches, so that a batch counts as much as there is in it: one that is small, or
+    that something held up, must not tell how long a full one takes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sums: dict[Kind, tuple[float, float]] = {}
+
+    def learn(self, kind: Kind, jobs: int, seconds: float) -> None:
+        """A batch took so long."""
+        all_jobs, all_seconds = self._sums.get(kind, (0.0, 0.0))
+        all_jobs, all_seconds = KEPT * all_jobs + jobs, KEPT * all_seconds + seconds
+        self._sums[kind] = all_jobs, all_seconds
+        self[kind] = all_seconds / all_jobs
+
+
 def length_band(length: int) -> int:
     """Lengths within a factor of four of each other share a band."""
     return (max(1, length).bit_length() + 1) // 2
@@ -78,12 +98,12 @@ class BatchQueue:
         self._shares = {**dict.fromkeys(Line, 1.0), **(shares or {})}
         self._groups: dict[tuple[Line, Kind, int], deque[Job]] = {}
         self._waiting: Counter[tuple[Line, Kind]] = Counter()
-        self._pace: dict[Kind, float] = {}
-        """Seconds from one job's end to the next one's, with all that lies between engine and caller."""
-        self._compute: dict[Kind, float] = {}
-        """Seconds of one engine alone for a job."""
-        self._lone: dict[Kind, float] = {}
-        """The same for a job that was computed alone."""
+        self._pace = _SecondsAJob()
+        """From one job's end to the next one's, with all that lies between engine and caller."""
+        self._compute = _SecondsAJob()
+        """Of one engine alone."""
+        self._lone = _SecondsAJob()
+        """The same for jobs that were computed alone."""
         self._in_engine: Counter[Kind] = Counter()
         self._charged: dict[Line, float] = dict.fromkeys(Line, 0.0)
         self._taken_at_charge = 0.0
@@ -180,9 +200,10 @@ class BatchQueue:
     def finished(self, batch: Sequence[Job], seconds: float, compute_s: float, now: float) -> None:
         """Learn from a batch that came back `seconds` after it or its predecessor, having computed for `compute_s`."""
         kind, jobs = batch[0].kind, len(batch)
-        learned = [(seconds / jobs, self._pace), (compute_s / jobs, self._compute)]
-        for measured, known in [*learned, (compute_s, self._lone)] if jobs == 1 else learned:
-            known[kind] = 0.8 * known.get(kind, measured) + 0.2 * measured
+        self._pace.learn(kind, jobs, seconds)
+        self._compute.learn(kind, jobs, compute_s)
+        if jobs == 1:
+            self._lone.learn(kind, jobs, compute_s)
         self._in_engine[kind] -= jobs
         self._charge(batch, compute_s / jobs)
         self._company_until = now + self._wait_s if jobs > 1 else 0.0

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from rdrec_core.errors import RDRecError
 from service.web.security import context_of
 from service.wire.problems import ProblemError, problem_response
+from service.wire.work import QueueFullError
 
 PROBLEMS = (RDRecError, ProblemError, HTTPException, RequestValidationError)
 """What becomes the answer; anything else nobody foresaw, and the edge logs it."""
@@ -43,5 +44,7 @@ class Direct:
         try:
             response = await answer(request)
         except PROBLEMS as error:
-            response = problem_response(error, context_of(request).request_id)
+            context = context_of(request)
+            context.is_too_late = isinstance(error, QueueFullError)
+            response = problem_response(error, context.request_id)
         await response(scope, receive, send)

@@ -41,6 +41,8 @@ class RequestContext:
     arm: str | None = None
     history_source: str | None = None
     degraded: bool = False
+    is_too_late: bool = False
+    """The queue was too long for it."""
     cache: Literal["hit", "miss", "joined"] | None = None
     seconds: dict[Phase, float] = field(default_factory=dict)
 
@@ -49,8 +51,10 @@ class RequestContext:
         return self.deadline - self.clock()
 
     def share_of_time(self) -> float:
-        """What the request has used of the time until its deadline; 0 where it has none."""
-        return (self.clock() - self.started_at) / (self.deadline - self.started_at)
+        """What the request has used of the time until its deadline, all of it where the queue was too long; 0 where it
+        has none.
+        """
+        return 1.0 if self.is_too_late else (self.clock() - self.started_at) / (self.deadline - self.started_at)
 
     def spend(self, phase: Phase, seconds: float) -> None:
         """A phase took so long. What runs side by side (the texts of an explanation) counts once, the longest."""

@@ -21,6 +21,7 @@ from fastapi import FastAPI
 from rdrec_core.bundle import Bundle
 from rdrec_core.errors import BundleError
 from rdrec_core.signing import make_key, sign_bundle
+from service.engine.admission import WINDOW_S
 from service.engine.engine_thread import EngineThread
 from service.engine.lifecycle import ModelHost
 from service.settings import Settings
@@ -263,15 +264,22 @@ async def test_an_engine_that_hangs_is_ended_and_what_it_computed_is_blamed(
 async def test_overload_is_a_429_with_the_time_to_wait_and_all_accepted_are_answered(bundle: Path) -> None:
     gate = Gate()
     engine = FakeEngine()
-    app = create_app(fake_settings(bundle, queue_size=10, batch_size=4), open_engine=lambda b, s: engine)
+    ahead_s = [0.0]
+    app = create_app(
+        fake_settings(bundle, queue_size=10, batch_size=4), open_engine=lambda b, s: engine,
+        clock=lambda: time.monotonic() + ahead_s[0],
+    )  # fmt: skip
     async with running(app) as client:
         engine._before = gate
+        ahead_s[0] = WINDOW_S
         asked = [asyncio.create_task(ask(client, n)) for n in range(40)]
         await asyncio.to_thread(gate.entered.wait, 10)
         while sum(task.done() for task in asked) < 20:
             await asyncio.sleep(0.01)
         gate.opened.set()
         answers = await asyncio.gather(*asked)
+        metrics = (await client.get("/metrics")).text
+    assert 'rdrec_admission_limit{line="interactive"} 217.6' in metrics, "the next ones cost less to refuse"
     statuses = Counter(a.status_code for a in answers)
     assert set(statuses) == {200, 429}
     assert 10 <= statuses[200] <= 20

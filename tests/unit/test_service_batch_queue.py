@@ -125,6 +125,19 @@ def test_retry_after_is_the_measured_time_to_drain() -> None:
     assert error.value.retry_after_s == pytest.approx(5.0)
 
 
+def test_a_lone_job_that_was_held_up_does_not_tell_how_long_full_batches_take() -> None:
+    queue = BatchQueue(size=100, batch_size=16, wait_s=0.0)
+    for _ in range(10):
+        for _ in range(16):
+            queue.offer(job(), 0.0)
+        queue.finished(queue.take(0.0).batch, 0.032, 0.032, 0.0)  # 2 ms each
+    queue.offer(job(), 0.0)
+    queue.finished(queue.take(0.0).batch, 0.5, 0.5, 0.0)
+    for _ in range(64):  # 128 ms of work
+        queue.offer(job(deadline=1.0), 0.0)
+    assert queue.seconds_ahead() < 0.5
+
+
 def test_what_the_engine_has_counts_into_the_time_ahead() -> None:
     queue = queue_of(*(job() for _ in range(4)), batch_size=4)
     queue.finished(queue.take(0.0).batch, 2.0, 2.0, 2.0)
