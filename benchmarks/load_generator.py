@@ -13,12 +13,13 @@ import select
 import socket
 import statistics
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
 from typing import Any, Literal
 
+BACK_OFF_S = 0.1
 GRACE_S = 5.0
 """An answer that is later than the deadline by more than this counts as none."""
 CONTRACT_5XX = {503, 504}
@@ -101,13 +102,20 @@ class Load:
     def closed_loop(
         self, requests: Iterator[bytes], clients: int, seconds: float, deadline_s: float = Result.deadline_s
     ) -> Result:
-        """`clients` callers, each asking again as soon as it has its answer."""
+        """`clients` callers, each asking again as soon as it has its answer, and after BACK_OFF_S where it was turned
+        away: one that does not wait at all takes from the others what the capacity is made of.
+        """
         result = Result(seconds, float("nan"), deadline_s)
         started = time.perf_counter()
+        resting: deque[float] = deque()
         while (now := time.perf_counter()) < started + seconds:
-            while len(self._due) < clients:
+            while resting and resting[0] <= now:
+                resting.popleft()
+            while len(self._due) + len(resting) < clients:
                 self._ask(now, next(requests), result)
-            self._collect(0.05)
+            refused = result.statuses[429]
+            self._collect(min(0.05, resting[0] - now) if resting else 0.05)
+            resting.extend([time.perf_counter() + BACK_OFF_S] * (result.statuses[429] - refused))
         self._wait_for_the_rest()
         result.seconds = time.perf_counter() - started
         return result

@@ -1,9 +1,9 @@
 """How many requests may be under way in each line: learned from how much of its time each request took.
 
 Additive growth, multiplicative cut (AIMD, as TCP's window), on a clock that the caller reads. A request that used more
-than `LATE_SHARE` of the time until its deadline was late. In each window, where more than a tenth were late the limit
-is cut; where hardly any was late and the limit was reached it grows; between the two it stays, so that goodput does not
-swing. Knows neither HTTP nor engines.
+than `LATE_SHARE` of the time until its deadline was late. In each window, where more than three in ten were late the
+limit is cut; where hardly any was late and the limit was reached it grows; between the two it stays, so that goodput
+does not swing. Knows neither HTTP nor engines.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from service.telemetry.observability import StateRow
 from service.wire.work import Line
 
 LATE_SHARE = 0.5
-CUT_ABOVE, CUT = 0.10, 0.85
+CUT_ABOVE, CUT = 0.30, 0.85
 """Share of late requests above which the limit is cut, and to what part of itself."""
 GROW_BELOW, GROWTH = 0.02, 0.05
 """Share of late requests below which a limit that was reached grows, and by what part of itself (1 at least)."""
