@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,22 @@ def test_fusion_off_is_the_model_and_refit_adds_validation(workplace: Path, caps
     message = capsys.readouterr().err
     assert "--refit" in message
     assert "sequential, topn, explanation" in message
+
+
+def test_without_text_no_word_ranks(workplace: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, copy = (Path(shutil.copytree(workplace / name, tmp_path / name)) for name in ("data", "ckpt"))
+    items = pl.read_parquet(data / "items.parquet")
+    titles = [f"chapter{i} chapter{i + 1}" for i in range(ITEMS)]  # each shares a word with the next one
+    items.with_columns(pl.Series("title", titles)).write_parquet(data / "items.parquet")
+    fitted = {}
+    for option in ("--text", "--no-text"):
+        assert main(["fuse", str(copy), str(data), "--no-tune-graph", option]) == 0
+        fitted[option] = any(".channel.text" in name for name in json.loads((copy / "fusion.json").read_text()))
+    assert fitted == {"--text": True, "--no-text": False}
+    assert main(["evaluate", str(copy), str(data)]) == 0
+    capsys.readouterr()
+    assert main(["fuse", str(copy), str(data), "--no-text", "--text-encoder", "a-folder"]) == 2
+    assert "--text-encoder" in capsys.readouterr().err
 
 
 def test_trials_draw_other_candidates_and_state_their_spread(workplace: Path) -> None:
