@@ -19,11 +19,12 @@ from rdrec_core.engines.torch_engine import TorchEngine
 from rdrec_core.engines.trie_engine import TrieEngine
 from rdrec_core.errors import InputError
 from rdrec_core.exported.search_export import export_search_graphs, teacher_forced
+from rdrec_core.fusion import FusionWeights, TaskWeights
 from rdrec_core.growth import Grower, Growth, ItemWords
 from rdrec_core.item_graph import Channel, ItemGraph, Mix
 from rdrec_core.item_texts import FieldTexts, ItemTexts, RowRule
 from rdrec_core.model import RDRecModel
-from rdrec_core.ranking import FusionWeights, Ranker, TaskWeights
+from rdrec_core.ranking import Ranker
 from rdrec_core.text_rows import TextPlaces, TextRows
 from rdrec_core.text_vectors import Cuts, Projection, Rows, SparseVectors, TextIndex
 from rdrec_core.types import RankRequest, ScoreMode, ScoreRequest, Strategy, Task

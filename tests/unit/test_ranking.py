@@ -9,8 +9,9 @@ import pytest
 
 from rdrec_core.errors import BundleError
 from rdrec_core.fusion import FusionWeights, TaskWeights
+from rdrec_core.graph_ranking import Evidence
 from rdrec_core.item_graph import ItemGraph, Mix
-from rdrec_core.ranking import Evidence, Ranker
+from rdrec_core.ranking import Ranker
 from rdrec_core.types import RankedItems, RankRequest, ScoreMode, ScoreRequest, Task, Wish
 from tests.unit.test_item_graph import TEXT, World
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from rdrec_core.engines.base import Engine
 from rdrec_core.fusion import WORDS_WEIGHT, TaskWeights
+from rdrec_core.graph_ranking import Texts
 from rdrec_core.item_graph import Eligible, ItemGraph
-from rdrec_core.ranking import Texts
 from rdrec_core.types import ScoreRequest, Task
 from rdrec_core.words import words
 from training.evaluation.protocol import Questions
