@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Tests and benchmarks on real data find it here and skip where it is missing.
 export RDREC_DATA ?= $(abspath ../shared/data)
+# Packages are compiled when they are first imported; forbidden to keep that (as container images do), each of the
+# hundred processes that the tests start would do it again: 5 seconds of CPU a service instead of 2, 8 for torch.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup demo demo-check test lint types bench format gpu-check clean
 
