@@ -89,6 +89,7 @@ NOT_UNDERSTOOD = [
     ("not enough information", "There is not enough information in the review to determine the user's preference."),
     ("says that nothing is said", "The user's preference is not specified. The item's attributes are not mentioned in the review."),
     ("half of it unknown", "The user likes gift cards. The attributes of the item are not mentioned."),
+    ("half of it the question's words", "The user's preference is \"Fast food\". The item's attributes are \"The user\" and \"The item\"."),
     ("only one sentence", "The user likes soft toys."),
     ("only the item", "The item is a plush bear with soft fur."),
     ("a review's echo", "Great gift! My daughter loved it."),

@@ -78,6 +78,8 @@ _SAYS_NOTHING = [
         rf"^it (?:is|'s|remains|was) (?:unclear|unknown|hard to (?:say|tell)|impossible|not (?:possible|{_SAID}))\b",
         rf"^(?:the|this)\s+(?:{_PERSON}|{_THING})\s+(?:is|was)\s+(?:not|n't)\s+{_ADVERBS}"
         rf"(?:mentioned|described|specified|stated|identified)(?:\s+(?:in|by|within|from)\s+(?:the|this)\s+{_TEXT}.*)?\W*$",
+        # The question's own words and no others: The item's attributes are "The item" and "The user's preference".
+        rf"^(?:\W*\b(?:the|this|that|an?|is|are|and|or|of|it|(?:{_PERSON}|{_THING})(?:'s)?|{_NOUN})\b)+\W*$",
         # The template's own placeholders.
         r"[<\[{](?:insert|what|the|your|user|item|preference|attribute|description|name|product|short|sentence|first|second)\b[^<>\[\]{}]{2,}[>\]}]",
         r"^\W*(?:use two sentences|a user bought an item and said)\b",
