@@ -22,11 +22,12 @@ from rdrec_core.bundle import Bundle
 from rdrec_core.errors import RDRecError
 from service.engine.engine_process import OpenEngine
 from service.engine.lifecycle import ModelHost
+from service.engine.opening import open_engine
 from service.engine.siblings import Seat
 from service.settings import Settings, read_settings
 from service.supervisor import Supervisor, listening_socket
 from service.telemetry.observability import configure_logging, describe_error
-from service.web.app import create_app, open_engine
+from service.web.app import create_app
 from service.web.doorman import protocol_of
 
 log = logging.getLogger("rdrec.service")
@@ -100,11 +101,6 @@ class Server(uvicorn.Server):
         self._models.drain()
         await asyncio.sleep(min(self._settings.drain_notice_s, self._settings.drain_s / 2))
         self.should_exit = True
-
-
-def main() -> None:
-    """Console script."""
-    sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: list[str], *, open_engine: OpenEngine = open_engine) -> int:

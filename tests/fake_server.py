@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from rdrec_core.bundle import Bundle
-from service.server import run
 from service.settings import Settings
 from tests.fake_service import FakeEngine
 
@@ -26,5 +25,7 @@ def open_slow(bundle: Bundle, settings: Settings) -> FakeEngine:
     return FakeEngine(before, seconds=seconds, score_mode=settings.score_mode)
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # not so in an engine process, which imports this module too
+    from service.server import run
+
     sys.exit(run(sys.argv[1:], open_engine=open_slow))

@@ -53,7 +53,7 @@ class Replica:
             while time.monotonic() < deadline and self.process.poll() is None:
                 if client.is_ready():
                     return
-                time.sleep(0.05)
+                time.sleep(0.1)
         pytest.fail(f"the service did not become ready:\n{self._log.read_text()[-3000:]}")
 
     def stop(self) -> int:

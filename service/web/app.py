@@ -17,13 +17,9 @@ from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
-from rdrec_core.bundle import Bundle
-from rdrec_core.cpus import available_cpus, threads_of_each
-from rdrec_core.engines import open_engine as open_installed_engine
-from rdrec_core.engines.base import Engine
-from rdrec_core.engines.hardware import Hardware
 from rdrec_core.errors import RDRecError
 from service.engine.engine_process import OpenEngine
+from service.engine.opening import open_engine
 from service.engine.siblings import Seat
 from service.parts import Stores, assemble, open_stores
 from service.settings import Settings
@@ -39,29 +35,6 @@ from service.web.security import ClosedPages, Guard, closed_pages, context_of
 from service.wire.problems import problem_response
 
 CONSOLE = Path(__file__).parents[1] / "console"
-
-
-def open_engine(bundle: Bundle, settings: Settings) -> Engine:
-    """The engine that the settings ask for, with the cores that are left to each."""
-    at_a_time = settings.workers * settings.engines * len(settings.arms)
-    threads, alone = threads_of_each(at_a_time, settings.workers, available_cpus(), settings.engine_threads)
-    limit_mb, shared = settings.device_memory_mb, settings.shared_weights
-    hardware = Hardware(
-        device=settings.device,
-        device_id=settings.device_ids[0],
-        memory_limit_bytes=None if limit_mb is None else limit_mb << 20,
-        threads=threads,
-        spin=alone,
-        precision=settings.precision,
-        shared_weights=None if shared is None else shared / bundle.manifest_sha256,
-    )
-    return open_installed_engine(
-        bundle,
-        score_mode=settings.score_mode,
-        strategy=settings.strategy,
-        hardware=hardware,
-        runtime=settings.engine,
-    )
 
 
 def create_app(

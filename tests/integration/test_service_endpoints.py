@@ -581,7 +581,12 @@ def test_the_console_and_its_lookups_can_be_turned_off(bundle: Path) -> None:
         assert client.get("/v1/model").status_code == 200
 
 
-def test_the_application_imports_neither_torch_nor_transformers() -> None:
-    code = "import sys, service.server; print([m for m in ('torch', 'transformers', 'polars') if m in sys.modules])"
+def test_the_application_imports_no_torch_and_an_engine_process_no_web_server() -> None:
+    code = (
+        "import sys, service.__main__, service.engine.engine_process, service.engine.opening\n"
+        "print([m for m in ('fastapi', 'starlette', 'uvicorn') if m in sys.modules])\n"
+        "import service.server\n"
+        "print([m for m in ('torch', 'transformers', 'polars') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.split() == ["[]", "[]"]

@@ -41,7 +41,7 @@ SMALL = {"batch_size": 16, "passes": 1, "negatives": 9, "backbone": "scratch:tin
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return write_small_dataset(tmp_path_factory.mktemp("data") / "small")
+    return write_small_dataset(tmp_path_factory.mktemp("data") / "small", n_users=15)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -71,11 +71,13 @@ def ticking(stop_at: int | None = None) -> Callable[[], float]:
 
 
 @pytest.mark.parametrize("recipe", ["paper", "scratch"])
-def test_a_crashed_run_resumes_to_the_same_weights_bit_for_bit(dataset: Dataset, tmp_path: Path, recipe: str) -> None:
-    config = small(recipe, epochs=2, checkpoint_min=0.1, schedule="cosine")
+def test_a_crashed_run_resumes_to_the_same_weights_bit_for_bit(tmp_path: Path, recipe: str) -> None:
+    dataset = write_small_dataset(tmp_path / "data", n_users=5)
+    config = small(recipe, epochs=2, checkpoint_min=0.1, schedule="cosine", batch_size=8)
+    stop_at = 70
     train(config, dataset, tmp_path / "whole", clock=ticking())
     with pytest.raises(KeyboardInterrupt):
-        train(config, dataset, tmp_path / "crashed", clock=ticking(stop_at=130))
+        train(config, dataset, tmp_path / "crashed", clock=ticking(stop_at=stop_at))
     crashed_at = read_state(tmp_path / "crashed")[1]["position"]
     assert crashed_at["batch"] > 0  # in the middle of an epoch
     train(config, dataset, tmp_path / "crashed", resume=True, clock=ticking())
@@ -93,7 +95,7 @@ def test_a_crashed_run_resumes_to_the_same_weights_bit_for_bit(dataset: Dataset,
 
 
 def test_training_learns_and_the_checkpoint_says_what_it_is(dataset: Dataset, tmp_path: Path) -> None:
-    config = small("scratch", epochs=4)
+    config = small("scratch", epochs=2)
     assert train(config, dataset, tmp_path / "out") is StopReason.EPOCHS
     lines = [json.loads(line) for line in (tmp_path / "out/metrics.jsonl").read_text().splitlines()]
     for task in ("explanation", "sequential", "user_preference", "item_attributes"):
@@ -135,7 +137,7 @@ def test_the_epoch_that_ranks_best_is_kept_and_printed(dataset: Dataset, tmp_pat
     losses = {n: lines[n]["validation_loss"]["sequential"] for n in range(6) if ndcg[n] == best}
     assert kept.info.epoch == 1 + min(losses, key=losses.__getitem__)
     assert f"kept epoch {kept.info.epoch}, validation NDCG@10 {best:.4f}" in console.export_text()
-    # the same number as the evaluation of the kept weights gives: all 30 users are asked, each by the served search
+    # the same number as the evaluation of the kept weights gives: all 15 users are asked, each by the served search
     asked = questions(dataset, "val")
     ranker = load_system(tmp_path / "out", dataset).ranker(None, None)
     outcome = rank_sequential(ranker, asked, fusion=False, beam_width=20, progress=lambda _: None)
@@ -163,7 +165,7 @@ def test_patience_may_count_over_the_whole_run(
 
 
 def test_the_time_budget_ends_the_run_with_the_learning_rate_at_its_end(dataset: Dataset, tmp_path: Path) -> None:
-    config = small("scratch", time_budget_min=1.0, epochs=50)
+    config = small("scratch", time_budget_min=1.0, epochs=50, patience=50, tasks="sequential")
     assert train(config, dataset, tmp_path / "out", clock=ticking()) is StopReason.BUDGET
     last = json.loads((tmp_path / "out/metrics.jsonl").read_text().splitlines()[-1])
     assert last["learning_rate"] < 0.05 * config.learning_rate
