@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.records import keep, table  # noqa: E402
 from rdrec_core.item_graph import Eligible, ItemGraph, Mix  # noqa: E402
 from training.signals.graph import GraphConfig, Sequences, graph_of  # noqa: E402
-from training.workers import Blocks, processes_or_ray  # noqa: E402
+from training.workers import blocks_by  # noqa: E402
 
 QUERIES = 2000
 
@@ -47,10 +47,8 @@ def made_up(n_items: int, rng: np.random.Generator) -> Sequences:
 
 
 def built(sequences: Sequences, workers: int) -> ItemGraph:
-    if workers == 1:
-        return graph_of(sequences, GraphConfig())
-    with tempfile.TemporaryDirectory() as folder, processes_or_ray(workers) as (executor, at_once):
-        return graph_of(sequences, GraphConfig(), Blocks(executor, at_once, Path(folder)))
+    with tempfile.TemporaryDirectory() as folder, blocks_by(workers, Path(folder)) as blocks:
+        return graph_of(sequences, GraphConfig(), blocks)
 
 
 def measure(n_items: int, workers: int, connection: Any) -> None:

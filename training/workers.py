@@ -106,7 +106,7 @@ def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
 class Blocks:
     """Runs of rows computed here one after another, or by an executor `at_once` at a time; in order either way.
 
-    An executor's workers read the arrays from files under `folder`, which all of them must see.
+    An executor's workers read the arrays from files under `folder`, which all of them must see; threads need none.
     """
 
     def __init__(self, executor: Executor | None = None, at_once: int = 1, folder: Path | None = None) -> None:
@@ -116,30 +116,48 @@ class Blocks:
         self, function: Callable[..., Any], arrays: Arrays, runs: Iterable[tuple[int, int]], **settings: Any
     ) -> Iterator[Any]:
         """function(arrays, start, stop, **settings) of each run."""
-        if self._executor is None or self._folder is None:
+        call = partial(function, arrays, **settings)
+        if self._executor is None:
             for start, stop in runs:
-                yield function(arrays, start, stop, **settings)
+                yield call(start, stop)
             return
-        folder = Path(tempfile.mkdtemp(dir=self._folder)).resolve()
-        for name, array in arrays.items():
-            np.save(folder / f"{name}.npy", array)
+        folder = None
+        if self._folder is not None:
+            folder = Path(tempfile.mkdtemp(dir=self._folder)).resolve()
+            for name, array in arrays.items():
+                np.save(folder / f"{name}.npy", array)
+            call = partial(_on_files, function, folder, tuple(arrays), settings)
         pending: deque[Future[Any]] = deque()
         for start, stop in runs:
-            pending.append(self._executor.submit(_on_files, function, folder, tuple(arrays), start, stop, settings))
+            pending.append(self._executor.submit(call, start, stop))
             if len(pending) > self._at_once:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
-        shutil.rmtree(folder)
+        if folder is not None:
+            shutil.rmtree(folder)
+
+
+@contextmanager
+def blocks_by(n: int, folder: Path, *, ray: bool = False) -> Iterator[Blocks | None]:
+    """Blocks by `n` processes or a Ray cluster, their files under `folder` meanwhile; None, for here, where n is 1."""
+    if n == 1 and not ray:
+        yield None
+        return
+    with (
+        tempfile.TemporaryDirectory(dir=folder) as scratch,
+        processes_or_ray(n, ray=ray) as (executor, at_once),
+    ):
+        yield Blocks(executor, at_once, Path(scratch))
 
 
 def _on_files(
-    function: Callable[..., Any], folder: Path, names: tuple[str, ...], start: int, stop: int, settings: dict[str, Any]
+    function: Callable[..., Any], folder: Path, names: tuple[str, ...], settings: dict[str, Any], start: int, stop: int
 ) -> Any:
     return function(_opened(folder, names), start, stop, **settings)
 
 
 @lru_cache(maxsize=1)
 def _opened(folder: Path, names: tuple[str, ...]) -> Arrays:
-    """Mapped, so that the workers of one machine share the pages."""
-    return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
+    """Mapped, so that the workers of one machine share the pages; "c", as some libraries take only what is writable."""
+    return {name: np.load(folder / f"{name}.npy", mmap_mode="c") for name in names}

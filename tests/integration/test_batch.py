@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from rdrec_core.bundle import Bundle
+from rdrec_core.bundle import Bundle, BundleWriter
 from rdrec_core.engines.torch_engine import TorchEngine
 from rdrec_core.errors import DatasetError
 from rdrec_core.fusion import FusionWeights, TaskWeights
@@ -24,13 +24,16 @@ from rdrec_core.item_graph import Mix
 from rdrec_core.ranking import Ranker
 from rdrec_core.types import RankRequest
 from tests.small_dataset import write_small_dataset
+from training.bundling.signals import add_signals
 from training.cli import main
 from training.data import ingest, source_jobs
 from training.data.dataset import Dataset
 from training.evaluation.fusion_run import store_fusion
+from training.learning.checkpoint import load_checkpoint
 from training.learning.config import load_config
 from training.learning.run import train
 from training.signals import graph as graph_module
+from training.signals import nearest
 
 N_USERS, N_ITEMS = 30, 40
 COLUMNS = ["user_id", "rank", "item_id", "score", "model", "graph", "text", "model_version"]
@@ -209,18 +212,21 @@ def test_the_graph_by_ray_has_the_same_bytes_though_a_worker_is_killed(
     assert main([*options, "--out", str(tmp_path / "here"), "--workers", "1"]) == 0
     monkeypatch.setattr(graph_module, "_ROWS_AT_ONCE", 7)
     monkeypatch.setattr(graph_module, "_CELLS_AT_ONCE", 1000)
-    for name in ("_solved", "_walked"):
-        monkeypatch.setattr(graph_module, name, killed_once(getattr(graph_module, name), tmp_path / name))
+    pieces = ((graph_module, "_solved"), (nearest, "_near_sparse"))
+    for module, name in pieces:
+        monkeypatch.setattr(module, name, killed_once(getattr(module, name), tmp_path / name))
     assert main([*options, "--out", str(tmp_path / "ray"), "--ray"]) == 0
-    assert (tmp_path / "_solved").exists()
-    assert (tmp_path / "_walked").exists()
+    assert all((tmp_path / name).exists() for _, name in pieces)
+    assert "text.catalogue.sparse.items.npy" in files(tmp_path / "here")
     assert files(tmp_path / "ray") == files(tmp_path / "here")
 
 
-def test_a_graph_built_apart_is_the_one_that_export_would_build(bundle: Path, dataset: Dataset) -> None:
-    expected = graph_module.graph_of(graph_module.Sequences.of(dataset, "test"), graph_module.GraphConfig()).arrays()
-    found = Bundle.open(bundle).arrays("graph")
-    assert {name: found[name].tolist() for name in expected} == {name: a.tolist() for name, a in expected.items()}
+def test_a_graph_built_apart_is_the_one_that_export_would_build(bundle: Path, dataset: Dataset, tmp_path: Path) -> None:
+    add_signals(BundleWriter(tmp_path), load_checkpoint(bundle.parent / "checkpoint"), dataset, "test")
+    expected = files(tmp_path)
+    assert {"arrays/graph/text.catalogue.sparse.items.npy", "arrays/text/catalogue.sparse.row.npy"} < set(expected)
+    found = files(bundle)
+    assert {name: found[name] for name in found if name.startswith(("arrays/graph/", "arrays/text/"))} == expected
 
 
 def test_a_graph_of_something_else_is_refused(

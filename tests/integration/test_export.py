@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rdrec_core.bundle import Bundle
+from rdrec_core.bundle import Bundle, BundleWriter
 from rdrec_core.engines import open_engine
 from rdrec_core.engines.torch_engine import TorchEngine
 from rdrec_core.item_graph import ItemGraph
@@ -20,6 +20,7 @@ from rdrec_core.item_texts import ItemTexts
 from rdrec_core.types import RankRequest, ScoreMode, ScoreRequest, Task, TextRequest
 from tests.small_dataset import write_small_dataset
 from tests.tiny_language_models import tiny_sentence_encoder
+from training.bundling.signals import add_signals
 from training.cli import main
 from training.data.dataset import Dataset
 from training.evaluation.systems import WEIGHTS_KEY
@@ -126,6 +127,14 @@ def test_fitted_fusion_weights_travel_with_the_bundle_and_idle_channels_stay_beh
         assert item in found
         del found[item]
         assert found == pytest.approx(expected, rel=1e-3)
+    # the same from a graph that was built apart
+    graph = ["graph", str(dataset.path), "--checkpoint", str(copy), "--out", str(tmp_path / "graph"), "--workers", "1"]
+    assert main(graph) == 0
+    written = BundleWriter(tmp_path / "again")
+    assert add_signals(written, load_checkpoint(copy), dataset, "test", tmp_path / "graph") == kept
+    files = [file.relative_to(written.folder) for file in written.folder.rglob("*") if file.is_file()]
+    assert {file.parts[-2] for file in files} == {"graph", "text"}
+    assert all((written.folder / file).read_bytes() == (bundle.path / file).read_bytes() for file in files)
 
 
 def test_dense_channels_are_fused_and_a_bundle_is_fused_and_measured_on_the_channels_that_it_has(

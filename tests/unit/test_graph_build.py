@@ -78,6 +78,7 @@ def test_ridge_uses_the_strongest_predecessors_only() -> None:
 
 def test_two_steps_are_the_square_of_the_walk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.signals.graph._ROWS_AT_ONCE", 4)  # several blocks
+    monkeypatch.setattr("training.signals.graph._ENTRIES_AT_ONCE", 5)
     source, _ = sequences()
     pairs = ordered_pairs(source, GraphConfig())
     dense = pairs.toarray().astype(float)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
+from rdrec_core.errors import InputError
 from rdrec_core.item_graph import Eligible, ItemGraph, Mix
 from rdrec_core.text_vectors import Rows, SparseVectors
 from tests.small_dataset import write_small_dataset
 from training.data.dataset import RATIONALES, REVIEWS, Dataset, Split
 from training.evaluation.fusion import START_TEXT, start_of
-from training.signals.graph import GraphConfig
+from training.signals.graph import CHANNELS, GraphConfig
+from training.signals.kept_graph import keep_graph, kept_graph
 from training.signals.nearest import heaviest, nearest_dense, nearest_sparse
 from training.signals.profiles import FIELDS, item_profiles
 from training.signals.text import (
+    TextChannel,
     TextField,
     build_graph,
     fit_projection,
@@ -26,6 +30,7 @@ from training.signals.text import (
     text_fields,
     with_channels,
 )
+from training.workers import Blocks, blocks_by
 
 WORDS = ("soap", "brush", "oil", "rose", "red", "blue", "dry", "hair", "nail", "cream", "sun", "kids")
 
@@ -160,6 +165,77 @@ def test_in_large_catalogues_groups_that_lie_near_hold_nearly_all_neighbours(mon
     assert not np.diff(found.indptr)[~vectors.any(axis=1)].any()
     both = (exact.toarray() > 0) & (found.toarray() > 0)
     assert both.sum() > 0.9 * exact.nnz
+    monkeypatch.setattr("training.signals.nearest.NEAR_GROUPS", 1)  # a group's own members, however small its centre
+    alone = nearest_dense(vectors[:1000], 10, whole=100).tocoo()
+    assert (alone.row != alone.col).all()
+    np.testing.assert_allclose(alone.data, (vectors[alone.row] * vectors[alone.col]).sum(axis=1), atol=1e-5)
+
+
+def test_neighbours_are_the_same_to_the_byte_whoever_looks_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.signals.graph._ROWS_AT_ONCE", 70)
+    monkeypatch.setattr("training.signals.nearest._CELLS_AT_ONCE", 20_000)  # so that groups are divided, too
+    sparse, rows = SparseVectors.from_texts(made_up_texts(300))
+    dense = clustered_vectors(700)
+
+    def found(blocks: Blocks | None) -> list[bytes]:
+        near = (
+            nearest_sparse(rows, len(sparse), 10, most_products=20_000, blocks=blocks),
+            nearest_dense(dense, 10, blocks=blocks),
+            nearest_dense(dense, 10, whole=100, blocks=blocks),
+        )
+        return [part.tobytes() for each in near for part in (each.data, each.indices, each.indptr)]
+
+    here = found(None)
+    assert found(Blocks()) == here
+    with blocks_by(2, tmp_path) as blocks:
+        assert isinstance(blocks, Blocks)
+        assert found(blocks) == here
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_kept_graph_names_what_differs_from_what_is_needed(tmp_path: Path) -> None:
+    data, config = write_small_dataset(tmp_path / "d"), GraphConfig()
+    texts = ["text.title.sparse", "text.catalogue.sparse", "text.attributes.sparse", "text.catalogue.dense"]
+    (tmp_path / "kept").mkdir()
+    encoder = Letters()
+    entries = keep_graph(tmp_path / "kept", data, "val", config, texts, encoder)
+    assert list(entries) == [*CHANNELS, "text.catalogue.sparse", "text.catalogue.dense", "text.attributes.sparse"]
+
+    def read(names: list[str], upto: Split = "val", by: Letters = encoder) -> tuple[ItemGraph, dict[str, TextChannel]]:
+        return kept_graph(tmp_path / "kept", data, upto, config, names, by)
+
+    purchases, found = read(texts)
+    expected = text_channels(text_fields(data, "val", encoder, only=texts), config, only=texts)
+    assert {name: each.rule for name, each in found.items()} == {name: each.rule for name, each in expected.items()}
+    built = build_graph(data, "val", config, encoder, only=[*CHANNELS, *texts]).arrays()
+    again = with_channels(purchases, found).arrays()
+    assert {name: array.tobytes() for name, array in again.items()} == {n: a.tobytes() for n, a in built.items()}
+
+    with pytest.raises(InputError, match=r"built without text\.reviews\.sparse"):
+        read(["text.reviews.sparse"])
+    with pytest.raises(InputError, match="interactions up to val, needed is test"):
+        read(texts, "test")
+    with pytest.raises(InputError, match="text encoder letters, needed is others"):
+        read(texts, by=Letters("others"))
+    read(["text.catalogue.sparse"], by=Letters("others"))
+    rationales = pl.read_parquet(data.rationales_path)
+    rationales.with_columns(item_attributes=pl.lit("It has dice.")).write_parquet(data.rationales_path)
+    with pytest.raises(InputError, match="has rationales"):
+        read(texts)
+    read(["text.catalogue.sparse"])  # of which they are no part
+
+
+class Letters:
+    """Texts by how often they have a letter."""
+
+    def __init__(self, fingerprint: str = "letters") -> None:
+        self.fingerprint = fingerprint
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        counts = np.asarray([[text.count(letter) for letter in "abcdeiop"] for text in texts], dtype=np.float32)
+        return counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1e-9)
 
 
 def test_no_text_gives_no_neighbours_and_no_channel() -> None:

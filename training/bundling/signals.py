@@ -5,6 +5,7 @@ Knows which channels are worth their room, not how they are made.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from rdrec_core.bundle import BundleWriter
@@ -15,7 +16,8 @@ from training.evaluation.systems import open_encoder, read_fusion, read_text_enc
 from training.learning.checkpoint import Checkpoint
 from training.signals.graph import GraphConfig, Sequences, graph_of
 from training.signals.kept_graph import kept_graph
-from training.signals.remembered import RememberedVectors
+from training.signals.profiles import FIELDS
+from training.signals.remembered import RememberedVectors, TextEncoder
 from training.signals.sentence_encoder import SentenceEncoder
 from training.signals.text import (
     KINDS,
@@ -28,6 +30,37 @@ from training.signals.text import (
 )
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """What `rdrec fuse` chose for a checkpoint; without weights or a checkpoint, every channel is there.
+
+    weighted: the channels with weight in either task, None: all.
+    """
+
+    fusion: dict[str, float] | None = None
+    encoder: TextEncoder | None = None
+    weighted: frozenset[str] | None = None
+
+    @classmethod
+    def of(cls, checkpoint: Path, dataset: Dataset) -> Chosen:
+        """Read from a checkpoint's folder."""
+        fusion = read_fusion(checkpoint)
+        weighted = None if fusion is None else frozenset(FusionWeights.from_manifest(fusion).channels)
+        return cls(fusion, open_encoder(read_text_encoder(checkpoint), dataset), weighted)
+
+    @property
+    def config(self) -> GraphConfig:
+        """How the graph is built."""
+        return GraphConfig.from_fusion(self.fusion or {})
+
+    @property
+    def texts(self) -> list[str]:
+        """Names of the channels of text, of those kinds that can be made."""
+        kinds = KINDS if self.encoder is not None else ("sparse",)
+        names = [channel_name(field, kind) for field in FIELDS for kind in kinds]
+        return [name for name in names if self.weighted is None or name in self.weighted]
+
+
 def add_signals(
     writer: BundleWriter, checkpoint: Checkpoint, dataset: Dataset, upto: Split, kept: Path | None = None
 ) -> dict[str, float] | None:
@@ -37,20 +70,17 @@ def add_signals(
     kept in any case: they are what a service reads new words by. kept: folder of `rdrec graph`, None to build it here.
     Raises ExportCheckError where the encoder's graph disagrees with torch, InputError for a graph of something else.
     """
-    fusion = read_fusion(checkpoint.path)
-    encoder = open_encoder(read_text_encoder(checkpoint.path), dataset)
-    config = GraphConfig.from_fusion(fusion or {})
-    weighted, held = None, None
-    if fusion is not None:
-        weighted = FusionWeights.from_manifest(fusion).channels
+    chosen = Chosen.of(checkpoint.path, dataset)
+    fusion, encoder, weighted = chosen.fusion, chosen.encoder, chosen.weighted
+    found = None if kept is None else kept_graph(kept, dataset, upto, chosen.config, chosen.texts, encoder)
+    held = None
+    if fusion is not None and weighted is not None:
         held = weighted | {channel_name(CATALOGUE, kind) for kind in KINDS}
         fusion = {key: value for key, value in fusion.items() if _channel_of(key) in (None, *weighted)}
     fields = text_fields(dataset, upto, encoder, only=held)
-    channels = text_channels(fields, config, only=weighted)
-    if kept is None:
-        purchases = graph_of(Sequences.of(dataset, upto), config)
-    else:
-        purchases = kept_graph(kept, dataset, upto, config)
+    purchases, channels = found or (
+        graph_of(Sequences.of(dataset, upto), chosen.config), text_channels(fields, chosen.config, only=weighted)
+    )  # fmt: skip
     graph = with_channels(purchases, channels)
     writer.add_arrays("graph", (graph if weighted is None else only_channels(graph, weighted)).arrays())
     if fields:

@@ -1,4 +1,4 @@
-"""`rdrec graph`: the channels of purchases, built apart by processes or a Ray cluster, for `rdrec export --graph`."""
+"""`rdrec graph`: the channels of purchases and of text, built apart by processes or Ray, for `rdrec export --graph`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ def graph(
     dataset: Annotated[Path, typer.Argument(help="Dataset folder.")],
     out: Annotated[Path, typer.Option(help="Folder to write; with --ray where all nodes see it.")],
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Checkpoint whose graph settings, chosen by `rdrec fuse`, are used.")
+        Path | None,
+        typer.Option(
+            help="Checkpoint whose graph settings, channels of text and sentence encoder, chosen by `rdrec fuse`,"
+            " are used; by default all of TF-IDF."
+        ),
     ] = None,
     interactions: Annotated[str, typer.Option(help="all, val or train, as `rdrec export` will have it.")] = "all",
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one a CPU core.")] = None,
@@ -20,32 +24,23 @@ def graph(
     force: Annotated[bool, typer.Option(help="Replace the folder in --out.")] = False,
 ) -> None:
     """Build the item graph of a large catalogue once; the arrays are the same whoever computes them."""
-    import shutil
-
     from rich.console import Console
 
     from rdrec_core.cpus import available_cpus
     from rdrec_core.replacing import replacing_folder
+    from training.bundling.signals import Chosen
     from training.data.dataset import Dataset, split_upto
-    from training.evaluation.systems import read_fusion
-    from training.signals.graph import GraphConfig, Sequences, graph_of
     from training.signals.kept_graph import keep_graph
-    from training.workers import Blocks, processes_or_ray
+    from training.workers import blocks_by
 
     upto, data = split_upto(interactions), Dataset(dataset)
-    config = GraphConfig.from_fusion((read_fusion(checkpoint) if checkpoint else None) or {})
-    n = workers or available_cpus()
+    chosen = Chosen.of(checkpoint, data) if checkpoint else Chosen()
     console = Console()
-    with replacing_folder(out, force=force) as folder, console.status("building the graph"):
-        sequences = Sequences.of(data, upto)
-        if n == 1 and not ray:
-            built = graph_of(sequences, config)
-        else:
-            scratch = folder / "scratch"
-            scratch.mkdir()
-            with processes_or_ray(n, ray=ray) as (executor, at_once):
-                built = graph_of(sequences, config, Blocks(executor, at_once, scratch))
-            shutil.rmtree(scratch)
-        keep_graph(folder, built, data, upto, config)
-    entries = ", ".join(f"{name} {len(channel.items):,}" for name, channel in built.channels.items())
-    console.print(f"{data.info.n_items:,} items; entries: {entries}; {out}", highlight=False)
+    with (
+        replacing_folder(out, force=force) as folder,
+        console.status("building the graph"),
+        blocks_by(workers or available_cpus(), folder, ray=ray) as blocks,
+    ):
+        entries = keep_graph(folder, data, upto, chosen.config, chosen.texts, chosen.encoder, blocks)
+    listed = ", ".join(f"{name} {n:,}" for name, n in entries.items())
+    console.print(f"{data.info.n_items:,} items; entries: {listed}; {out}", highlight=False)

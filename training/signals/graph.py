@@ -30,6 +30,8 @@ FEWEST = 10
 _ROWS_AT_ONCE = 4096
 _CELLS_AT_ONCE = 8_000_000
 """Of the systems that are solved together, 8 bytes each."""
+_ENTRIES_AT_ONCE = 2_000_000
+"""Whose strongest are looked for together, some 60 bytes each."""
 _SECONDS_A_DAY = 86_400.0
 _BUILD = "build."
 CHANNELS = ("next", "ridge", "previous", "reach")
@@ -173,32 +175,33 @@ def local_ridge(
     """
     before = strongest(csr_array(pairs.T.tocsr()), predecessors)
     arrays = {
-        **_parts(csr_array(pairs + pairs.T), "gram"), **_parts(before, "before"), "diagonal": purchases + strength,
+        **parts(csr_array(pairs + pairs.T), "gram"), **parts(before, "before"), "diagonal": purchases + strength,
     }  # fmt: skip
-    solved = (blocks or Blocks()).map(_solved, arrays, _ridge_blocks(np.diff(before.indptr)))
+    cells = np.diff(before.indptr).astype(np.int64) ** 2
+    solved = (blocks or Blocks()).map(_solved, arrays, _runs(cells, _CELLS_AT_ONCE))
     weights = np.concatenate([np.empty(0, dtype=np.float32), *solved])
     found = csr_array((weights, before.indices, before.indptr), shape=before.shape)
     return strongest(found, predecessors).T.tocsr()
 
 
-def _parts(matrix: csr_array, name: str) -> dict[str, npt.NDArray[Any]]:
+def parts(matrix: csr_array | csr_matrix, name: str) -> dict[str, npt.NDArray[Any]]:
+    """A matrix as arrays of this name, for `Blocks`."""
     return {f"{name}.data": matrix.data, f"{name}.indices": matrix.indices, f"{name}.indptr": matrix.indptr}
 
 
-def _matrix(arrays: Arrays, name: str) -> csr_array:
-    """The square matrix of these parts; nothing is copied."""
+def matrix_of(arrays: Arrays, name: str, width: int | None = None) -> csr_array:
+    """The matrix of these parts, square without a width; nothing is copied."""
     indptr = arrays[f"{name}.indptr"]
     n = len(indptr) - 1
-    return csr_array((arrays[f"{name}.data"], arrays[f"{name}.indices"], indptr), shape=(n, n))
+    return csr_array((arrays[f"{name}.data"], arrays[f"{name}.indices"], indptr), shape=(n, width or n))
 
 
-def _ridge_blocks(lengths: npt.NDArray[np.integer]) -> Iterator[tuple[int, int]]:
-    """Runs of items whose systems have about _CELLS_AT_ONCE entries in all."""
-    cells = np.cumsum(lengths.astype(np.int64) ** 2)
+def _runs(sizes: npt.NDArray[np.integer], at_once: int) -> Iterator[tuple[int, int]]:
+    """Runs of rows of these sizes, each of at most `at_once` in all, or of one row."""
+    before = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
     start = 0
-    while start < len(lengths):
-        done = cells[start - 1] if start else 0
-        stop = max(start + 1, int(np.searchsorted(cells, done + _CELLS_AT_ONCE, side="right")))
+    while start < len(sizes):
+        stop = max(start + 1, int(np.searchsorted(before, before[start] + at_once, side="right")) - 1)
         yield start, stop
         start = stop
 
@@ -209,7 +212,7 @@ def _solved(arrays: Arrays, start: int, stop: int) -> npt.NDArray[np.float32]:
     Systems of equal size are solved together: NumPy's own overhead for each of a million small ones was most of the
     time.
     """
-    gram, before = csr_matrix(_matrix(arrays, "gram")), _matrix(arrays, "before")
+    gram, before = csr_matrix(matrix_of(arrays, "gram")), matrix_of(arrays, "before")
     first = before.indptr[start]
     weights = np.empty(before.indptr[stop] - first, dtype=np.float32)
     lengths = np.diff(before.indptr[start : stop + 1])
@@ -245,13 +248,13 @@ def two_steps(pairs: csr_array, neighbours: int, kept: int, blocks: Blocks | Non
     """
     step = strongest(_chances(csr_array(pairs + pairs.T)), neighbours)
     step = _chances(step)
-    walked = (blocks or Blocks()).map(_walked, _parts(step, "step"), _row_blocks(step.shape[0]), kept=kept)
+    walked = (blocks or Blocks()).map(_walked, parts(step, "step"), row_blocks(step.shape[0]), kept=kept)
     return csr_array(vstack(list(walked), format="csr"))
 
 
 def _walked(arrays: Arrays, start: int, stop: int, *, kept: int) -> csr_array:
     """Rows start to stop of the square of the steps, without their diagonal, cut to `kept` entries each."""
-    step = _matrix(arrays, "step")
+    step = matrix_of(arrays, "step")
     block = csr_array(step[start:stop] @ step)
     rows = np.repeat(np.arange(start, stop), np.diff(block.indptr))
     block.data[block.indices == rows] = 0.0
@@ -262,11 +265,14 @@ def strongest(matrix: csr_array, n: int) -> csr_array:
     """The n largest positive entries of each row, as float32; equal ones go by column. Columns ascend within a row."""
     matrix = csr_array(matrix, dtype=np.float32)
     keep = matrix.data > 0
-    for start, stop in _row_blocks(matrix.shape[0]):  # so that sorting needs memory for one block at a time
+    sizes = np.zeros(matrix.shape[0] + 1, dtype=np.int64)
+    # a run at a time, so that sorting needs memory for that alone
+    for start, stop in _runs(np.diff(matrix.indptr), _ENTRIES_AT_ONCE):
         begin, end = matrix.indptr[start], matrix.indptr[stop]
         mine = keep[begin:end]
         rows = np.repeat(np.arange(stop - start), np.diff(matrix.indptr[start : stop + 1]))
         lengths = np.bincount(rows[mine], minlength=stop - start)
+        sizes[start + 1 : stop + 1] = np.minimum(lengths, n)
         long = lengths > n
         if not long.any():
             continue
@@ -285,8 +291,7 @@ def strongest(matrix: csr_array, n: int) -> csr_array:
         of_row = np.bincount(rows[level], minlength=stop - start)
         rank = np.arange(len(level)) - np.repeat(np.cumsum(of_row) - of_row, of_row)
         mine[level[rank >= n - kept[rows[level]]]] = False
-    kept_before = np.concatenate([[0], np.cumsum(keep)])
-    out = csr_array((matrix.data[keep], matrix.indices[keep], kept_before[matrix.indptr]), shape=matrix.shape)
+    out = csr_array((matrix.data[keep], matrix.indices[keep], np.cumsum(sizes)), shape=matrix.shape)
     out.sort_indices()
     return out
 
@@ -315,6 +320,7 @@ def _chances(matrix: csr_array) -> csr_array:
     return csr_array((values, matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
-def _row_blocks(n: int) -> Iterator[tuple[int, int]]:
+def row_blocks(n: int) -> Iterator[tuple[int, int]]:
+    """Runs of rows of moderate length."""
     for start in range(0, n, _ROWS_AT_ONCE):
         yield start, min(n, start + _ROWS_AT_ONCE)

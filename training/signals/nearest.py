@@ -1,19 +1,28 @@
 """The nearest items of every item by cosine, at any size of catalogue, by sparse vectors and by dense ones.
 
 Small catalogues are compared whole. In large ones a frequent term's postings are cut to its heaviest, and dense vectors
-are compared within groups that lie near each other (benchmarks/text_neighbours.py measures what that loses). Knows
-vectors only.
+are compared within groups that lie near each other (benchmarks/text_neighbours.py measures what that loses). Runs of
+items are compared by whoever `blocks` says, by default by all cores of this machine; what comes out is the same to the
+byte. Knows vectors only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from functools import lru_cache
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array, csr_matrix, vstack
+from threadpoolctl import ThreadpoolController
 
 from rdrec_core.cpus import available_cpus
 from rdrec_core.text_vectors import Rows
-from training.signals.graph import strongest
+from training.signals.graph import matrix_of, parts, row_blocks, strongest
+from training.workers import Arrays, Blocks
 
 MOST_PRODUCTS = 150_000_000_000
 """Multiplications of a sparse comparison: what bounds its time."""
@@ -23,24 +32,38 @@ GROUP = 500
 """Vectors in a group of a larger catalogue, on average."""
 NEAR_GROUPS = 24
 """Groups whose members an item is compared with."""
-_CELLS_AT_ONCE = 60_000_000
+_CELLS_AT_ONCE = 16_000_000
+"""Cosines that a worker has at a time, with their order 12 bytes each."""
 _SAMPLE = 100_000
 
 Floats = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.int64]
 
 
-def nearest_sparse(rows: Rows, n_terms: int, n: int, *, most_products: int = MOST_PRODUCTS) -> csr_array:
+def nearest_sparse(
+    rows: Rows, n_terms: int, n: int, *, most_products: int = MOST_PRODUCTS, blocks: Blocks | None = None
+) -> csr_array:
     """(N, N): the cosine of each item's n nearest others, by sparse vectors of length one."""
-    from sparse_dot_topn import sp_matmul_topn
-
     size = len(rows)
     matrix = csr_matrix((rows.weights, rows.terms, rows.indptr), shape=(size, n_terms))
     if not matrix.nnz:
         return csr_array((size, size), dtype=np.float32)
-    matrix.indptr = matrix.indptr.astype(np.int32)  # as the product wants them
-    postings = heaviest(matrix.T.tocsr(), most_products)
-    found = sp_matmul_topn(matrix, postings, top_n=min(n + 1, size), n_threads=available_cpus())
-    return _without_self(csr_array(found), n)
+    arrays = {**parts(matrix, "rows"), **parts(heaviest(matrix.T.tocsr(), most_products), "postings")}
+    # of a worker's core as well: for one thread the library goes another way, which takes half as much time again
+    threads = max(2, available_cpus() if blocks is None else 1)
+    near = (blocks or Blocks()).map(_near_sparse, arrays, row_blocks(size), n_terms=n_terms, n=n, threads=threads)
+    return csr_array(vstack(list(near), format="csr"))
+
+
+def _near_sparse(arrays: Arrays, start: int, stop: int, *, n_terms: int, n: int, threads: int) -> csr_array:
+    from sparse_dot_topn import sp_matmul_topn
+
+    matrix = matrix_of(arrays, "rows", n_terms)
+    size = matrix.shape[0]
+    postings = csr_matrix(matrix_of(arrays, "postings", size))
+    found = sp_matmul_topn(csr_matrix(matrix[start:stop]), postings, top_n=min(n + 1, size), n_threads=threads)
+    found.data[found.indices == np.repeat(np.arange(start, stop), np.diff(found.indptr))] = 0.0
+    return strongest(csr_array(found), n)
 
 
 def heaviest(postings: csr_matrix, most_products: int) -> csr_matrix:
@@ -55,48 +78,87 @@ def heaviest(postings: csr_matrix, most_products: int) -> csr_matrix:
     return postings if low >= counts.max() else csr_matrix(strongest(csr_array(postings), low))
 
 
-def nearest_dense(vectors: Floats, n: int, *, whole: int = WHOLE, seed: int = 0) -> csr_array:
+def nearest_dense(
+    vectors: Floats, n: int, *, whole: int = WHOLE, seed: int = 0, blocks: Blocks | None = None
+) -> csr_array:
     """(N, N): the positive cosine of each item's n nearest others, by vectors (N, D) of length one.
 
     A vector of zeros, which stands for a text that is not there, is near nobody.
     """
+    size = len(vectors)
     filled = np.flatnonzero(vectors.any(axis=1))
-    groups = _groups(vectors[filled], whole, seed)
-    centres = np.stack([vectors[filled[group]].mean(axis=0) for group in groups]) if groups else np.empty((0, 0))
-    parts, owners = [], []
-    for number, group in enumerate(groups):
-        near = np.argsort(-(centres @ centres[number]), kind="stable")[:NEAR_GROUPS]
-        others = np.sort(np.concatenate([groups[g] for g in near]))
-        columns = filled[others]
-        step = max(1, _CELLS_AT_ONCE // len(others))
-        for start in range(0, len(group), step):
-            some = group[start : start + step]
-            cosine = vectors[filled[some]] @ vectors[columns].T
-            cosine[np.arange(len(some)), np.searchsorted(others, some)] = 0.0
-            parts.append(_top(cosine, columns, n, len(vectors)))
-            owners.append(filled[some])
-    if not parts:
-        return csr_array((len(vectors), len(vectors)), dtype=np.float32)
-    order = np.concatenate(owners)
-    found = csr_array(vstack(parts, format="csr"))
-    back = np.full(len(vectors), len(order))
-    back[order] = np.arange(len(order))
-    empty = csr_array((1, len(vectors)), dtype=np.float32)
-    return csr_array(csr_array(vstack([found, empty], format="csr"))[back])
+    if not len(filled):
+        return csr_array((size, size), dtype=np.float32)
+    groups = _groups(vectors if len(filled) == size else vectors[filled], whole, seed)
+    members = [filled[group] for group in groups]
+    starts = np.cumsum([0, *map(len, members)])
+    others = _near_groups(np.stack([vectors[own].mean(axis=0) for own in members]))
+    arrays = {"vectors": vectors, "order": np.concatenate(members), "starts": starts, "near": others}
+    cpus = available_cpus()
+    with ThreadPoolExecutor(cpus) as pool, _one_blas_thread():
+        near = (blocks or Blocks(pool, cpus)).map(_near_dense, arrays, _dense_runs(starts, others), n=n)
+        found = csr_array(vstack(list(near), format="csr"))
+    ascending = found[np.argsort(arrays["order"])]
+    lengths = np.zeros(size + 1, dtype=np.int64)
+    lengths[1 + filled] = np.diff(ascending.indptr)
+    return csr_array((ascending.data, ascending.indices, np.cumsum(lengths)), shape=(size, size))
 
 
-def _top(cosine: Floats, columns: npt.NDArray[np.int64], n: int, width: int) -> csr_array:
+def _near_groups(centres: Floats) -> Indices:
+    """(G, at most NEAR_GROUPS): each group itself and the groups whose centres its own is most like."""
+    out = []
+    for number, centre in enumerate(centres):
+        like = centres @ centre
+        like[number] = np.inf
+        out.append(np.argsort(-like, kind="stable")[:NEAR_GROUPS])
+    return np.stack(out)
+
+
+def _dense_runs(starts: Indices, near: Indices) -> Iterator[tuple[int, int]]:
+    """Places in the order by group: a group each, or a part of one where its cosines would be too many."""
+    for group, others in enumerate(np.diff(starts)[near].sum(axis=1).tolist()):
+        step = max(1, _CELLS_AT_ONCE // others)
+        for start in range(starts[group], starts[group + 1], step):
+            yield start, min(start + step, int(starts[group + 1]))
+
+
+def _near_dense(arrays: Arrays, start: int, stop: int, *, n: int) -> csr_array:
+    """The rows of the items at these places, all of one group."""
+    vectors, order, starts = arrays["vectors"], arrays["order"], arrays["starts"]
+    near = arrays["near"][np.searchsorted(starts, start, side="right") - 1]
+    columns = np.sort(np.concatenate([order[starts[group] : starts[group + 1]] for group in near.tolist()]))
+    rows = order[start:stop]
+    with _one_blas_thread():
+        cosine = vectors[rows] @ vectors[columns].T
+    cosine[np.arange(len(rows)), np.searchsorted(columns, rows)] = 0.0
+    return _top(cosine, columns, n, len(vectors))
+
+
+def _top(cosine: Floats, columns: Indices, n: int, width: int) -> csr_array:
+    """The n largest of each row of cosines, which are overwritten."""
     n = min(n, cosine.shape[1])
-    best = np.argpartition(-cosine, n - 1, axis=1)[:, :n]
-    values = np.maximum(np.take_along_axis(cosine, best, axis=1), 0.0)
+    np.negative(cosine, out=cosine)
+    best = np.argpartition(cosine, n - 1, axis=1)[:, :n]
+    values = np.maximum(-np.take_along_axis(cosine, best, axis=1), 0.0)
     indptr = np.arange(0, best.size + 1, n)
     return strongest(csr_array((values.ravel(), columns[best].ravel(), indptr), shape=(len(cosine), width)), n)
 
 
-def _groups(vectors: Floats, whole: int, seed: int) -> list[npt.NDArray[np.int64]]:
+def _one_blas_thread() -> AbstractContextManager[Any]:
+    """By how many threads BLAS divides a product shows in its last digits."""
+    limit: AbstractContextManager[Any] = _blas().limit(limits=1, user_api="blas")
+    return limit
+
+
+@lru_cache(maxsize=1)
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()  # looking for the loaded libraries takes longer than a small product
+
+
+def _groups(vectors: Floats, whole: int, seed: int) -> list[Indices]:
     """Row numbers, ascending, of vectors that lie near each other; all in one group where they are few."""
     if len(vectors) <= whole:
-        return [np.arange(len(vectors))] if len(vectors) else []
+        return [np.arange(len(vectors))]
     from sklearn.cluster import MiniBatchKMeans
 
     sample = vectors
@@ -116,11 +178,5 @@ def _groups(vectors: Floats, whole: int, seed: int) -> list[npt.NDArray[np.int64
         ]
     )
     order = np.argsort(group, kind="stable")
-    parts = np.split(order, np.cumsum(np.bincount(group, minlength=len(centres)))[:-1])
-    return [part for part in parts if len(part)]
-
-
-def _without_self(matrix: csr_array, n: int) -> csr_array:
-    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    matrix.data[matrix.indices == rows] = 0.0
-    return strongest(matrix, n)
+    split = np.split(order, np.cumsum(np.bincount(group, minlength=len(centres)))[:-1])
+    return [part for part in split if len(part)]

@@ -21,6 +21,8 @@ from training.data.catalogue import catalogue_text
 from training.data.dataset import SPLITS, Dataset, Split
 
 FIELDS = ("title", "catalogue", "reviews", "attributes", "preferences")
+TABLES = dict(zip(FIELDS, ("items", "items", "reviews", "rationales", "rationales"), strict=True))
+"""The table of the dataset that a field is read from, beside the interactions."""
 _ITEMS_AT_ONCE = 100_000
 
 

@@ -25,6 +25,7 @@ from training.signals.graph import GraphConfig, Sequences, channel, channel_deca
 from training.signals.nearest import nearest_dense, nearest_sparse
 from training.signals.profiles import FIELDS, item_profiles
 from training.signals.remembered import TextEncoder
+from training.workers import Blocks
 
 KINDS = ("sparse", "dense")
 
@@ -70,9 +71,12 @@ def text_fields(
 
 
 def text_channels(
-    fields: list[TextField], config: GraphConfig, *, only: Collection[str] | None = None
+    fields: list[TextField], config: GraphConfig, *, only: Collection[str] | None = None, blocks: Blocks | None = None
 ) -> dict[str, TextChannel]:
-    """`text.<field>.<kind>` -> channel, of these names; without those that reach nothing."""
+    """`text.<field>.<kind>` -> channel, of these names; without those that reach nothing.
+
+    blocks: who looks for the nearest items, by default this process; they are the same.
+    """
     out = {}
     for field in fields:
         for kind, power in (("sparse", config.text_sparse_power), ("dense", config.text_dense_power)):
@@ -80,9 +84,9 @@ def text_channels(
             if (only is not None and name not in only) or (kind == "dense" and field.dense is None):
                 continue
             if field.dense is not None and kind == "dense":
-                near = nearest_dense(field.dense, config.text_neighbours)
+                near = nearest_dense(field.dense, config.text_neighbours, blocks=blocks)
             else:
-                near = nearest_sparse(field.rows, len(field.vectors), config.text_neighbours)
+                near = nearest_sparse(field.rows, len(field.vectors), config.text_neighbours, blocks=blocks)
             near.data **= power
             if near.nnz:
                 rule = RowRule(config.text_neighbours, power, mean_row_sum(near))
