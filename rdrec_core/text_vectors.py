@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rdrec_core.catalog import Arrays, StringTable
+from rdrec_core.runs import runs_of
 from rdrec_core.types import IntArray
 from rdrec_core.words import is_gram, words
 
@@ -296,16 +297,12 @@ class Projection:
         """(M, D); zeros for a vector without entries. Not brought to length one."""
         out = np.zeros((len(rows), self.width), dtype=np.float32)
         filled = np.flatnonzero(np.diff(rows.indptr))
-        ends = rows.indptr[filled + 1]
-        start = 0
-        while start < len(filled):
-            first = rows.indptr[filled[start]]
-            stop = max(start + 1, int(np.searchsorted(ends, first + _CELLS_AT_ONCE // self.width, side="right")))
+        for start, stop in runs_of(np.diff(rows.indptr)[filled], _CELLS_AT_ONCE // max(self.width, 1)):
             some = filled[start:stop]
+            first = rows.indptr[some[0]]
             entries = slice(first, rows.indptr[some[-1] + 1])
             cells = self.components[rows.terms[entries]] * rows.weights[entries, None]
             out[some] = np.add.reduceat(cells, rows.indptr[some] - first, axis=0)
-            start = stop
         return out
 
 

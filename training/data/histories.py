@@ -15,6 +15,7 @@ import numpy.typing as npt
 import polars as pl
 
 from rdrec_core.errors import DatasetError
+from rdrec_core.runs import runs_of
 from training.data.dataset import SPLITS
 
 TRAIN, VAL, TEST = (SPLITS.index(name) for name in ("train", "val", "test"))
@@ -143,13 +144,8 @@ def build(
 
 def _by_user(users: npt.NDArray[np.integer], n_users: int, at_once: int) -> Iterator[npt.NDArray[np.int64]]:
     """Rows of one run of users after another, ascending: about `at_once` in each. Users below 0 are nobody's."""
-    ends = np.cumsum(_counts(users, users >= 0, n_users))
-    first = 0
-    while first < n_users:
-        done = ends[first - 1] if first else 0
-        after = max(first + 1, int(np.searchsorted(ends, done + at_once, side="right")))
+    for first, after in runs_of(_counts(users, users >= 0, n_users), at_once):
         yield np.flatnonzero((users >= first) & (users < after))
-        first = after
 
 
 def _counts(codes: npt.NDArray[np.integer], keep: npt.NDArray[np.bool_], n: int) -> npt.NDArray[np.int64]:

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy.sparse import csr_array, csr_matrix, vstack
 
 from rdrec_core.item_graph import TEXT_PREFIX, Channel, ItemGraph
+from rdrec_core.runs import runs_of
 from training.data.dataset import Dataset, Split
 from training.workers import Arrays, Blocks
 
@@ -178,7 +179,7 @@ def local_ridge(
         **parts(csr_array(pairs + pairs.T), "gram"), **parts(before, "before"), "diagonal": purchases + strength,
     }  # fmt: skip
     cells = np.diff(before.indptr).astype(np.int64) ** 2
-    solved = (blocks or Blocks()).map(_solved, arrays, _runs(cells, _CELLS_AT_ONCE))
+    solved = (blocks or Blocks()).map(_solved, arrays, runs_of(cells, _CELLS_AT_ONCE))
     weights = np.concatenate([np.empty(0, dtype=np.float32), *solved])
     found = csr_array((weights, before.indices, before.indptr), shape=before.shape)
     return strongest(found, predecessors).T.tocsr()
@@ -194,16 +195,6 @@ def matrix_of(arrays: Arrays, name: str, width: int | None = None) -> csr_array:
     indptr = arrays[f"{name}.indptr"]
     n = len(indptr) - 1
     return csr_array((arrays[f"{name}.data"], arrays[f"{name}.indices"], indptr), shape=(n, width or n))
-
-
-def _runs(sizes: npt.NDArray[np.integer], at_once: int) -> Iterator[tuple[int, int]]:
-    """Runs of rows of these sizes, each of at most `at_once` in all, or of one row."""
-    before = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
-    start = 0
-    while start < len(sizes):
-        stop = max(start + 1, int(np.searchsorted(before, before[start] + at_once, side="right")) - 1)
-        yield start, stop
-        start = stop
 
 
 def _solved(arrays: Arrays, start: int, stop: int) -> npt.NDArray[np.float32]:
@@ -267,7 +258,7 @@ def strongest(matrix: csr_array, n: int) -> csr_array:
     keep = matrix.data > 0
     sizes = np.zeros(matrix.shape[0] + 1, dtype=np.int64)
     # a run at a time, so that sorting needs memory for that alone
-    for start, stop in _runs(np.diff(matrix.indptr), _ENTRIES_AT_ONCE):
+    for start, stop in runs_of(np.diff(matrix.indptr), _ENTRIES_AT_ONCE):
         begin, end = matrix.indptr[start], matrix.indptr[stop]
         mine = keep[begin:end]
         rows = np.repeat(np.arange(stop - start), np.diff(matrix.indptr[start : stop + 1]))
