@@ -6,8 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,10 +14,13 @@ import httpx
 import pytest
 
 from service.engine.siblings import merged
+from service.server import run
+from tests.fake_server import open_slow
 from tests.fake_service import item_id, write_bundle
 from tests.integration.test_service_endpoints import key
 from tests.redis_process import PATIENCE_S, running_redis
-from tests.replica import ROOT, Replica, running_replica
+from tests.replica import Replica, running_replica
+from tests.service_process import HTTP
 
 KEYS = [key("root", "ops", "recommend", "write", "admin", "metrics")]
 HEADERS = {"X-API-Key": "root"}
@@ -53,7 +54,7 @@ def service(bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 def on_new_connections(service: Replica, path: str, times: int = 12) -> list[httpx.Response]:
     """Each from whichever worker the kernel chose."""
-    return [httpx.get(f"{service.url}{path}", headers=HEADERS, timeout=PATIENCE_S) for _ in range(times)]
+    return [HTTP.get(f"{service.url}{path}", headers=HEADERS, timeout=PATIENCE_S) for _ in range(times)]
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
@@ -87,7 +88,7 @@ def counted(service: Replica) -> float:
 
 def ask(service: Replica, n: int) -> int:
     body = {"history": [item_id(n)], "n_items": 1}
-    return httpx.post(f"{service.url}/recommend/sequential", json=body, headers=HEADERS, timeout=PATIENCE_S).status_code
+    return HTTP.post(f"{service.url}/recommend/sequential", json=body, headers=HEADERS, timeout=PATIENCE_S).status_code
 
 
 def test_metrics_are_those_of_all_workers_whichever_answers(service: Replica) -> None:
@@ -100,27 +101,27 @@ def test_metrics_are_those_of_all_workers_whichever_answers(service: Replica) ->
 
 
 def test_a_swap_is_made_in_all_workers_before_it_is_answered(service: Replica, bundles: Path) -> None:
-    for name in ("two", "one", "two"):
-        answer = httpx.post(
+    for name in ("two", "one"):
+        answer = HTTP.post(
             f"{service.url}/admin/bundle", json={"path": name}, headers=HEADERS, timeout=3 * PATIENCE_S
         ).json()
         assert (answer["name"], answer["survives_restart"]) == (name, True)
         assert {each.json()["name"] for each in on_new_connections(service, "/v1/model")} == {name}
-    refused = httpx.post(f"{service.url}/admin/bundle", json={"path": "three"}, headers=HEADERS, timeout=3 * PATIENCE_S)
+    refused = HTTP.post(f"{service.url}/admin/bundle", json={"path": "three"}, headers=HEADERS, timeout=3 * PATIENCE_S)
     assert refused.status_code == 409
-    assert {each.json()["name"] for each in on_new_connections(service, "/v1/model")} == {"two"}
+    assert {each.json()["name"] for each in on_new_connections(service, "/v1/model")} == {"one"}
 
 
 def test_a_worker_that_is_killed_comes_back_with_what_the_others_serve(service: Replica, bundles: Path) -> None:
     (bundles / "current").unlink()
-    (bundles / "current").symlink_to("one")  # what the settings name is not what is served
+    (bundles / "current").symlink_to("two")  # what the settings name is not what is served
     before = counted(service)
     workers = workers_of(service)
     assert len(workers) == 2
     os.kill(workers[1], signal.SIGKILL)
     until(lambda: len(set(workers_of(service)) - set(workers)) == 1, "no new worker")
     service.wait_until_ready()
-    assert {each.json()["name"] for each in on_new_connections(service, "/v1/model")} == {"two"}
+    assert {each.json()["name"] for each in on_new_connections(service, "/v1/model")} == {"one"}
     assert counted(service) >= before, "what the killed one counted is not lost"
 
 
@@ -130,12 +131,9 @@ def test_sigterm_drains_all_of_them(service: Replica) -> None:
     assert not [number for number in workers if Path(f"/proc/{number}").exists()]
 
 
-def test_workers_without_redis_are_refused(bundles: Path) -> None:
-    command = [sys.executable, "-m", "tests.fake_server", "--bundle", str(bundles / "one"), "--workers", "2"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RDREC_")}
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=60, check=False)
-    assert ended.returncode == 2
-    assert "RDREC_REDIS_URL" in ended.stderr
+def test_workers_without_redis_are_refused(bundles: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--bundle", str(bundles / "one"), "--workers", "2"], open_engine=open_slow) == 2
+    assert "RDREC_REDIS_URL" in capsys.readouterr().err
 
 
 def test_gauges_of_several_workers_are_merged_by_what_they_mean() -> None:
