@@ -20,6 +20,7 @@ from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 from tests.fake_service import write_bundle
 from tests.fake_statements import fake_statements
 from tests.redis_process import free_port
+from tests.service_process import HTTP
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install chromium)")
@@ -50,7 +51,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     try:
         for _ in range(300):
             try:
-                if httpx.get(f"{url}/health/ready").status_code == 200:
+                if HTTP.get(f"{url}/health/ready").status_code == 200:
                     break
             except httpx.TransportError:
                 pass

@@ -22,7 +22,7 @@ from typer.main import get_command
 
 from service.server import run as serve
 from service.settings import Settings
-from tests.service_process import free_port
+from tests.service_process import HTTP, free_port
 from training.cli import COMMANDS, build_app, main, repeat_options
 
 ROOT = Path(__file__).parents[2]
@@ -226,8 +226,8 @@ def test_settings_named_in_the_text_exist(page: Path) -> None:
 
 QUICK = {
     "train": ["--time-budget", "0.02", "--set", "vocabulary_size=300", "--set", "validation_limit=20"],
-    "fuse": ["--no-tune-graph", "--limit-users", "40"],
-    "evaluate": ["--no-sasrec", "--limit-users", "40"],
+    "fuse": ["--no-tune-graph", "--limit-users", "20"],
+    "evaluate": ["--no-sasrec", "--limit-users", "20"],
     "export": ["--score-modes", "trie", "--strategy", "exact"],
 }
 """Put behind the README's own options, so that its commands end within seconds."""
@@ -248,7 +248,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
     assert main(["sample", "--out", str(folder / "sample")]) == 0
     reviews = gzip.decompress((folder / "sample" / "reviews.json.gz").read_bytes()).splitlines(keepends=True)
-    users = sorted({json.loads(line)["reviewerID"] for line in reviews})[:150]
+    users = sorted({json.loads(line)["reviewerID"] for line in reviews})[:60]
     kept = [line for line in reviews if json.loads(line)["reviewerID"] in set(users)]
     (folder / "reviews.json.gz").write_bytes(gzip.compress(b"".join(kept)))
     shutil.copy(folder / "sample" / "metadata.json.gz", folder)
@@ -286,7 +286,7 @@ def url(walked: Path) -> Iterator[str]:
         while time.monotonic() < deadline:
             assert process.poll() is None, log.read_text()
             try:
-                if httpx.get(f"http://127.0.0.1:{port}/health/ready").status_code == 200:
+                if HTTP.get(f"http://127.0.0.1:{port}/health/ready").status_code == 200:
                     break
             except httpx.TransportError:
                 pass

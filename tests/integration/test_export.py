@@ -87,7 +87,8 @@ def test_served_answers_are_those_of_the_checkpoints_model(bundle: Bundle) -> No
 
 
 def test_a_bundle_to_measure_holds_training_items_only(checkpoint: Path, dataset: Dataset, tmp_path: Path) -> None:
-    assert main(["export", str(checkpoint), "--out", str(tmp_path / "out"), "--interactions", "train"]) == 0
+    export = ["export", str(checkpoint), "--out", str(tmp_path / "out"), "--score-modes", "trie"]
+    assert main([*export, "--interactions", "train"]) == 0
     indptr, items = dataset.sequences("train")
     users = Bundle.open(tmp_path / "out").users
     assert users.indptr.tolist() == indptr.tolist()
@@ -109,7 +110,7 @@ def test_fitted_fusion_weights_travel_with_the_bundle_and_idle_channels_stay_beh
     }
     (copy / "fusion.json").write_text(json.dumps(kept | idle), encoding="utf-8")
     (copy / "text_encoder.json").write_text(json.dumps({"text_encoder": str(encoder)}), encoding="utf-8")
-    assert main(["export", str(copy), "--out", str(tmp_path / "out")]) == 0
+    assert main(["export", str(copy), "--out", str(tmp_path / "out"), "--score-modes", "trie"]) == 0
     bundle = Bundle.open(tmp_path / "out")
     assert bundle.manifest.fusion == kept
     graph = ItemGraph.from_arrays(bundle.arrays("graph"))
@@ -142,7 +143,7 @@ def test_dense_channels_are_fused_and_a_bundle_is_fused_and_measured_on_the_chan
 ) -> None:
     copy = shutil.copytree(checkpoint, tmp_path / "copy")
     encoder = tiny_sentence_encoder(tmp_path / "encoder")
-    fuse = ["--no-tune-graph", "--limit-users", "20"]
+    fuse = ["--no-tune-graph", "--limit-users", "10"]
     assert main(["fuse", str(copy), str(dataset.path), *fuse, "--text-encoder", str(encoder)]) == 0
     fusion = json.loads((copy / "fusion.json").read_text(encoding="utf-8"))
     del fusion[WEIGHTS_KEY]
@@ -156,7 +157,7 @@ def test_dense_channels_are_fused_and_a_bundle_is_fused_and_measured_on_the_chan
     }  # fmt: skip
     (copy / "fusion.json").write_text(json.dumps(forced), encoding="utf-8")
     (copy / "text_encoder.json").write_text(json.dumps({"text_encoder": str(encoder)}), encoding="utf-8")
-    assert main(["export", str(copy), "--out", str(tmp_path / "out")]) == 0
+    assert main(["export", str(copy), "--out", str(tmp_path / "out"), "--score-modes", "trie"]) == 0
     shutil.rmtree(encoder)  # the bundle brings its own
     assert main(["evaluate", str(tmp_path / "out"), str(dataset.path), "--split", "val"]) == 0
     assert main(["fuse", str(tmp_path / "out"), str(dataset.path), *fuse]) == 0
@@ -201,7 +202,8 @@ def test_wrong_arguments_are_named(checkpoint: Path, tmp_path: Path, capsys: pyt
 
 def test_kill_9_leaves_no_bundle_and_the_next_export_clears_up(checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "bundles" / "out"
-    command = [sys.executable, "-m", "training.cli", "export", str(checkpoint), "--out", str(out)]
+    export = ["export", str(checkpoint), "--out", str(out), "--score-modes", "trie"]
+    command = [sys.executable, "-m", "training.cli", *export]
     process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not list(out.parent.glob(".out.tmp-*/arrays/graph")):  # in the middle
@@ -212,6 +214,6 @@ def test_kill_9_leaves_no_bundle_and_the_next_export_clears_up(checkpoint: Path,
     process.wait()
     assert not out.exists()
     assert list(out.parent.iterdir())  # the killed run's leftovers
-    assert main(["export", str(checkpoint), "--out", str(out)]) == 0
+    assert main(export) == 0
     Bundle.open(out)
     assert [path.name for path in out.parent.iterdir()] == ["out"]
