@@ -20,6 +20,7 @@ from itertools import cycle
 from typing import Any, Literal
 
 BACK_OFF_S = 0.1
+"""How long a caller of the closed loop waits after a 429."""
 GRACE_S = 5.0
 """An answer that is later than the deadline by more than this counts as none."""
 CONTRACT_5XX = {503, 504}

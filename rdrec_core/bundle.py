@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rdrec_core.catalog import Arrays, Catalog, Users
 from rdrec_core.encoding import RaggedTokens
 from rdrec_core.errors import BundleError
+from rdrec_core.file_hash import file_sha256
 from rdrec_core.types import ScoreMode, Strategy, Task
 
 SCHEMA_VERSION = 1
@@ -77,11 +78,6 @@ class Manifest(Description):
     files: dict[str, FileEntry]
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def manifest_of(description: Description, files: Mapping[str, FileEntry]) -> Manifest:
     """The manifest over these files; its model version follows from the files and the description."""
     total = hashlib.sha256("".join(f"{k} {v.sha256}\n" for k, v in files.items()).encode())
@@ -109,7 +105,9 @@ class BundleWriter:
     def finish(self, description: Description) -> Manifest:
         """Hash every file and write the manifest."""
         files = {
-            path.relative_to(self.folder).as_posix(): FileEntry(sha256=_sha256(path), size_bytes=path.stat().st_size)
+            path.relative_to(self.folder).as_posix(): FileEntry(
+                sha256=file_sha256(path), size_bytes=path.stat().st_size
+            )
             for path in sorted(self.folder.rglob("*"))
             if path.is_file()
         }
@@ -170,7 +168,7 @@ class Bundle:
             file = self.path / name
             if not file.is_file():
                 raise BundleError(f"{file} is missing")
-            if file.stat().st_size != entry.size_bytes or _sha256(file) != entry.sha256:
+            if file.stat().st_size != entry.size_bytes or file_sha256(file) != entry.sha256:
                 raise BundleError(f"{file} was altered: its SHA-256 is not the manifest's")
 
     def file(self, name: str) -> Path:

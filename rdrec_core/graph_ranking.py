@@ -106,8 +106,7 @@ class GraphRanker:
     ) -> IntArray:  # fmt: skip
         """What `/recommend/topn` scores where the caller names no candidates: the graph's best, then popular items."""
         prior = self._graph().prior(history, self._weights_of(Task.TOPN).mix, words=self._words(wish))
-        among = self.open_to(where)
-        return prior.best(n, Eligible(exclude, include, self._available if among is None else among.items))
+        return prior.best(n, self._eligible(exclude, include, self.open_to(where)))
 
     def at_once(self, request: RankRequest) -> Ranking | None:
         """The answer that needs no engine, from any thread: the popular items for somebody of whom nothing is known.
@@ -117,15 +116,11 @@ class GraphRanker:
         """
         if self.graph is None or request.user_index is not None or request.history:
             return None
-        request = self._narrowed(request)
         words = self._words(request.wish)
         mix = Mix(popularity=1.0) if words is None else self._weights_of(Task.SEQUENTIAL).mix
         prior = self.graph.prior((), mix, words=words)
-        items = self._best_of_graph(request, prior)
         total = prior.log_total() if request.include is None else _log_sum(prior, np.unique(request.include))
-        signals = Signals(UNKNOWN, *prior.signals(items))
-        ranking = ranked(items, prior.log_scores(items), signals, fused=True, steered=prior.steered, total=total)
-        return self._spread_out(ranking, request.spread, request.n_items)
+        return self._by_graph(request, prior, total)
 
     def similar(
         self, items: Sequence[int], n: int, *, exclude: Sequence[int] = (), include: Sequence[int] | None = None,
@@ -139,9 +134,7 @@ class GraphRanker:
         """
         prior = self._graph().prior(tuple(dict.fromkeys(items)), self._weights_of(Task.SEQUENTIAL).mix, alike=True)
         found = prior.reached if include is None else np.intersect1d(prior.reached, np.asarray(include, dtype=np.int64))
-        among = self.open_to(where)
-        available = self._available if among is None else among.items
-        eligible = Eligible((*exclude, *items), available=available)
+        eligible = self._eligible((*exclude, *items), None, self.open_to(where))
         found = eligible.keep(found)
         bought, texts = prior.parts(found)
         if where is not None and len(found) < n and self.texts is not None:
@@ -160,8 +153,7 @@ class GraphRanker:
 
         All purchases of the training data together weigh as much as one event, and so decide where nothing happened.
         """
-        graph, among = self._graph(), self.open_to(where)
-        eligible = Eligible(exclude, available=self._available if among is None else among.items)
+        graph, eligible = self._graph(), self._eligible(exclude, None, self.open_to(where))
         happened = np.asarray(sorted(counts), dtype=np.int64)
         rest = graph.most_popular(n, eligible, skip=happened)
         found = np.concatenate([eligible.keep(happened), rest])
@@ -171,8 +163,7 @@ class GraphRanker:
 
     def latest(self, n: int, *, exclude: Sequence[int] = (), where: Where | None = None) -> Ranking:
         """The n items that arrived last, from any thread; what has no time of arrival comes last."""
-        among = self.open_to(where)
-        eligible = Eligible(exclude, available=self._available if among is None else among.items)
+        eligible = self._eligible(exclude, None, self.open_to(where))
         order, found, start, chunk = self.columns.latest(), NO_ITEMS, 0, max(256, 2 * n)
         order = order[order < len(self._graph())]  # the table is written to by other threads, and may be ahead
         while len(found) < n and start < len(order):
@@ -188,11 +179,7 @@ class GraphRanker:
         if (answer := self.at_once(request)) is not None:
             return answer
         prior = self._graph().prior(request.history, self._weights_of(task).mix, words=self._words(request.wish))
-        request = self._narrowed(request)
-        items = self._best_of_graph(request, prior)
-        signals = Signals(UNKNOWN, *prior.signals(items))
-        ranking = ranked(items, prior.log_scores(items), signals, fused=True, steered=prior.steered)
-        return self._spread_out(ranking, request.spread, request.n_items)
+        return self._by_graph(request, prior)
 
     def evidence(self, history: Sequence[int], item: int, n: int = 3) -> list[Evidence]:
         """The at most n items of the history that speak most for `item`, strongest first; empty where none does."""
@@ -232,17 +219,30 @@ class GraphRanker:
     def _narrowed(self, request: RankRequest) -> RankRequest:
         return request if request.where is None else replace(request, among=self.open_to(request.where))
 
-    def _eligible(self, request: RankRequest) -> Eligible:
-        available = self._available if request.among is None else request.among.items
-        return Eligible(request.exclude, request.include, available)
+    def _eligible(
+        self, exclude: Sequence[int], include: Sequence[int] | None, among: ItemMask | None
+    ) -> Eligible:  # fmt: skip
+        """among: what `open_to` left, None for all that is available."""
+        return Eligible(exclude, include, self._available if among is None else among.items)
+
+    def _eligible_for(self, request: RankRequest) -> Eligible:
+        return self._eligible(request.exclude, request.include, request.among)
+
+    def _by_graph(self, request: RankRequest, prior: Prior, total: float | None = None) -> Ranking:
+        """The graph's list; total as for `ranked`."""
+        request = self._narrowed(request)
+        items = self._best_of_graph(request, prior)
+        signals = Signals(UNKNOWN, *prior.signals(items))
+        ranking = ranked(items, prior.log_scores(items), signals, fused=True, steered=prior.steered, total=total)
+        return self._spread_out(ranking, request.spread, request.n_items)
 
     def _best_of_graph(self, request: RankRequest, prior: Prior) -> IntArray:
         """As many of the graph's best as the list needs, which may have to be made of more than it has items."""
         if request.spread is None:
-            return prior.best(request.n_items, self._eligible(request))
+            return prior.best(request.n_items, self._eligible_for(request))
         n = max(CONSIDERED, request.n_items)
         while True:
-            found = prior.best(n, self._eligible(request))
+            found = prior.best(n, self._eligible_for(request))
             limits = replace(request.spread, diversity=0.0)
             if len(found) < n or len(self._places(found, limits, request.n_items)) == request.n_items:
                 return found

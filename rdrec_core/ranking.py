@@ -222,7 +222,7 @@ class Ranker(GraphRanker):
             return NO_ITEMS if prior is None or request.among is None else self._unknown_to_model(request, prior)
         n = max(self._graph_candidates, request.n_items)
         if request.spread is None or not request.spread.has_limits:
-            return prior.best(n, self._eligible(request))
+            return prior.best(n, self._eligible_for(request))
         found = self._best_of_graph(request, prior)
         within = self._places(found, replace(request.spread, diversity=0.0), request.n_items)
         return np.unique(np.concatenate([found[: n if fuse else 0], found[within]]))
@@ -233,7 +233,7 @@ class Ranker(GraphRanker):
         open_to_model = int(request.among.items[: self.n_modelled].sum()) - len(request.exclude)
         if self.n_modelled is None or open_to_model >= request.n_items:
             return NO_ITEMS
-        found = prior.best(len(self._graph()), self._eligible(request))
+        found = prior.best(len(self._graph()), self._eligible_for(request))
         return found[~self._is_modelled(found)][: request.n_items]
 
     def _fused(self, items: IntArray, log_probs: FloatArray, prior: Prior | None, task: Task, fuse: bool) -> Ranking:

@@ -296,8 +296,9 @@ class Projection:
     def project(self, rows: Rows) -> npt.NDArray[np.float32]:
         """(M, D); zeros for a vector without entries. Not brought to length one."""
         out = np.zeros((len(rows), self.width), dtype=np.float32)
-        filled = np.flatnonzero(np.diff(rows.indptr))
-        for start, stop in runs_of(np.diff(rows.indptr)[filled], _CELLS_AT_ONCE // max(self.width, 1)):
+        sizes = np.diff(rows.indptr)
+        filled = np.flatnonzero(sizes)
+        for start, stop in runs_of(sizes[filled], _CELLS_AT_ONCE // max(self.width, 1)):
             some = filled[start:stop]
             first = rows.indptr[some[0]]
             entries = slice(first, rows.indptr[some[-1] + 1])

@@ -10,11 +10,11 @@ import heapq
 import itertools
 import random
 from bisect import bisect_right
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks.load_generator import BACK_OFF_S, Result
 from service.engine.admission import Admission
 from service.engine.batch_queue import BatchQueue, Job
 from service.wire.work import Kind, Line, QueueFullError
@@ -22,23 +22,6 @@ from service.wire.work import Kind, Line, QueueFullError
 DOOR_S, READ_S, REFUSE_S, ANSWER_S = 0.00004, 0.0005, 0.00025, 0.0003
 """The HTTP process's time: refusing at the door, reading a request, refusing it in the queue, answering it."""
 DEADLINE_S = 1.0
-BACK_OFF_S = 0.1
-
-
-@dataclass
-class Outcome:
-    """Of one load: answers by status, and latencies of those answered 200, seconds."""
-
-    seconds: float
-    statuses: Counter[int] = field(default_factory=Counter)
-    latencies: list[float] = field(default_factory=list)
-
-    @property
-    def goodput(self) -> float:
-        return self.statuses[200] / self.seconds
-
-    def share(self, status: int) -> float:
-        return self.statuses[status] / max(1, self.statuses.total())
 
 
 class Service:
@@ -77,8 +60,8 @@ class Service:
     def _later(self, computed: float, event: Callable[[], None]) -> None:
         heapq.heappush(self._events, (computed, next(self._numbers), event))
 
-    def run(self, until_wall: float) -> None:
-        while self._events and self.wall() < until_wall:
+    def run(self) -> None:
+        while self._events:
             self._computed, _, event = heapq.heappop(self._events)
             event()
 
@@ -166,40 +149,33 @@ class Service:
             job.resolve(None)
 
 
-def open_loop(service: Service, rate: float, seconds: float, seed: int) -> Outcome:
+def open_loop(service: Service, rate: float, seconds: float, seed: int) -> Result:
     """Poisson arrivals."""
-    rng, outcome = random.Random(seed), Outcome(seconds)
+    rng, outcome = random.Random(seed), Result(seconds, rate)
     due = start = service.wall()
 
-    def note(status: int, latency: float) -> None:
-        outcome.statuses[status] += 1
-        if status == 200:
-            outcome.latencies.append(latency)
-
     while (due := due + rng.expovariate(rate)) < start + seconds:
-        service.ask(due, note)
-    service.run(float("inf"))
+        service.ask(due, outcome.note)
+    service.run()
     outcome.seconds = max(seconds, service.wall() - start)
     return outcome
 
 
-def closed_loop(service: Service, clients: int, seconds: float) -> Outcome:
+def closed_loop(service: Service, clients: int, seconds: float) -> Result:
     """Callers that ask again as soon as they have their answer, and after BACK_OFF_S where they were turned away."""
-    outcome = Outcome(seconds)
+    outcome = Result(seconds, float("nan"))
     start = service.wall()
 
     def ask(due: float) -> None:
         service.ask(due, note)
 
     def note(status: int, latency: float) -> None:
-        outcome.statuses[status] += 1
-        if status == 200:
-            outcome.latencies.append(latency)
+        outcome.note(status, latency)
         if service.wall() < start + seconds:
             ask(service.wall() + (BACK_OFF_S if status == 429 else 0.0))
 
     for _ in range(clients):
         ask(start)
-    service.run(float("inf"))
+    service.run()
     outcome.seconds = service.wall() - start
     return outcome

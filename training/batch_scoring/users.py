@@ -6,7 +6,6 @@ oldest first, that replace what the bundle knows of the user. In CSV the ids of 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import polars as pl
 
 from rdrec_core.catalog import Users
 from rdrec_core.errors import InputError
+from rdrec_core.file_hash import file_sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +94,7 @@ def read_users(path: Path) -> ListedUsers:
     if again.any():
         user = frame["user_id"].filter(again)[0]
         raise InputError(f"--users {path} lists {user!r} more than once; a user has one answer", field="users")
-    with path.open("rb") as file:
-        return ListedUsers(frame, hashlib.file_digest(file, "sha256").hexdigest())
+    return ListedUsers(frame, file_sha256(path))
 
 
 def _read(path: Path) -> pl.DataFrame:

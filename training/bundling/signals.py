@@ -6,6 +6,7 @@ Knows which channels are worth their room, not how they are made.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from rdrec_core.bundle import BundleWriter
@@ -32,21 +33,20 @@ from training.signals.text import (
 
 @dataclass(frozen=True)
 class Chosen:
-    """What `rdrec fuse` chose for a checkpoint; without weights or a checkpoint, every channel is there.
-
-    weighted: the channels with weight in either task, None: all.
-    """
+    """What `rdrec fuse` chose for a checkpoint; without weights or a checkpoint, every channel is there."""
 
     fusion: dict[str, float] | None = None
     encoder: TextEncoder | None = None
-    weighted: frozenset[str] | None = None
 
     @classmethod
     def of(cls, checkpoint: Path, dataset: Dataset) -> Chosen:
         """Read from a checkpoint's folder."""
-        fusion = read_fusion(checkpoint)
-        weighted = None if fusion is None else frozenset(FusionWeights.from_manifest(fusion).channels)
-        return cls(fusion, open_encoder(read_text_encoder(checkpoint), dataset), weighted)
+        return cls(read_fusion(checkpoint), open_encoder(read_text_encoder(checkpoint), dataset))
+
+    @cached_property
+    def weighted(self) -> frozenset[str] | None:
+        """The channels with weight in either task; None: all."""
+        return None if self.fusion is None else frozenset(FusionWeights.from_manifest(self.fusion).channels)
 
     @property
     def config(self) -> GraphConfig:

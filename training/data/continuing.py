@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 
 from rdrec_core.errors import InputError
+from rdrec_core.file_hash import file_sha256
 from training.data.dataset import ATTRIBUTE, RATIONALES, Dataset
 from training.data.event_log import EVENTS, PURCHASE, batch_of, log_files, read_log, settled
 from training.data.explanations import fingerprint
@@ -105,7 +106,7 @@ def read_events(
         pl.lit("").alias("text"), pl.lit(None, pl.String).alias("title"), "weight",
         pl.lit(0, pl.UInt64).alias("fingerprint"),
     )  # fmt: skip
-    digest = hashlib.sha256(b"".join(_sha256(file).encode() for file in files)).hexdigest()
+    digest = hashlib.sha256(b"".join(file_sha256(file).encode() for file in files)).hexdigest()
     part = _part(rows, folder / "events.parquet", files[0].parent, digest, dropped)
     return ReadEvents(
         (replace(part, notes=bad),), everything.height, n_repeated, tuple(forgotten),
@@ -138,7 +139,7 @@ def previous_parts(
         pl.col("text").fill_null(""), weight=pl.lit(weight, pl.Float32)
     )
     frame = frame.with_columns(fingerprint=fingerprint(pl.col("text"))).select(*_RECORD)
-    digest = _sha256(previous.path / "dataset.json")  # which holds the hashes of what it was made from
+    digest = file_sha256(previous.path / "dataset.json")  # which holds the hashes of what it was made from
     return (
         [_part(frame, folder / "previous.parquet", previous.path, digest)],
         [_part(_described(previous), folder / "previous-items.parquet", previous.path, digest)],
@@ -179,11 +180,6 @@ def _part(
     return Ingested(
         SourceFile(source, kind), tuple(parts), tuple(counts), tally, 0, (), left_out, Notes(), sha256
     )  # fmt: skip
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def with_kept_numbers(

@@ -9,7 +9,6 @@ evaluation as functions.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ import polars as pl
 from rich.console import Console
 
 from rdrec_core.errors import DatasetError, InputError
+from rdrec_core.file_hash import file_sha256
 from rdrec_core.replacing import replacing_file
 from training.data.dataset import Dataset
 from training.evaluation.fusion_run import fit_system
@@ -115,7 +115,7 @@ def run_ablation(
     if not dataset.rationales_path.is_file():
         raise DatasetError(f"{dataset.rationales_path} is missing; make it with `rdrec distill`")
     rows = rows_of(config, ratios)
-    taught = _fingerprint(dataset.rationales_path)
+    taught = file_sha256(dataset.rationales_path)
     ranks: dict[Place, list[Floats]] = {}
     jobs = [(row, seed) for seed in range(trials) for row in rows]  # every row once before any row twice
     for number, (row, seed) in enumerate(jobs, start=1):
@@ -249,7 +249,3 @@ def _ratio_text(ratio: Ratio) -> str:
 
 def _slug(name: str) -> str:
     return name.replace(", ", "-").replace(" ", "-").replace(":", "-")
-
-
-def _fingerprint(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -30,6 +30,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from rdrec_core.errors import CheckpointError
+from rdrec_core.file_hash import file_sha256
 from rdrec_core.model import CONFIG_FILE, WEIGHTS_FILE, RDRecModel
 from rdrec_core.replacing import replacing_file
 from rdrec_core.text_rows import TextPlaces, TextRows
@@ -129,8 +130,7 @@ def labels_sha256(dataset: Dataset, n: int | None = None) -> str:
 
 def weights_sha256(folder: Path) -> str:
     """Identifies the weights that a checkpoint folder holds now."""
-    with (folder / WEIGHTS_FILE).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(folder / WEIGHTS_FILE)
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from rdrec_core.errors import InputError
+from rdrec_core.file_hash import file_sha256
 from rdrec_core.item_graph import ItemGraph
 from rdrec_core.item_texts import RowRule
 from training.data.dataset import Dataset, Split
@@ -95,14 +96,8 @@ def _origin(
     out: dict[str, object] = {"dataset": digest, "interactions up to": upto, "settings": config.to_fusion()}
     fields = {field for field in FIELDS for kind in KINDS if channel_name(field, kind) in texts}
     for table in sorted({TABLES[field] for field in fields}):
-        out[table] = _sha256(dataset.path / f"{table}.parquet")
+        file = dataset.path / f"{table}.parquet"
+        out[table] = file_sha256(file) if file.is_file() else None
     if encoder is not None and any(channel_name(field, "dense") in texts for field in FIELDS):
         out["text encoder"] = encoder.fingerprint
     return out
-
-
-def _sha256(file: Path) -> str | None:
-    if not file.is_file():
-        return None
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
