@@ -17,7 +17,7 @@ from training.data.dataset import RATIONALES, REVIEWS, Dataset, Split
 from training.evaluation.fusion import START_TEXT, start_of
 from training.signals.graph import CHANNELS, GraphConfig
 from training.signals.kept_graph import keep_graph, kept_graph
-from training.signals.nearest import heaviest, nearest_dense, nearest_sparse
+from training.signals.nearest import nearest_dense, nearest_sparse
 from training.signals.profiles import FIELDS, item_profiles
 from training.signals.text import (
     TextChannel,
@@ -118,24 +118,27 @@ def kept_largest(cosines: np.ndarray, n: int) -> np.ndarray:
     return rows
 
 
-def test_frequent_terms_are_cut_to_their_heaviest_items_where_all_would_take_too_long() -> None:
+@pytest.mark.parametrize("n", [1, 10])
+def test_the_rarest_terms_lead_to_the_items_of_which_the_nearest_are_taken(
+    n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.signals.nearest._COLUMNS_AT_ONCE", 150)
+    monkeypatch.setattr("training.signals.nearest._ROWS_AT_ONCE", 70)
     vectors, rows = SparseVectors.from_texts(made_up_texts(400))
-    exact = nearest_sparse(rows, len(vectors), 10).toarray() > 0
-    from scipy.sparse import csr_matrix
-
-    postings = csr_matrix((rows.weights, rows.terms, rows.indptr), shape=(len(rows), len(vectors))).T.tocsr()
-    counts = np.diff(postings.indptr)
-    budget = int((counts.astype(float) ** 2).sum() * 0.3)
-    kept = heaviest(postings, budget)
-    bound = np.diff(kept.indptr).max()
-    assert bound < counts.max()
-    assert (counts * np.minimum(counts, bound)).sum() <= budget < (counts * np.minimum(counts, bound + 1)).sum()
-    for term in range(len(vectors)):
-        own = np.sort(postings[[term]].data)[::-1][:bound]
-        np.testing.assert_array_equal(np.sort(kept[[term]].data)[::-1], own)
-    near = nearest_sparse(rows, len(vectors), 10, most_products=budget).toarray() > 0
-    assert near.sum(axis=1).max() <= 10
-    assert (near & exact).sum() > 0.5 * exact.sum()
+    cosines = dense_cosines(rows, len(vectors))
+    postings = np.bincount(rows.terms)
+    near = nearest_sparse(rows, len(vectors), n, most_met=80).toarray()
+    found = 0
+    for item in range(400):
+        terms = rows.row(item)[0]
+        terms = terms[np.argsort(postings[terms], kind="stable")]
+        leading = terms[: max(1, int((np.cumsum(postings[terms]) <= 80).sum()))]
+        met = [other for other in range(400) if other != item and np.isin(leading, rows.row(other)[0]).any()]
+        assert set(np.flatnonzero(near[item])) <= set(met)
+        assert (near[item] > 0).sum() == min(n, len(met))
+        np.testing.assert_allclose(near[item][near[item] > 0], cosines[item][near[item] > 0], atol=1e-6)
+        found += int((near[item] >= np.sort(cosines[item])[-n] - 1e-6).sum())
+    assert found > 0.8 * 400 * n  # of the very nearest
 
 
 def clustered_vectors(n: int, width: int = 16) -> np.ndarray:
@@ -181,7 +184,7 @@ def test_neighbours_are_the_same_to_the_byte_whoever_looks_for_them(
 
     def found(blocks: Blocks | None) -> list[bytes]:
         near = (
-            nearest_sparse(rows, len(sparse), 10, most_products=20_000, blocks=blocks),
+            nearest_sparse(rows, len(sparse), 10, most_met=60, blocks=blocks),
             nearest_dense(dense, 10, blocks=blocks),
             nearest_dense(dense, 10, whole=100, blocks=blocks),
         )

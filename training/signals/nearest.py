@@ -1,9 +1,9 @@
 """The nearest items of every item by cosine, at any size of catalogue, by sparse vectors and by dense ones.
 
-Small catalogues are compared whole. In large ones a frequent term's postings are cut to its heaviest, and dense vectors
-are compared within groups that lie near each other (benchmarks/text_neighbours.py measures what that loses). Runs of
-items are compared by whoever `blocks` says, by default by all cores of this machine; what comes out is the same to the
-byte. Knows vectors only.
+Small catalogues are compared whole. In large ones an item's rarest terms lead to those it is compared with, and dense
+vectors are compared within groups that lie near each other (benchmarks/text_neighbours.py measures what that loses).
+Runs of items are compared by whoever `blocks` says, by default by all cores of this machine; what comes out is the same
+to the byte. Knows vectors only.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_array, csr_matrix, vstack
+from scipy.sparse import csr_array, hstack, vstack
 from threadpoolctl import ThreadpoolController
 
 from rdrec_core.cpus import available_cpus
@@ -24,8 +25,10 @@ from rdrec_core.text_vectors import Rows
 from training.signals.graph import matrix_of, parts, row_blocks, strongest
 from training.workers import Arrays, Blocks
 
-MOST_PRODUCTS = 150_000_000_000
-"""Multiplications of a sparse comparison: what bounds its time."""
+MOST_MET = 60_000
+"""Items to which an item's rarest terms lead; what its other terms say is computed of the best of these alone."""
+CANDIDATES = 4
+"""Of them, for each neighbour that is wanted."""
 WHOLE = 50_000
 """Up to so many dense vectors are all compared with all."""
 GROUP = 500
@@ -35,47 +38,74 @@ NEAR_GROUPS = 24
 _CELLS_AT_ONCE = 16_000_000
 """Cosines that a worker has at a time, with their order 12 bytes each."""
 _SAMPLE = 100_000
+_ROWS_AT_ONCE, _COLUMNS_AT_ONCE = 256, 1 << 17
+"""Of a sparse product: so many sums stay in a core's cache."""
 
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.int64]
 
 
 def nearest_sparse(
-    rows: Rows, n_terms: int, n: int, *, most_products: int = MOST_PRODUCTS, blocks: Blocks | None = None
+    rows: Rows, n_terms: int, n: int, *, most_met: int = MOST_MET, blocks: Blocks | None = None
 ) -> csr_array:
     """(N, N): the cosine of each item's n nearest others, by sparse vectors of length one."""
     size = len(rows)
-    matrix = csr_matrix((rows.weights, rows.terms, rows.indptr), shape=(size, n_terms))
+    matrix = csr_array((rows.weights, rows.terms, rows.indptr), shape=(size, n_terms))
     if not matrix.nnz:
         return csr_array((size, size), dtype=np.float32)
-    arrays = {**parts(matrix, "rows"), **parts(heaviest(matrix.T.tocsr(), most_products), "postings")}
-    # of a worker's core as well: for one thread the library goes another way, which takes half as much time again
-    threads = max(2, available_cpus() if blocks is None else 1)
-    near = (blocks or Blocks()).map(_near_sparse, arrays, row_blocks(size), n_terms=n_terms, n=n, threads=threads)
-    return csr_array(vstack(list(near), format="csr"))
+    arrays = {**parts(matrix, "rows"), "counts": np.bincount(rows.terms, minlength=n_terms)}
+    for first in range(0, size, _COLUMNS_AT_ONCE):
+        arrays |= parts(csr_array(matrix[first : first + _COLUMNS_AT_ONCE].T), f"postings {first}")
+    cpus = available_cpus()
+    with ThreadPoolExecutor(cpus) as pool:
+        near = (blocks or Blocks(pool, cpus)).map(
+            _near_sparse, arrays, row_blocks(size), n_terms=n_terms, n=n, most_met=most_met
+        )
+        return csr_array(vstack(list(near), format="csr"))
 
 
-def _near_sparse(arrays: Arrays, start: int, stop: int, *, n_terms: int, n: int, threads: int) -> csr_array:
-    from sparse_dot_topn import sp_matmul_topn
-
+def _near_sparse(arrays: Arrays, start: int, stop: int, *, n_terms: int, n: int, most_met: int) -> csr_array:
     matrix = matrix_of(arrays, "rows", n_terms)
     size = matrix.shape[0]
-    postings = csr_matrix(matrix_of(arrays, "postings", size))
-    found = sp_matmul_topn(csr_matrix(matrix[start:stop]), postings, top_n=min(n + 1, size), n_threads=threads)
-    found.data[found.indices == np.repeat(np.arange(start, stop), np.diff(found.indptr))] = 0.0
-    return strongest(csr_array(found), n)
+    postings = [
+        matrix_of(arrays, f"postings {first}", min(_COLUMNS_AT_ONCE, size - first))
+        for first in range(0, size, _COLUMNS_AT_ONCE)
+    ]
+    out = []
+    for first in range(start, stop, _ROWS_AT_ONCE):
+        rows = csr_array(matrix[first : min(stop, first + _ROWS_AT_ONCE)])
+        leading = _rarest(rows, arrays["counts"], most_met)
+        whole = leading.nnz == rows.nnz
+        most = n + 1 if whole else CANDIDATES * n  # itself is one
+        found = _largest(csr_array(hstack([_largest(leading @ part, most) for part in postings])), most)
+        row = np.repeat(np.arange(len(rows.indptr) - 1), np.diff(found.indptr))
+        if not whole:
+            found.data = rows[row].multiply(matrix[found.indices]).sum(axis=1)
+        found.data[found.indices == first + row] = 0.0
+        out.append(strongest(found, n))
+    return csr_array(vstack(out, format="csr"))
 
 
-def heaviest(postings: csr_matrix, most_products: int) -> csr_matrix:
-    """Postings (terms, N) cut to the heaviest of each term, as many as multiplying them by themselves allows."""
-    counts = np.diff(postings.indptr).astype(np.float64)
-    low, high = 1, int(counts.max())
-    while low < high:  # the largest bound whose work is allowed
-        middle = (low + high + 1) // 2
-        low, high = (
-            (middle, high) if (counts * np.minimum(counts, middle)).sum() <= most_products else (low, middle - 1)
-        )
-    return postings if low >= counts.max() else csr_matrix(strongest(csr_array(postings), low))
+def _rarest(rows: csr_array, counts: Indices, most_met: int) -> csr_array:
+    """The rows by their rarest terms alone, as many as lead to most_met items in all, and one at the least."""
+    row = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
+    order = np.lexsort((counts[rows.indices], row))
+    met = np.concatenate([[0], np.cumsum(counts[rows.indices[order]])])
+    lead = met[1:] - met[rows.indptr[row]] <= most_met
+    lead[rows.indptr[row]] = True
+    kept = np.sort(order[lead])
+    indptr = np.searchsorted(kept, rows.indptr)
+    return csr_array((rows.data[kept], rows.indices[kept], indptr), shape=rows.shape)
+
+
+def _largest(matrix: csr_array, n: int) -> csr_array:
+    """The n largest entries of each row; of equal ones any, but always the same."""
+    kept = [
+        begin + (np.arange(end - begin) if end - begin <= n else np.argpartition(-matrix.data[begin:end], n)[:n])
+        for begin, end in pairwise(matrix.indptr.tolist())
+    ]
+    indptr, among = np.cumsum([0, *map(len, kept)]), np.concatenate(kept)
+    return csr_array((matrix.data[among], matrix.indices[among], indptr), shape=matrix.shape)
 
 
 def nearest_dense(
