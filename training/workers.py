@@ -60,11 +60,15 @@ def processes_or_ray(n: int, *, ray: bool = False) -> Iterator[tuple[Executor, i
     with ProcessPoolExecutor(
         n,
         mp_context=multiprocessing.get_context("spawn"),
-        # Ctrl-C goes to the whole group; the parent alone decides what becomes of it
-        initializer=signal.signal,
-        initargs=(signal.SIGINT, signal.SIG_IGN),
+        initializer=_begin,
     ) as pool:
         yield pool, n
+
+
+def _begin() -> None:
+    # Ctrl-C goes to the whole group; the parent alone decides what becomes of it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch once it is imported: a core each, as Ray has it
 
 
 class RayTasks(Executor):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from tests.tiny_language_models import SENTENCE_WIDTH, tiny_sentence_encoder
 from training.signals import sentence_encoder
 from training.signals.remembered import RememberedVectors
 from training.signals.sentence_encoder import SentenceEncoder
+from training.workers import blocks_by
 
 TEXTS = ["Red soap", "", "a sturdy brush for the hair of a child " * 3, "   ", "soap", "RED SOAP", "手机壳 é"]
 
@@ -115,6 +117,23 @@ def test_a_text_is_encoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert again.asked == ["new"]
     assert [file.name for file in (tmp_path / "kept").iterdir()] == ["counting.npz"]
     assert remembered.encode([]).shape == (0, 2)
+
+
+def test_vectors_by_several_processes_are_those_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.signals.remembered._AT_ONCE", 5)
+    encoder = SentenceEncoder.open(str(tiny_sentence_encoder(tmp_path / "encoder")))
+    texts = ["", *("soap " * (1 + i % 7) + str(i) for i in range(23))]
+    here = RememberedVectors(encoder, tmp_path / "here").encode(texts)
+    np.testing.assert_allclose(here, encoder.encode(texts), atol=1e-6)
+    idle = SentenceEncoder.open(str(tmp_path / "encoder"))
+    with blocks_by(2, tmp_path) as blocks:
+        there = RememberedVectors(idle, tmp_path / "there").by(blocks).encode(texts)
+    np.testing.assert_allclose(there, here, atol=1e-6)
+    assert "_model" not in vars(idle)  # the others' work
+    assert not here[0].any()
+    again = pickle.loads(pickle.dumps(encoder))
+    assert again is pickle.loads(pickle.dumps(encoder))  # read once in a process
+    assert again.fingerprint == encoder.fingerprint
 
 
 def test_another_encoder_has_another_fingerprint(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from rdrec_core.item_texts import RowRule
 from training.data.dataset import Dataset, Split
 from training.signals.graph import CHANNELS, GraphConfig, Sequences, graph_of
 from training.signals.profiles import FIELDS, TABLES
-from training.signals.remembered import TextEncoder
+from training.signals.remembered import RememberedVectors, TextEncoder
 from training.signals.text import KINDS, TextChannel, channel_name, only_channels, text_channels, text_fields
 from training.workers import Blocks
 
@@ -34,9 +34,11 @@ def keep_graph(
 ) -> dict[str, int]:  # fmt: skip
     """Build and write into a folder the channels of purchases and these of text; returns the entries of each.
 
-    One field is written before the next is read. Blocks compute rows; histories, profiles, vectors and the
-    encoder's texts are this process's work.
+    One field is written before the next is read. Blocks compute rows, and the vectors of a sentence encoder;
+    histories, profiles and vectors by TF-IDF are this process's work.
     """
+    if isinstance(encoder, RememberedVectors):
+        encoder = encoder.by(blocks)
     graph = graph_of(Sequences.of(dataset, upto), config, blocks)
     _write(folder, graph)
     entries = {name: len(channel.items) for name, channel in graph.channels.items()}

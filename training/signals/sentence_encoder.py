@@ -10,7 +10,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -67,6 +67,10 @@ class SentenceEncoder:
         if not (folder / "config.json").is_file():
             raise InputError(f"--text-encoder {folder} has no config.json: it is no transformers model", field=_FIELD)
         return cls(folder, source)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By its files: a process that is sent it again and again reads them once."""
+        return _read_once, (self._folder, self.name)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -169,6 +173,11 @@ class SentenceEncoder:
                 return model(torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)).cpu().numpy()
 
         return run
+
+
+@lru_cache(maxsize=1)
+def _read_once(folder: Path, name: str) -> SentenceEncoder:
+    return SentenceEncoder(folder, name)
 
 
 def _pooling(folder: Path) -> Pooling:
