@@ -203,11 +203,7 @@ class Statements:
 
     def named(self, text: str) -> set[int]:
         """`pair_codes` of a text that name some item."""
-        codes = pair_codes(text)
-        if not codes or not len(self.names):
-            return set()
-        at = np.minimum(np.searchsorted(self.names, codes), len(self.names) - 1)
-        return set(np.asarray(codes)[self.names[at] == codes].tolist())
+        return names_in(text, self.names)
 
     def _of(self, rows: Rows, owner: int | None, withdrawn: Withdrawn | None) -> list[Statement]:
         if owner is None or not 0 <= owner < len(rows):
@@ -238,3 +234,12 @@ def pair_codes(text: str) -> list[int]:
         int.from_bytes(blake2b(f"{first} {second}".encode(), digest_size=8).digest(), "big", signed=True)
         for first, second in pairwise(spoken)
     ]
+
+
+def names_in(text: str, names: npt.NDArray[np.int64]) -> set[int]:
+    """`pair_codes` of a text that are among some names, which ascend."""
+    codes = pair_codes(text)
+    if not codes or not len(names):
+        return set()
+    at = np.minimum(np.searchsorted(names, codes), len(names) - 1)
+    return set(np.asarray(codes)[names[at] == codes].tolist())

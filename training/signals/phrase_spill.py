@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 
-from rdrec_core.statements import pair_codes
+from rdrec_core.statements import names_in, pair_codes
 from rdrec_core.words import words
 from training.data.dataset import Dataset
 from training.signals.english import GENERIC
@@ -146,7 +146,7 @@ class PhraseSpill:
 
     def _key_of(self, text: str) -> str:
         """What a phrase is about, as its stems; empty where that is nothing, or the name of an item."""
-        if len(self._names) and np.isin(pair_codes(text), self._names).any():
+        if names_in(text, self._names):
             return ""
         return " ".join(claims_of(text, self._language))
 
