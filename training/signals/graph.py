@@ -203,7 +203,7 @@ def _solved(arrays: Arrays, start: int, stop: int) -> npt.NDArray[np.float32]:
     Systems of equal size are solved together: NumPy's own overhead for each of a million small ones was most of the
     time.
     """
-    gram, before = csr_matrix(matrix_of(arrays, "gram")), matrix_of(arrays, "before")
+    before = matrix_of(arrays, "before")
     first = before.indptr[start]
     weights = np.empty(before.indptr[stop] - first, dtype=np.float32)
     lengths = np.diff(before.indptr[start : stop + 1])
@@ -217,7 +217,7 @@ def _solved(arrays: Arrays, start: int, stop: int) -> npt.NDArray[np.float32]:
         return weights
     one = np.concatenate([members[:, upper[0]].ravel() for _, members, upper in groups])
     other = np.concatenate([members[:, upper[1]].ravel() for _, members, upper in groups])
-    values, done = np.asarray(gram[one, other]).ravel(), 0
+    values, done = _entries(matrix_of(arrays, "gram"), one, other), 0
     for places, members, (row, column) in groups:
         systems = np.zeros((*members.shape, members.shape[1]))
         found = values[done : done + len(members) * len(row)].reshape(len(members), -1)
@@ -229,6 +229,21 @@ def _solved(arrays: Arrays, start: int, stop: int) -> npt.NDArray[np.float32]:
         targets = before.data[places].astype(np.float64)
         weights[places - first] = np.linalg.solve(systems, targets[..., None])[..., 0]
     return weights
+
+
+def _entries(
+    matrix: csr_array, row: npt.NDArray[np.int32], column: npt.NDArray[np.int32]
+) -> npt.NDArray[np.float32]:
+    """The entries at these places of a matrix whose columns ascend, none of whose rows in question is empty.
+
+    By bisection: SciPy reads rows from end to end, and popular items' are long.
+    """
+    rows, width = np.unique(row), np.int64(matrix.shape[1])
+    part = csr_array(matrix[rows])
+    keys = np.repeat(np.arange(len(rows)), np.diff(part.indptr)) * width + part.indices
+    wanted = np.searchsorted(rows, row) * width + column
+    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[at] == wanted, part.data[at], np.float32(0.0))
 
 
 def two_steps(pairs: csr_array, neighbours: int, kept: int, blocks: Blocks | None = None) -> csr_array:
