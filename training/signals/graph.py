@@ -217,7 +217,10 @@ def _solved(arrays: Arrays, start: int, stop: int) -> npt.NDArray[np.float32]:
         return weights
     one = np.concatenate([members[:, upper[0]].ravel() for _, members, upper in groups])
     other = np.concatenate([members[:, upper[1]].ravel() for _, members, upper in groups])
-    values, done = _entries(matrix_of(arrays, "gram"), one, other), 0
+    values, done = (
+        _entries(matrix_of(arrays, "gram"), one, other, np.unique(before.indices[first : before.indptr[stop]])),
+        0,
+    )
     for places, members, (row, column) in groups:
         systems = np.zeros((*members.shape, members.shape[1]))
         found = values[done : done + len(members) * len(row)].reshape(len(members), -1)
@@ -232,18 +235,22 @@ def _solved(arrays: Arrays, start: int, stop: int) -> npt.NDArray[np.float32]:
 
 
 def _entries(
-    matrix: csr_array, row: npt.NDArray[np.int32], column: npt.NDArray[np.int32]
+    matrix: csr_array, row: npt.NDArray[np.int32], column: npt.NDArray[np.int32], items: npt.NDArray[np.int32]
 ) -> npt.NDArray[np.float32]:
-    """The entries at these places of a matrix whose columns ascend, none of whose rows in question is empty.
+    """The entries of a square matrix, whose columns ascend, at these places, all of them of these items, ascending.
 
     By bisection: SciPy reads rows from end to end, and popular items' are long.
     """
-    rows, width = np.unique(row), np.int64(matrix.shape[1])
-    part = csr_array(matrix[rows])
-    keys = np.repeat(np.arange(len(rows)), np.diff(part.indptr)) * width + part.indices
-    wanted = np.searchsorted(rows, row) * width + column
-    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where(keys[at] == wanted, part.data[at], np.float32(0.0))
+    place = np.full(matrix.shape[0], -1, dtype=np.int64)
+    place[items] = np.arange(len(items))
+    part = csr_array(matrix[items])
+    columns = place[part.indices]
+    there = np.flatnonzero(columns >= 0)
+    keys = np.repeat(np.arange(len(items)), np.diff(part.indptr))[there] * len(items) + columns[there]
+    wanted = place[row] * len(items) + place[column]
+    keys, values = np.append(keys, len(items) ** 2), np.append(part.data[there], np.float32(0.0))
+    at = np.searchsorted(keys, wanted)
+    return np.where(keys[at] == wanted, values[at], np.float32(0.0))
 
 
 def two_steps(pairs: csr_array, neighbours: int, kept: int, blocks: Blocks | None = None) -> csr_array:
