@@ -76,6 +76,12 @@ def test_ridge_uses_the_strongest_predecessors_only() -> None:
         assert set(np.flatnonzero(found[:, item]).tolist()) <= strongest_two
 
 
+def test_ridge_of_items_none_of_whose_predecessors_go_together() -> None:
+    pairs = ordered_pairs(Sequences(np.asarray([0, 2]), np.asarray([0, 1], dtype=np.int32), 3), GraphConfig())
+    found = local_ridge(pairs, np.asarray([1.0, 1.0, 0.0]), 5, 3.0).toarray()
+    np.testing.assert_allclose(found, [[0, 0.5 / 4, 0], [0, 0, 0], [0, 0, 0]], atol=1e-6)
+
+
 def test_two_steps_are_the_square_of_the_walk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.signals.graph._ROWS_AT_ONCE", 4)  # several blocks
     monkeypatch.setattr("training.signals.graph._ENTRIES_AT_ONCE", 5)
