@@ -28,7 +28,7 @@ from training.workers import Arrays, Blocks
 MOST_ENTRIES = 100_000_000
 """Of a channel, 8 bytes each: what bounds the graph of ten million items. FEWEST a row are kept in any case."""
 FEWEST = 10
-_ROWS_AT_ONCE = 4096
+_ROWS_AT_ONCE = 1024
 _CELLS_AT_ONCE = 8_000_000
 """Of the systems that are solved together, 8 bytes each."""
 _ENTRIES_AT_ONCE = 2_000_000
