@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.sparse import csr_array, csr_matrix, vstack
+from scipy.sparse import csr_array, vstack
 
 from rdrec_core.item_graph import TEXT_PREFIX, Channel, ItemGraph
 from rdrec_core.runs import runs_of
@@ -185,7 +185,7 @@ def local_ridge(
     return strongest(found, predecessors).T.tocsr()
 
 
-def parts(matrix: csr_array | csr_matrix, name: str) -> dict[str, npt.NDArray[Any]]:
+def parts(matrix: csr_array, name: str) -> dict[str, npt.NDArray[Any]]:
     """A matrix as arrays of this name, for `Blocks`."""
     return {f"{name}.data": matrix.data, f"{name}.indices": matrix.indices, f"{name}.indptr": matrix.indptr}
 
@@ -217,10 +217,8 @@ def _solved(arrays: Arrays, start: int, stop: int) -> npt.NDArray[np.float32]:
         return weights
     one = np.concatenate([members[:, upper[0]].ravel() for _, members, upper in groups])
     other = np.concatenate([members[:, upper[1]].ravel() for _, members, upper in groups])
-    values, done = (
-        _entries(matrix_of(arrays, "gram"), one, other, np.unique(before.indices[first : before.indptr[stop]])),
-        0,
-    )
+    items = np.unique(before.indices[first : before.indptr[stop]])
+    values, done = _entries(matrix_of(arrays, "gram"), one, other, items), 0
     for places, members, (row, column) in groups:
         systems = np.zeros((*members.shape, members.shape[1]))
         found = values[done : done + len(members) * len(row)].reshape(len(members), -1)
