@@ -141,6 +141,16 @@ def test_the_rarest_terms_lead_to_the_items_of_which_the_nearest_are_taken(
     assert found > 0.8 * 400 * n  # of the very nearest
 
 
+def test_no_more_items_than_may_be_met_are_compared_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.signals.nearest.CANDIDATES", 1)
+    vectors, rows = SparseVectors.from_texts(made_up_texts(150))
+    cosines = kept_largest(dense_cosines(rows, len(vectors)), 8)
+    found = nearest_sparse(rows, len(vectors), 8, most_met=150).toarray()
+    np.testing.assert_allclose(np.sort(found, axis=1), cosines, atol=1e-6)
+    found = nearest_sparse(rows, len(vectors), 8, most_met=149).toarray()
+    assert np.abs(np.sort(found, axis=1) - cosines).max() > 0.01  # the terms lead to more than that
+
+
 def clustered_vectors(n: int, width: int = 16) -> np.ndarray:
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(n // 25, width))

@@ -26,7 +26,8 @@ from training.signals.graph import matrix_of, parts, row_blocks, strongest
 from training.workers import Arrays, Blocks
 
 MOST_MET = 60_000
-"""Items to which an item's rarest terms lead; what its other terms say is computed of the best of these alone."""
+"""Up to so many items are all compared with all; in a larger catalogue an item's rarest terms lead to so many, and what
+its other terms say is computed of the best of these alone."""
 CANDIDATES = 4
 """Of them, for each neighbour that is wanted."""
 WHOLE = 50_000
@@ -74,7 +75,7 @@ def _near_sparse(arrays: Arrays, start: int, stop: int, *, n_terms: int, n: int,
     out = []
     for first in range(start, stop, _ROWS_AT_ONCE):
         rows = csr_array(matrix[first : min(stop, first + _ROWS_AT_ONCE)])
-        leading = _rarest(rows, arrays["counts"], most_met)
+        leading = rows if size <= most_met else _rarest(rows, arrays["counts"], most_met)
         whole = leading.nnz == rows.nnz
         most = n + 1 if whole else CANDIDATES * n  # itself is one
         found = _largest(csr_array(hstack([_largest(leading @ part, most) for part in postings])), most)

@@ -66,7 +66,7 @@ class RememberedVectors:
             runs = [(begin, min(len(some), begin + _AT_ONCE)) for begin in range(0, len(some), _AT_ONCE)]
             arrays = StringTable.from_strings(some).arrays("texts")
             fresh = np.concatenate(list(self._blocks.map(_encoded, arrays, runs, encoder=self.encoder)))
-            known = np.concatenate([known, np.asarray(new_keys[start : start + _SAVE_EVERY], dtype=np.uint64)])
+            known = np.concatenate([known, np.asarray(new_keys[start : start + len(some)], dtype=np.uint64)])
             vectors = np.concatenate([vectors, fresh]) if vectors.size else fresh
             # a dataset that may only be read, or a full disk: the vectors are then computed again next time
             with suppress(OSError), replacing_file(self._file) as temporary, temporary.open("wb") as opened:
