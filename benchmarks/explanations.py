@@ -1,6 +1,6 @@
 """Users' first recommendations explained by a real `rdrec-serve` over HTTP: what must never happen, and its latency.
 
-    python benchmarks/explanations.py work/demo/bundle [--show 30] [--users N] [--quick] [--json FILE]
+    python benchmarks/explanations.py work/demo/bundle [--show 30] [--users N] [--repeats N] [--quick] [--json FILE]
 
 Without the model's own text, so that nothing is decoded. Names of other items are looked for by the part of a title
 before its colon, but not those of the user's own history. `--show` prints the explanations that random.Random(7) draws
@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.load import served
 from benchmarks.load_generator import Placement
-from benchmarks.records import keep, table
+from benchmarks.records import in_turns, keep, table
 from rdrec_core.bundle import Bundle
 from rdrec_core.statements import Statements
 from rdrec_core.titles import short_title
@@ -129,7 +129,8 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--show", type=int, default=0, help="explanations to print, drawn by random.Random(7)")
     parser.add_argument("--users", type=int, help="the first so many; all by default")
-    parser.add_argument("--quick", action="store_true", help="leave no line under benchmarks/results")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds over all users; medians are shown")
+    parser.add_argument("--quick", action="store_true", help="one round, and no line under benchmarks/results")
     parser.add_argument("--json", type=Path, help="write the record here")
     chosen = parser.parse_args()
     bundle = Bundle.open(chosen.bundle)
@@ -140,14 +141,19 @@ def main() -> None:
     ):
         for user in users[:20]:  # so that nothing is measured that happens once
             ask(connection, user)
-        asked = [ask(connection, user) for user in users]
-    found = counts(asked, bundle)
+        rounds: list[list[Asked]] = []
+
+        def measure() -> dict[str, float]:
+            rounds.append([ask(connection, user) for user in users])
+            return counts(rounds[-1], bundle)
+
+        found = in_turns({"": measure}, 1 if chosen.quick else chosen.repeats)[""]
     shown = table(f"{chosen.bundle}: the first recommendation of each user", "", "", left=("",))
     for name, value in found.items():
         shown.add_row(name, f"{value:,}")
     Console().print(shown)
     keep("explanations", {"bundle": bundle.manifest.model_version, **found}, file=chosen.json, quick=chosen.quick)
-    for each in random.Random(7).sample(asked, min(chosen.show, len(asked))):
+    for each in random.Random(7).sample(rounds[-1], min(chosen.show, len(users))):
         print(as_row(each))
 
 

@@ -1,6 +1,6 @@
 """What training holds beside the model, at the size of a large shop, against a bound of 8 GB for two processes.
 
-    python benchmarks/train_size.py [--items 1000000] [--texts 1000000] [--bound-gb 8] [--quick] [--json FILE]
+    python benchmarks/train_size.py [--items 1000000] [--texts 1000000] [--bound-gb 8] [--repeats N] [--quick]
 
 graph    places of the items in the co-purchase graph, by which a fresh model starts: ten interactions an item
 texts    reviews as targets, made by the first of two processes and mapped by both
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.graph import made_up  # noqa: E402
-from benchmarks.records import keep, table  # noqa: E402
+from benchmarks.records import in_turns, keep, table  # noqa: E402
 from rdrec_core.encoding import encode_words  # noqa: E402
 from rdrec_core.types import Task  # noqa: E402
 from tests.ranking_world import tokenizer  # noqa: E402
@@ -100,7 +101,8 @@ def main() -> int:
     parser.add_argument("--items", type=int, default=1_000_000)
     parser.add_argument("--texts", type=int, default=1_000_000)
     parser.add_argument("--bound-gb", type=float, default=8.0)
-    parser.add_argument("--quick", action="store_true", help="20,000 of each, unless said otherwise")
+    parser.add_argument("--repeats", type=int, default=3, help="of each part, in turns; medians are shown")
+    parser.add_argument("--quick", action="store_true", help="20,000 of each, once")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--part", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -108,7 +110,8 @@ def main() -> int:
         part(options.part[0], int(options.part[1]), Path(options.part[2]))
         return 0
     sizes = {"graph": options.items, "texts": options.texts}
-    rows = [measure(name, min(size, 20_000) if options.quick else size) for name, size in sizes.items()]
+    parts = {name: partial(measure, name, min(size, 20_000) if options.quick else size) for name, size in sizes.items()}
+    rows = list(in_turns(parts, 1 if options.quick else options.repeats).values())
     shown = table(
         f"bound: {options.bound_gb:g} GB for both processes", "part", "size", "s", "arrays MB", "peak of the first MB",
         "peak of the second MB", "held by both MB", left=("part",),
