@@ -1,10 +1,11 @@
 """What `rdrec profile` takes for its statements: time and memory over made-up reviews, and the line through them.
 
-    python benchmarks/statements.py [--reviews 100000 200000] [--at 10000000] [--quick] [--json FILE]
+    python benchmarks/statements.py [--reviews 100000 200000] [--workers 1 2] [--at 10000000] [--quick] [--json FILE]
 
 Ten reviews an item and seven a user, of a dozen sentences' length; words follow Zipf's law, so that phrases recur as
-in a shop. Each size is built in a process of its own, whose peak memory is the system's word. `--at`: the size to which
-the line through the last two is drawn.
+in a shop. Each size is built in a process of its own, whose peak memory is the system's word; `--workers`: by so many
+others beside it, of whom the largest's peak counts so many times, as if they shared no page. `--at`: the size to which
+the line through the last two is drawn, of the last number of workers.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.records import in_turns, keep, table
 from training.data.dataset import ITEMS, REVIEWS, USERS, Dataset, DatasetInfo
 from training.signals.statements import build_statements
+from training.workers import blocks_by
 
 PER_ITEM, PER_USER = 10, 7
 PATTERNS = (
@@ -94,22 +96,25 @@ def write_reviews(folder: Path, n: int) -> Dataset:
     return Dataset(folder)
 
 
-def build(folder: Path) -> dict[str, Any]:
+def build(folder: Path, workers: int) -> dict[str, Any]:
     """What the statements of a dataset take, and how many there are."""
     dataset, started = Dataset(folder), time.perf_counter()
-    made = build_statements(dataset)
-    usage = resource.getrusage(resource.RUSAGE_SELF)
+    with blocks_by(workers, folder) as blocks:
+        made = build_statements(dataset, blocks=blocks)
+    seconds = time.perf_counter() - started
+    own, theirs = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
-        "reviews": dataset.info.n_reviews, "items": dataset.info.n_items, "seconds": time.perf_counter() - started,
-        "cpu_s": usage.ru_utime + usage.ru_stime, "peak_mb": usage.ru_maxrss / 1024,
+        "reviews": dataset.info.n_reviews, "items": dataset.info.n_items, "workers": workers, "seconds": seconds,
+        "cpu_s": own.ru_utime + own.ru_stime + theirs.ru_utime + theirs.ru_stime, "own_peak_mb": own.ru_maxrss / 1024,
+        "peak_mb": (own.ru_maxrss + (workers > 1) * workers * theirs.ru_maxrss) / 1024,
         "rows": len(made.items.text) + len(made.users.text), "texts": len(made.texts),
         "array_mb": sum(array.nbytes for array in made.arrays().values()) / 2**20,
     }  # fmt: skip
 
 
-def build_elsewhere(folder: Path) -> dict[str, Any]:
+def build_elsewhere(folder: Path, workers: int) -> dict[str, Any]:
     """`build` in a process of its own, whose peak is its own."""
-    command = [sys.executable, __file__, "--build", str(folder)]
+    command = [sys.executable, __file__, "--build", str(folder), "--workers", str(workers)]
     built: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return built
 
@@ -127,6 +132,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reviews", type=int, nargs="+", default=[100_000, 200_000])
+    parser.add_argument("--workers", type=int, nargs="+", default=[1], help="numbers of processes, by turns")
     parser.add_argument("--at", type=int, default=10_000_000)
     parser.add_argument("--repeats", type=int, default=3, help="turns over the sizes, of which medians are shown")
     parser.add_argument("--quick", action="store_true", help="2,000 and 4,000 reviews; leaves no line")
@@ -134,27 +140,31 @@ def main() -> None:
     parser.add_argument("--build", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.build is not None:
-        print(json.dumps(build(arguments.build)))
+        print(json.dumps(build(arguments.build, arguments.workers[0])))
         return
     sizes = [2_000, 4_000] if arguments.quick else sorted(arguments.reviews)
     with tempfile.TemporaryDirectory() as folder:
         for size in sizes:
             (Path(folder) / str(size)).mkdir()
             write_reviews(Path(folder) / str(size), size)
-        turns = {size: partial(build_elsewhere, Path(folder) / str(size)) for size in sizes}
+        turns = {
+            (n, size): partial(build_elsewhere, Path(folder) / str(size), n)
+            for n in sorted(arguments.workers)
+            for size in sizes
+        }
         rows = list(in_turns(turns, 1 if arguments.quick else arguments.repeats).values())
-    shown = table("statements", "reviews", "items", "CPU s", "peak MB", "rows", "phrases", "arrays MB")
+    shown = table("statements", "reviews", "workers", "s", "CPU s", "peak MB", "rows", "phrases", "arrays MB")
     for row in rows:
         shown.add_row(
-            f"{row['reviews']:,}", f"{row['items']:,}", f"{row['cpu_s']:,.0f}", f"{row['peak_mb']:,.0f}",
-            f"{row['rows']:,}", f"{row['texts']:,}", f"{row['array_mb']:,.1f}",
+            f"{row['reviews']:,}", f"{row['workers']}", f"{row['seconds']:,.1f}", f"{row['cpu_s']:,.1f}",
+            f"{row['peak_mb']:,.0f}", f"{row['rows']:,}", f"{row['texts']:,}", f"{row['array_mb']:,.1f}",
         )  # fmt: skip
     record: dict[str, Any] = {"cores": os.cpu_count(), "rows": rows}
-    if len(rows) > 1:
+    if len(sizes) > 1:
         record["line"] = line = line_at(rows, arguments.at)
         shown.add_row(
-            f"line at {arguments.at:,}", "", f"{line['cpu_s']:,.0f}", f"{line['peak_mb']:,.0f}", "", "",
-            f"{line['array_mb']:,.0f}",
+            f"line at {arguments.at:,}", f"{rows[-1]['workers']}", "", f"{line['cpu_s']:,.0f}",
+            f"{line['peak_mb']:,.0f}", "", "", f"{line['array_mb']:,.0f}",
         )  # fmt: skip
     Console().print(shown)
     keep("statements", record, file=arguments.json, quick=arguments.quick)

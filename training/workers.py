@@ -114,7 +114,7 @@ class Blocks:
     """
 
     def __init__(self, executor: Executor | None = None, at_once: int = 1, folder: Path | None = None) -> None:
-        self._executor, self._at_once, self._folder = executor, at_once, folder
+        self._executor, self._at_once, self.folder = executor, at_once, folder
 
     def map(
         self, function: Callable[..., Any], arrays: Arrays, runs: Iterable[tuple[int, int]], **settings: Any
@@ -126,8 +126,8 @@ class Blocks:
                 yield call(start, stop)
             return
         folder = None
-        if self._folder is not None:
-            folder = Path(tempfile.mkdtemp(dir=self._folder)).resolve()
+        if self.folder is not None:
+            folder = Path(tempfile.mkdtemp(dir=self.folder)).resolve()
             for name, array in arrays.items():
                 np.save(folder / f"{name}.npy", array)
             call = partial(_on_files, function, folder, tuple(arrays), settings)

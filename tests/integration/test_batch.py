@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,7 +34,7 @@ from training.learning.checkpoint import load_checkpoint
 from training.learning.config import load_config
 from training.learning.run import train
 from training.signals import graph as graph_module
-from training.signals import nearest
+from training.signals import nearest, phrase_spill
 
 N_USERS, N_ITEMS = 30, 40
 COLUMNS = ["user_id", "rank", "item_id", "score", "model", "graph", "text", "model_version"]
@@ -219,6 +220,22 @@ def test_the_graph_by_ray_has_the_same_bytes_though_a_worker_is_killed(
     assert all((tmp_path / name).exists() for _, name in pieces)
     assert "text.catalogue.sparse.items.npy" in files(tmp_path / "here")
     assert files(tmp_path / "ray") == files(tmp_path / "here")
+
+
+@pytest.mark.usefixtures("cluster")
+def test_statements_by_processes_and_by_ray_have_the_same_bytes(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reviews = write_small_dataset(tmp_path / "reviews", n_users=N_USERS, n_items=N_ITEMS)
+    monkeypatch.setattr(phrase_spill, "BLOCK", 80)
+    by = {"here": ["--workers", "1"], "processes": ["--workers", "2"], "ray": ["--ray"]}
+    for name, options in by.items():
+        shutil.copytree(bundle, tmp_path / name)
+        assert main(["profile", str(tmp_path / name), "--dataset", str(reviews.path), *options]) == 0
+    assert "arrays/statements/texts.blob.npy" in files(tmp_path / "here")
+    assert files(tmp_path / "processes") == files(tmp_path / "here")
+    assert files(tmp_path / "ray") == files(tmp_path / "here")
+    assert {path.name for path in tmp_path.iterdir()} == {*by, "reviews"}
 
 
 def test_a_graph_built_apart_is_the_one_that_export_would_build(bundle: Path, dataset: Dataset, tmp_path: Path) -> None:

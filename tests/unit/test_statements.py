@@ -1,5 +1,7 @@
 """Phrases out of reviews, counted into statements: hand-written reviews, numbers counted by hand."""
 
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import polars as pl
@@ -9,16 +11,27 @@ from rdrec_core.explaining import Explainer
 from rdrec_core.frames import Frames
 from rdrec_core.statements import Kind, Statements, pair_codes
 from rdrec_core.whole_texts import is_whole
-from rdrec_core.withdrawing import Sources, Withdrawn
+from rdrec_core.withdrawing import Withdrawn
 from tests.rationale_dataset import write_dataset
 from training.data.dataset import RATIONALES, REVIEWS, Dataset
 from training.signals import phrase_spill, statement_rows
 from training.signals import statements as building
 from training.signals.english import Lexicon
-from training.signals.languages import BLANKLESS, ENGLISH, FRENCH, GERMAN, SPANISH, Language, language_of
+from training.signals.languages import (
+    BLANKLESS,
+    BY_CODE,
+    ENGLISH,
+    FRENCH,
+    GERMAN,
+    OTHER,
+    SPANISH,
+    Language,
+    language_of,
+)
 from training.signals.phrase_spill import names_of_items
 from training.signals.phrases import PhraseFinder
 from training.signals.statements import StatementOptions, build_statements
+from training.workers import Blocks
 
 
 def dataset(
@@ -112,15 +125,28 @@ def test_arrays_bring_everything_back(shop: Dataset) -> None:
     assert Statements.from_arrays({}).of_item(0) == []
 
 
-def test_parts_and_blocks_count_as_one(shop: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = build_statements(shop)
+def test_parts_and_runs_count_as_one_whoever_reads_them(
+    shop: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_rationales(shop, (1, 0, "The user prefers a sturdy lid.", "The item is easy to use."))
+    whole = build_statements(shop, StatementOptions(quotes=True)).arrays()
     monkeypatch.setattr(statement_rows, "PART_ROWS", 2)
     monkeypatch.setattr(phrase_spill, "BLOCK", 2)
-    parted = build_statements(shop)
-    assert [parted.of_item(n) for n in (0, 1)] == [whole.of_item(n) for n in (0, 1)]
-    assert [parted.of_user(n) for n in range(4)] == [whole.of_user(n) for n in range(4)]
-    for name in Sources.NAMES:
-        assert getattr(parted.sources, name).tolist() == getattr(whole.sources, name).tolist()
+    (tmp_path / "seen by all").mkdir()
+    heard: list[str] = []
+    with ThreadPoolExecutor(2) as pool:
+        blocks = Blocks(pool, 2, tmp_path / "seen by all")
+        parted = build_statements(shop, StatementOptions(quotes=True), heard.append, blocks=blocks).arrays()
+    assert {name: array.tobytes() for name, array in parted.items()} == {
+        name: array.tobytes() for name, array in whole.items()
+    }
+    assert [line for line in heard if line.endswith("read")] == [f"{n} texts read" for n in (2, 4, 5, 6, 8)]
+    assert list((tmp_path / "seen by all").iterdir()) == []
+
+
+@pytest.mark.parametrize("language", [*BY_CODE.values(), OTHER])
+def test_a_language_is_the_same_one_in_another_process(language: Language) -> None:
+    assert pickle.loads(pickle.dumps(language)) is language
 
 
 def test_what_a_user_alone_said_goes_with_them_and_of_the_rest_their_share(shop: Dataset) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -23,20 +24,30 @@ def profile(
         str | None, typer.Option(help="Of the reviews: en, de, fr, es, it, pt, ja; found out by default.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the statements of a bundle that has some.")] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one a CPU core.")] = None,
+    ray: Annotated[
+        bool,
+        typer.Option(
+            "--ray", help="Read on the Ray cluster of RAY_ADDRESS; all nodes see the dataset and the folder of PATH."
+        ),
+    ] = False,
 ) -> None:
     """Read training reviews and rationales into statements, which explanations speak from.
 
     In a checkpoint they wait for `rdrec export` (which reads them itself where this was not run); a bundle is replaced
-    by one with the statements and a new model version. Held-out reviews are never read.
+    by one with the statements and a new model version. Held-out reviews are never read. The statements are the
+    same whoever finds the phrases.
     """
     from rich.console import Console
 
     from rdrec_core.bundle import MANIFEST_FILE, Bundle
+    from rdrec_core.cpus import available_cpus
     from training.bundling import statements as keeping
     from training.data.dataset import Dataset
     from training.learning.checkpoint import load_checkpoint
     from training.signals.languages import BY_CODE
     from training.signals.statements import StatementOptions, build_statements
+    from training.workers import blocks_by
 
     if language is not None and language not in BY_CODE:
         raise InputError(f"--language {language!r} should be one of {', '.join(BY_CODE)}", field="language")
@@ -52,8 +63,12 @@ def profile(
     else:
         data = load_checkpoint(path).dataset(dataset)
     left_out: list[str] = []
-    with console.status("reading reviews") as status:
-        made = build_statements(data, options, say=status.update, note=left_out.append)
+    scratch = path.parent if ray else Path(tempfile.gettempdir())
+    with (
+        console.status("reading reviews") as status,
+        blocks_by(workers or available_cpus(), scratch, ray=ray) as blocks,
+    ):
+        made = build_statements(data, options, status.update, left_out.append, blocks)
     if bundle is not None:
         if keeping.is_signed(path):
             console.print("the signature no longer fits and is left out; sign the bundle again", highlight=False)

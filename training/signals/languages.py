@@ -7,7 +7,7 @@ without a stemmer.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -15,15 +15,21 @@ from typing import Any
 from rdrec_core.words import is_gram, words
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Language:
-    """code: ISO 639-1. stemmer: as Snowball calls it. function: words without a claim; personal: of a first person."""
+    """code: ISO 639-1. stemmer: as Snowball calls it. function: words without a claim; personal: of a first person.
+
+    One of those below, in every process: they are told apart by what they are, not by their words.
+    """
 
     code: str
     stemmer: str | None
     function: frozenset[str]
     personal: frozenset[str]
     negations: frozenset[str]
+
+    def __reduce__(self) -> tuple[Callable[[str], Language], tuple[str]]:
+        return _of_code, (self.code,)
 
     @cached_property
     def _snowball(self) -> Any:
@@ -122,6 +128,10 @@ OTHER = Language("und", None, frozenset(), frozenset(), frozenset())
 _KNOWN = (ENGLISH, GERMAN, FRENCH, SPANISH, ITALIAN, PORTUGUESE)
 BY_CODE = {language.code: language for language in (*_KNOWN, BLANKLESS)}
 _WORD = re.compile(r"[^\W\d_]+")
+
+
+def _of_code(code: str) -> Language:
+    return BY_CODE.get(code, OTHER)
 
 
 def language_of(texts: Iterable[str]) -> Language:

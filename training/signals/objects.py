@@ -26,15 +26,16 @@ _END = (
     r"admired|would|will|am|is|the)) ?\b| came\b| made\b)"
 )
 _PRAISED = (
-    re.compile(rf"\b{_PRAISE} (?:the|its|their) {_OBJECT}{_END}"),
-    re.compile(rf"\bwhat (?:i|we) (?:really )?(?:loved?|liked?|enjoy) (?:most|best)?.*? "
-               rf"(?:is|are|was|were) (?:the |its )?{_OBJECT}{_END}"),
-    re.compile(rf"^(?:the|its) {_OBJECT}(?: (?:in|of|from) .{{1,60}}?)? "
-               r"(?:(?:stood|stands?) out|impress(?:ed|es)|delighted|"
-               r"(?:made|makes) .*\b(?:happy|favou?rite|smile|special|worth it))\b"),
-    re.compile(rf"^and (?:the )?{_OBJECT} (?:(?:stood|stands?) out|impress(?:ed|es))\b"),
-    re.compile(rf"(?:so|that) (?:the )?{_OBJECT} in .{{1,60}} made (?:me|us) happy$"),
+    ("", re.compile(rf"\b{_PRAISE} (?:the|its|their) {_OBJECT}{_END}")),
+    ("what ", re.compile(rf"\bwhat (?:i|we) (?:really )?(?:loved?|liked?|enjoy) (?:most|best)?.*? "
+                         rf"(?:is|are|was|were) (?:the |its )?{_OBJECT}{_END}")),
+    ("", re.compile(rf"^(?:the|its) {_OBJECT}(?: (?:in|of|from) .{{1,60}}?)? "
+                    r"(?:(?:stood|stands?) out|impress(?:ed|es)|delighted|"
+                    r"(?:made|makes) .*\b(?:happy|favou?rite|smile|special|worth it))\b")),
+    ("", re.compile(rf"^and (?:the )?{_OBJECT} (?:(?:stood|stands?) out|impress(?:ed|es))\b")),
+    (" happy", re.compile(rf"(?:so|that) (?:the )?{_OBJECT} in .{{1,60}} made (?:me|us) happy$")),
 )  # fmt: skip
+"""Each behind what a sentence needs to have, which is sooner looked for."""
 _MISSED = re.compile(
     rf"\b(?:missed|misses|lacks|lacked|is missing|had hoped for) (?P<article>the |its |an? )?{_OBJECT}{_END}"
 )
@@ -77,13 +78,14 @@ def named(words: list[str]) -> Iterator[Phrase]:
             goes_on = _WHERE.match(sentence, match.end()) if " that " in text else None
             text = f"{match['article'] or ''}{text}{goes_on[0] if goes_on else ''}"
             yield Phrase(Kind.WANT, text, 1, is_wish=True)
-    for match in _MISSED.finditer(sentence):
+    misses = "miss" in sentence or "lack" in sentence or "hoped for" in sentence
+    for match in _MISSED.finditer(sentence) if misses else ():
         for text in _objects(match):
             yield Phrase(Kind.FEATURE, text, -1)
             article = {"a ": "a ", "an ": "an "}.get(match["article"], "the ")
             yield Phrase(Kind.WANT, article + text, 1, is_wish=True)  # what somebody misses is what they look for
-    for pattern in _PRAISED:
-        for match in pattern.finditer(sentence):
+    for needed, pattern in _PRAISED:
+        for match in pattern.finditer(sentence) if needed in sentence else ():
             before = sentence[: match.start()].split()[-3:]
             if not NOT & set(before):
                 for text in _objects(match):

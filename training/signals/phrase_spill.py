@@ -1,15 +1,17 @@
 """Training reviews and rationales into phrases on disk: the first half of the way to statements.
 
 A phrase of a rationale counts only where the review that it was made from has all its words, so that what a teacher
-made up is said to nobody. Memory holds one block of texts. Knows phrases, not counts of them.
+made up is said to nobody. Runs of texts are read by whoever `blocks` says, each of whom holds one; what comes out is
+the same. Knows phrases, not counts of them.
 """
 
 from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,15 +27,17 @@ from training.data.dataset import Dataset
 from training.signals.english import GENERIC
 from training.signals.languages import Language
 from training.signals.phrase import Phrase
+from training.workers import Arrays, Blocks
 
-BLOCK = 20_000
+BLOCK = 10_000
+"""Rows of a run."""
 MAX_WORDS = 200_000
 SPILLED = {
     "user": pl.Int32, "item": pl.Int32, "key": pl.String, "text": pl.String, "kind": pl.Int8, "said": pl.Int8,
-    "wish": pl.Boolean, "rating": pl.Float32, "place": pl.Int32, "quote": pl.String,
+    "wish": pl.Boolean, "rating": pl.Float32, "place": pl.Int64, "quote": pl.String,
 }  # fmt: skip
-HEARD = {"user": pl.Int32, "item": pl.Int32, "stems": pl.List(pl.UInt32)}
-"""What stems a review holds, as `code_of` them."""
+HEARD = {"user": pl.Int32, "item": pl.Int32, "stem": pl.UInt32}
+"""A row each stem of a review, as `code_of` it."""
 _MANNER = frozenset(("well", "fine", "perfectly", "nicely", "beautifully", "flawlessly", "poorly", "badly", "too"))
 
 
@@ -45,28 +49,50 @@ class Finder(Protocol):
         ...
 
 
-def blocks_of_texts(dataset: Dataset) -> Iterator[pl.DataFrame]:
-    """user_index, item_index, text, rating of training reviews, then of the rationales made from them, in blocks.
+@dataclass(frozen=True)
+class Reading:
+    """What turns a dataset's texts into phrases; goes to whoever reads a run of them. quotes: keep sentences."""
 
-    evidence: the review that a rationale was made from; null for a review.
+    dataset: Dataset
+    finder: Finder
+    language: Language
+    quotes: bool
+
+
+@dataclass(frozen=True)
+class Read:
+    """What was counted in a run. n_unproven: phrases of rationales whose review does not have their words.
+
+    words: reviews that hold a word, in the order in which words first stand there.
     """
-    columns = ["user_index", "item_index", "text", "rating", "split"]
-    with pq.ParquetFile(dataset.path / "reviews.parquet") as file:
-        for batch in file.iter_batches(BLOCK, columns=columns):
-            frame = pl.DataFrame(pl.from_arrow(batch)).filter(pl.col("split").cast(pl.String) == "train")
-            yield frame.with_columns(pl.lit(None, pl.String).alias("evidence")).drop("split")
-    if not dataset.rationales_path.is_file():
-        return
-    reviews = dataset.reviews().filter(pl.col("split") == "train")
-    own = reviews.select("user_index", "item_index", "rating", pl.col("text").alias("evidence"))
-    with pq.ParquetFile(dataset.rationales_path) as file:
-        columns = ["user_index", "item_index", "item_attributes", "user_preference", "use"]
-        for batch in file.iter_batches(BLOCK, columns=columns):
-            kept = pl.DataFrame(pl.from_arrow(batch)).filter(pl.col("use")).lazy()
-            both = kept.join(own, on=["user_index", "item_index"]).collect(engine="streaming")
-            for column in ("item_attributes", "user_preference"):
-                rows = both.select("user_index", "item_index", pl.col(column).alias("text"), "rating", "evidence")
-                yield rows.drop_nulls("text")
+
+    n_texts: int
+    n_reviews: int
+    n_unproven: int
+    words: Counter[str]
+
+
+def reviews_of(dataset: Dataset, start: int, stop: int) -> pl.DataFrame:
+    """user_index, item_index, text, rating, evidence (null) of the training reviews among rows of the table."""
+    rows = dataset.reviews().slice(start, stop - start).filter(pl.col("split") == "train")
+    evidence = pl.lit(None, pl.String).alias("evidence")
+    return rows.select("user_index", "item_index", "text", "rating", evidence).collect()
+
+
+def rationales_of(dataset: Dataset, start: int, stop: int) -> pl.DataFrame:
+    """As `reviews_of`, of what rationales say of items and then of users. evidence: the review they were made from."""
+    pair = ["user_index", "item_index"]
+    made = pl.scan_parquet(dataset.rationales_path).slice(start, stop - start).filter(pl.col("use")).collect()
+    reviews = dataset.reviews().with_row_index("row").filter(pl.col("split") == "train")
+    meant = reviews.join(made.lazy().select(pair), on=pair, how="semi")
+    # rationales stand in the order of their reviews: few texts are read where the rows are known first
+    span = pl.col("row").is_between(*meant.select(pl.min("row"), last=pl.max("row")).collect(engine="streaming").row(0))
+    own = meant.filter(span).select(*pair, "row", "rating", evidence="text").collect(engine="streaming").sort("row")
+    both = made.join(own, on=pair, maintain_order="left_right")
+    return pl.concat(
+        both.select(*pair, pl.col(column).alias("text"), "rating", "evidence").drop_nulls("text")
+        for column in ("item_attributes", "user_preference")
+    )
 
 
 def names_of_items(titles: pl.Series, language: Language) -> np.ndarray:
@@ -84,51 +110,35 @@ def names_of_items(titles: pl.Series, language: Language) -> np.ndarray:
 
 
 class PhraseSpill:
-    """Phrases of every text, on disk."""
+    """Phrases of every text, on disk in a folder that all who read see, and what is counted over all of them."""
 
-    def __init__(self, folder: Path, finder: Finder, language: Language, names: np.ndarray, *, quotes: bool) -> None:
-        self._folder, self._finder, self._language, self._names, self._quotes = folder, finder, language, names, quotes
-        self.n_read = self.n_reviews = 0
-        self.n_unproven = 0
-        """Phrases of rationales whose review does not have their words."""
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.n_read = self.n_reviews = self.n_unproven = 0
         self.word_counts: Counter[str] = Counter()
         """Reviews that hold a word, of the commonest words."""
-        self._codes: dict[str, int] = {}
-        self._key = lru_cache(maxsize=500_000)(self._key_of)
 
-    def add(self, texts: pl.DataFrame) -> None:
-        """Write a block's phrases."""
-        rows: dict[str, list[Any]] = {name: [] for name in SPILLED}
-        heard: list[tuple[int, int, list[int]]] = []
-        for user, item, text, rating, evidence in texts.select(
-            "user_index", "item_index", "text", "rating", "evidence"
-        ).iter_rows():
-            if evidence is None:
-                self.n_reviews += 1
-                spoken = set(words(text))
-                self.word_counts.update(spoken)
-                stems = {stem for word in spoken if (stem := self._language.claim(word))}
-                heard.append((user, item, [self._code(stem) for stem in stems]))
-            proven = None if evidence is None else self._claims(evidence)
-            for phrase in self._finder.phrases(text):
-                key = self._key(phrase.text)
-                if not key:
-                    continue
-                if proven is not None and not proven.issuperset(key.split(" ")):
-                    self.n_unproven += 1
-                    continue
-                values = (
-                    user, item, key, phrase.text, int(phrase.kind), phrase.polarity, phrase.is_wish, rating,
-                    self.n_read, _quote(text, phrase.text) if self._quotes and evidence is None else None,
-                )  # fmt: skip
-                for name, value in zip(SPILLED, values, strict=True):
-                    rows[name].append(value)
-            self.n_read += 1
+    def read(self, reading: Reading, names: np.ndarray, blocks: Blocks, say: Callable[[str], None]) -> None:
+        """Write the phrases of all reviews, then of the rationales made from them."""
+        dataset, first = reading.dataset, 0
+        for table, texts in (("reviews", reviews_of), ("rationales", rationales_of)):
+            file = dataset.path / f"{table}.parquet"
+            n_rows = pq.read_metadata(file).num_rows if file.is_file() else 0
+            runs = [(start, min(n_rows, start + BLOCK)) for start in range(0, n_rows, BLOCK)]
+            settings = {"reading": reading, "texts": texts, "first": first, "folder": self._folder}
+            by = blocks if len(runs) > 1 else Blocks()  # a single run is read before a process has started
+            for part in by.map(spill_run, {"names": names}, runs, **settings):
+                self._count(part)
+                say(f"{self.n_read:,} texts read")
+            first += n_rows
+
+    def _count(self, part: Read) -> None:
+        self.n_read += part.n_texts
+        self.n_reviews += part.n_reviews
+        self.n_unproven += part.n_unproven
+        self.word_counts.update(part.words)
         if len(self.word_counts) > 3 * MAX_WORDS:
             self.word_counts = Counter(dict(self.word_counts.most_common(MAX_WORDS)))
-        name = f"{self.n_read:012d}-{len(texts)}.parquet"
-        pl.DataFrame(rows, schema=SPILLED).write_parquet(self._folder / f"phrases-{name}")
-        pl.DataFrame(heard, schema=HEARD, orient="row").write_parquet(self._folder / f"heard-{name}")
 
     def common_words(self) -> list[str]:
         """Words of more than one review, or all of a few."""
@@ -139,19 +149,59 @@ class PhraseSpill:
         """SPILLED, a phrase a text once, and HEARD."""
         return pl.scan_parquet(self._folder / "phrases-*.parquet"), pl.scan_parquet(self._folder / "heard-*.parquet")
 
-    def _code(self, stem: str) -> int:
-        if stem not in self._codes and len(self._codes) > 5 * MAX_WORDS:
-            self._codes.clear()
-        return self._codes.setdefault(stem, code_of(stem))
 
-    def _key_of(self, text: str) -> str:
-        """What a phrase is about, as its stems; empty where that is nothing, or the name of an item."""
-        if names_in(text, self._names):
-            return ""
-        return " ".join(claims_of(text, self._language))
+def spill_run(
+    arrays: Arrays,
+    start: int,
+    stop: int,
+    *,
+    reading: Reading,
+    texts: Callable[[Dataset, int, int], pl.DataFrame],
+    first: int,
+    folder: Path,
+) -> Read:
+    """Write the phrases of a run of rows of a table, before which are `first` rows of another."""
+    language = reading.language
+    key_of = lru_cache(maxsize=None)(partial(_key, names=arrays["names"], language=language))
+    rows: list[tuple[Any, ...]] = []
+    stems, n_stems = array("I"), array("q")
+    spoken_in: Counter[str] = Counter()
+    n_unproven, place = 0, (first + start) << 32
+    frame = texts(reading.dataset, start, stop)
+    for user, item, text, rating, evidence in frame.iter_rows():
+        place += 1
+        said = len(stems)
+        if evidence is None:
+            spoken = dict.fromkeys(words(text))
+            spoken_in.update(spoken.keys())
+            stems.extend(map(code_of, _claims(spoken, language)))
+        n_stems.append(len(stems) - said)
+        proven = None if evidence is None else _claims(words(evidence), language)
+        for phrase in reading.finder.phrases(text):
+            key = key_of(phrase.text)
+            if not key:
+                continue
+            if proven is not None and not proven.issuperset(key.split(" ")):
+                n_unproven += 1
+                continue
+            quote = _quote(text, phrase.text) if reading.quotes and evidence is None else None
+            kind, polarity = int(phrase.kind), phrase.polarity
+            rows.append((user, item, key, phrase.text, kind, polarity, phrase.is_wish, rating, place, quote))
+    owners = {owner: np.repeat(frame[f"{owner}_index"].to_numpy(), n_stems) for owner in ("user", "item")}
+    heard = pl.DataFrame({**owners, "stem": np.asarray(stems, dtype=np.uint32)}, schema=HEARD)
+    name = f"{first + start:012d}.parquet"
+    pl.DataFrame(rows, schema=SPILLED, orient="row").write_parquet(folder / f"phrases-{name}")
+    heard.write_parquet(folder / f"heard-{name}")
+    return Read(len(frame), frame["evidence"].null_count(), n_unproven, spoken_in)
 
-    def _claims(self, text: str) -> set[str]:
-        return {stem for word in words(text) if (stem := self._language.claim(word))}
+
+def _key(text: str, *, names: np.ndarray, language: Language) -> str:
+    """What a phrase is about, as its stems; empty where that is nothing, or the name of an item."""
+    return "" if names_in(text, names) else " ".join(claims_of(text, language))
+
+
+def _claims(spoken: Iterable[str], language: Language) -> set[str]:
+    return {stem for word in spoken if (stem := language.claim(word))}
 
 
 def code_of(stem: str) -> int:

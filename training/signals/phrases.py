@@ -58,6 +58,8 @@ class PhraseFinder:
     def _scan(self, words: list[str]) -> Iterator[Phrase]:
         n = len(words)
         for at, word in enumerate(words):
+            if word not in self._adjectives and word not in SENSES:
+                continue
             before = words[max(0, at - 4) : at]
             if word in self._adjectives:
                 end = at + 1
@@ -70,7 +72,7 @@ class PhraseFinder:
                         yield self._phrase(Kind.FEATURE, words[at:end], negated, before)
                 elif not doubt and (subject := self._subject(words, at)) is not None:
                     yield from self._predicate(words, at, subject, negated, before)
-            elif word in SENSES and at + 1 < n:  # «works well»
+            elif at + 1 < n:  # «works well»
                 step = at + 1
                 while step < n - 1 and words[step] in DEGREE:
                     step += 1

@@ -34,7 +34,7 @@ class RecurringFinder:
         """Keeps what at least MIN_REVIEWS texts hold; of nested ones the longest that recurs as often."""
         seen: Counter[str] = Counter()
         for text in texts:
-            seen.update(set(_candidates(text, language)))
+            seen.update(dict.fromkeys(_candidates(text, language)).keys())
             if len(seen) > 5 * _MAX_KEPT:
                 seen = Counter(dict(seen.most_common(_MAX_KEPT)))
         often = {text: n for text, n in seen.most_common(_MAX_KEPT) if n >= MIN_REVIEWS}

@@ -74,7 +74,7 @@ def write_rows(
             frame = frame.filter(~pl.col("wish"))
         file = folder / f"{owner}-{part:06d}.parquet"
         rows = _merged(frame, owner, limit, frequency)
-        own = heard.filter(mine).select(pl.col(owner).alias("owner"), "stems")
+        own = heard.filter(mine).select(pl.col(owner).alias("owner"), "stem")
         rows.join(_heard(rows, own), on=["owner", "key"], how="left", maintain_order="left").select(*ROWS).cast(
             ROWS
         ).write_parquet(file)  # type: ignore[arg-type]
@@ -140,8 +140,7 @@ def _heard(rows: pl.DataFrame, heard: pl.LazyFrame) -> pl.DataFrame:
         schema={"key": pl.String, "stem": pl.List(pl.UInt32)},
     )
     wanted = rows.select("owner", "key").unique().join(codes, on="key").explode("stem").lazy()
-    reviews = heard.explode("stems").rename({"stems": "stem"}).drop_nulls()
-    counts = reviews.join(wanted, on=["owner", "stem"], how="semi").group_by("owner", "stem").len()
+    counts = heard.join(wanted, on=["owner", "stem"], how="semi").group_by("owner", "stem").len()
     return (
         wanted.join(counts, on=["owner", "stem"], how="left")
         .group_by("owner", "key")

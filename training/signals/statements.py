@@ -1,7 +1,7 @@
 """Statements from training reviews and rationales, as the arrays of a bundle.
 
 Texts become phrases on disk (`phrase_spill.py`), phrases become rows on disk (`statement_rows.py`), and rows become
-arrays here. Memory holds one block of texts, one range of owners, and the result, whose rows an owner are bounded.
+arrays here. Memory holds one run of texts, one range of owners, and the result, whose rows an owner are bounded.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from rdrec_core.words import words
 from training.data.dataset import Dataset
 from training.signals.english import Lexicon
 from training.signals.languages import ENGLISH, Language, language_of
-from training.signals.phrase_spill import Finder, PhraseSpill, blocks_of_texts, claims_of, names_of_items
+from training.signals.phrase_spill import Finder, PhraseSpill, Reading, claims_of, names_of_items
 from training.signals.phrases import PhraseFinder
 from training.signals.recurring import RecurringFinder
 from training.signals.statement_rows import frequencies, tone_of, write_rows
+from training.workers import Blocks
 
 MAX_ITEM_ROWS, MAX_USER_ROWS = 24, 16
 LEARN_FROM = 100_000
@@ -50,24 +51,25 @@ def build_statements(
     options: StatementOptions | None = None,
     say: Say = lambda _: None,
     note: Say = lambda _: None,
+    blocks: Blocks | None = None,
 ) -> Statements:
     """Of a dataset's training reviews (held-out ones are never read). Raises DatasetError where there are none.
 
-    say: hears of progress; note: of what was left out.
+    say: hears of progress; note: of what was left out. blocks: who finds phrases, by default this process; the arrays
+    are the same.
     """
-    options = options or StatementOptions()
+    options, blocks = options or StatementOptions(), blocks or Blocks()
     if not dataset.has_reviews:
         raise DatasetError(f"{dataset.path} has no reviews with text, so nothing is said of its items")
     say("learning how these reviews speak")
     finder, language = finder_for(dataset, options.language)
     names = names_of_items(dataset.items["title"], language)
     info = dataset.info
-    with tempfile.TemporaryDirectory(prefix="rdrec-statements-") as temporary:
-        folder = Path(temporary)
-        spill = PhraseSpill(folder, finder, language, names, quotes=options.quotes)
-        for frame in blocks_of_texts(dataset):
-            spill.add(frame)
-            say(f"{spill.n_read:,} texts read")
+    with tempfile.TemporaryDirectory(prefix="rdrec-statements-", dir=blocks.folder) as temporary:
+        folder = Path(temporary).resolve()
+        bare = type(dataset)(dataset.path.resolve())  # without the tables that this one has read
+        spill = PhraseSpill(folder)
+        spill.read(Reading(bare, finder, language, options.quotes), names, blocks, say)
         if spill.n_unproven:
             note(
                 f"{spill.n_unproven:,} phrases of rationales are left out: the review that they were made from does not"
