@@ -7,6 +7,7 @@ memory-mapped. Knows neither which texts an item has (`training/signals/`) nor w
 from __future__ import annotations
 
 from array import array
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -113,8 +114,8 @@ class SparseVectors:
     def from_texts(cls, texts: Sequence[str], cuts: Cuts | None = None) -> tuple[SparseVectors, Rows]:
         """The vocabulary of these texts, and their vectors. The order of the texts does not change the vocabulary."""
         cuts = cuts or Cuts()
-        seen: dict[str, int] = {}
-        flat, lengths = _coded(texts, lambda word: seen.setdefault(word, len(seen)))
+        seen: defaultdict[str, int] = defaultdict(lambda: len(seen))
+        flat, lengths = _coded(texts, seen.__getitem__)
         counts = np.zeros(len(seen), dtype=np.int64)
         for owners, codes in _blocks(flat, lengths):
             counts += np.bincount(_distinct(owners, codes, len(seen))[1], minlength=len(seen))
