@@ -175,8 +175,11 @@ def local_ridge(
     on the diagonal. Sparse in the manner of fsSLIM (Ning and Karypis, ICDM 2011), closed form in that of EASE.
     """
     before = strongest(csr_array(pairs.T.tocsr()), predecessors)
+    rank = np.empty(len(purchases), dtype=np.int32)
+    rank[np.argsort(purchases, kind="stable")] = np.arange(len(purchases))
     arrays = {
-        **parts(csr_array(pairs + pairs.T), "gram"), **parts(before, "before"), "diagonal": purchases + strength,
+        **parts(_undirected(pairs, rank), "gram"), **parts(before, "before"), "diagonal": purchases + strength,
+        "rank": rank,
     }  # fmt: skip
     cells = np.diff(before.indptr).astype(np.int64) ** 2
     solved = (blocks or Blocks()).map(_solved, arrays, runs_of(cells, _CELLS_AT_ONCE))
@@ -203,49 +206,66 @@ def _solved(arrays: Arrays, start: int, stop: int) -> npt.NDArray[np.float32]:
     Systems of equal size are solved together: NumPy's own overhead for each of a million small ones was most of the
     time.
     """
-    before = matrix_of(arrays, "before")
+    before, rank = matrix_of(arrays, "before"), arrays["rank"]
     first = before.indptr[start]
     weights = np.empty(before.indptr[stop] - first, dtype=np.float32)
     lengths = np.diff(before.indptr[start : stop + 1])
+    items = np.unique(rank[before.indices[first : before.indptr[stop]]])
+    place = np.full(len(rank), -1, dtype=np.int32)
+    place[items] = np.arange(len(items))
     groups = []
     for size in np.unique(lengths[lengths > 0]).tolist():
-        items = start + np.flatnonzero(lengths == size)
-        places = before.indptr[items][:, None] + np.arange(size)
-        upper = np.triu_indices(size)
-        groups.append((places, before.indices[places], upper))
+        solved = start + np.flatnonzero(lengths == size)
+        places = before.indptr[solved][:, None] + np.arange(size)
+        among = place[rank[before.indices[places]]]
+        by_rank = np.argsort(among, axis=1)  # then what is looked up stands nearly in order
+        places, among = np.take_along_axis(places, by_rank, 1), np.take_along_axis(among, by_rank, 1)
+        groups.append((places, among, np.triu_indices(size, 1)))
     if not groups:
         return weights
-    one = np.concatenate([members[:, upper[0]].ravel() for _, members, upper in groups])
-    other = np.concatenate([members[:, upper[1]].ravel() for _, members, upper in groups])
-    items = np.unique(before.indices[first : before.indptr[stop]])
-    values, done = _entries(matrix_of(arrays, "gram"), one, other, items), 0
-    for places, members, (row, column) in groups:
+    one = np.concatenate([among[:, upper[0]].ravel() for _, among, upper in groups])
+    other = np.concatenate([among[:, upper[1]].ravel() for _, among, upper in groups])
+    values, done = _entries(matrix_of(arrays, "gram"), one, other, items, place), 0
+    for places, _, (row, column) in groups:
+        members = before.indices[places]
         systems = np.zeros((*members.shape, members.shape[1]))
         found = values[done : done + len(members) * len(row)].reshape(len(members), -1)
         done += found.size
         systems[:, row, column] = found
         systems[:, column, row] = found
         diagonal = np.arange(members.shape[1])
-        systems[:, diagonal, diagonal] += arrays["diagonal"][members]
+        systems[:, diagonal, diagonal] = arrays["diagonal"][members]
         targets = before.data[places].astype(np.float64)
         weights[places - first] = np.linalg.solve(systems, targets[..., None])[..., 0]
     return weights
 
 
-def _entries(
-    matrix: csr_array, row: npt.NDArray[np.int32], column: npt.NDArray[np.int32], items: npt.NDArray[np.int32]
-) -> npt.NDArray[np.float32]:
-    """The entries of a square matrix, whose columns ascend, at these places, all of them of these items, ascending.
+def _undirected(pairs: csr_array, rank: npt.NDArray[np.int32]) -> csr_array:
+    """The sum of pairs and their transpose above the diagonal, rows and columns by rank.
 
-    By bisection: SciPy reads rows from end to end, and popular items' are long.
+    With popular items last, nobody's row is long: what a popular item has with others stands in theirs.
     """
-    place = np.full(matrix.shape[0], -1, dtype=np.int64)
-    place[items] = np.arange(len(items))
+    row, column = np.repeat(rank, np.diff(pairs.indptr)), rank[pairs.indices]
+    places = np.minimum(row, column), np.maximum(row, column)
+    return csr_array((pairs.data, places), shape=pairs.shape)
+
+
+def _entries(
+    matrix: csr_array,
+    one: npt.NDArray[np.int32],
+    other: npt.NDArray[np.int32],
+    items: npt.NDArray[np.int32],
+    place: npt.NDArray[np.int32],
+) -> npt.NDArray[np.float32]:
+    """Entries of a matrix like `_undirected`'s, of pairs by their places (M,) among these of its rows, one < other.
+
+    By bisection: SciPy reads rows from end to end.
+    """
     part = csr_array(matrix[items])
     columns = place[part.indices]
     there = np.flatnonzero(columns >= 0)
     keys = np.repeat(np.arange(len(items)), np.diff(part.indptr))[there] * len(items) + columns[there]
-    wanted = place[row] * len(items) + place[column]
+    wanted = one.astype(np.int64) * len(items) + other
     keys, values = np.append(keys, len(items) ** 2), np.append(part.data[there], np.float32(0.0))
     at = np.searchsorted(keys, wanted)
     return np.where(keys[at] == wanted, values[at], np.float32(0.0))
