@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from rdrec_core.errors import EngineError, InputError
 
@@ -68,7 +69,9 @@ def processes_or_ray(n: int, *, ray: bool = False) -> Iterator[tuple[Executor, i
 def _begin() -> None:
     # Ctrl-C goes to the whole group; the parent alone decides what becomes of it
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch once it is imported: a core each, as Ray has it
+    # a core each, as Ray has it: told to NumPy, which is imported by now, and read by torch once it is
+    threadpool_limits(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 class RayTasks(Executor):
