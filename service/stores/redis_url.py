@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from redis.asyncio import Redis, RedisCluster, SSLConnection
 from redis.asyncio.cluster import ClusterNode
@@ -98,15 +98,26 @@ def _refuse_odd_login(url: str) -> None:
 
 
 def _refuse_odd_database(url: str, topology: str) -> None:
-    path = urlsplit(url).path.strip("/")
+    parts, _ = _apart(url)
+    path = parts.path.strip("/")
     database = path.partition("/")[2] if topology == "sentinel" else path
     if (
-        urlsplit(url).scheme.partition("+")[0] in {"redis", "rediss"}
+        parts.scheme.partition("+")[0] in {"redis", "rediss"}
         and topology != "cluster"
         and database
         and not database.isdecimal()
     ):
         raise InputError(f"{FIELD} names the database {database!r}, which is not a number", field=FIELD)
+
+
+def _apart(url: str) -> tuple[SplitResult, list[str]]:
+    """The URL with `host` in place of its hosts, and these: the standard library reads one host, newer versions no
+    address in brackets behind another.
+    """
+    scheme, colon, rest = url.partition("://")
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    login, at, hosts = authority.rpartition("@")
+    return urlsplit(f"{scheme}{colon}{login}{at}host{rest[len(authority) :]}"), hosts.split(",")
 
 
 def _cluster(url: str, options: Options) -> RedisClient:
@@ -124,7 +135,7 @@ def _cluster(url: str, options: Options) -> RedisClient:
 
 def _sentinel(url: str, options: Options) -> RedisClient:
     hosts, from_url = _hosts_and_options(url, default_port=26379)
-    service, _, database = urlsplit(url).path.strip("/").partition("/")
+    service, _, database = _apart(url)[0].path.strip("/").partition("/")
     if not service:
         raise InputError(f"{FIELD} must name the Sentinel service: redis+sentinel://host/service", field=FIELD)
     login = {key: from_url.pop(f"sentinel_{key}", None) for key in ("username", "password")}
@@ -142,13 +153,12 @@ def _sentinel(url: str, options: Options) -> RedisClient:
 
 def _hosts_and_options(url: str, *, default_port: int) -> tuple[list[tuple[str, int]], Options]:
     """Split `user:password@h1:port,h2`; redis-py reads all but the list of hosts."""
-    parts = urlsplit(url)
-    login, at, hosts = parts.netloc.rpartition("@")
-    addresses = [urlsplit(f"//{host}") for host in hosts.split(",")]
+    parts, hosts = _apart(url)
+    addresses = [urlsplit(f"//{host}") for host in hosts]
     if not all(address.hostname for address in addresses):
         raise InputError(f"{FIELD} must name at least one host, separated by commas", field=FIELD)
     transport = parts.scheme.partition("+")[0]
-    one = urlunsplit((transport, f"{login}{at}host", "", parts.query, ""))
+    one = urlunsplit((transport, parts.netloc, "", parts.query, ""))
     options: Options = dict(parse_url(one))
     del options["host"]
     if options.pop("connection_class", None) is SSLConnection:

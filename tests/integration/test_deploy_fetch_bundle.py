@@ -19,6 +19,8 @@ import pytest
 from tests.fake_service import write_bundle
 from tests.replica import ROOT
 
+pytestmark = pytest.mark.skipif(not hasattr(tarfile, "data_filter"), reason="unpacking needs Python 3.11.4")
+
 SCRIPT = ROOT / "deploy/helm/rdrec/files/fetch_bundle.py"
 
 

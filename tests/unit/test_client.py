@@ -171,7 +171,7 @@ async def test_what_would_fail_again_is_raised_at_once(ask: Ask, status: int) ->
 async def test_the_last_error_is_raised_after_the_last_try(ask: Ask) -> None:
     server = Server(*[problem(429, **{"retry-after": "1"})] * 3)
     with pytest.raises(ProblemError) as error:
-        await ask(server, "model", options={"retry": RetryPolicy(attempts=3)})
+        await ask(server, "model", options={"retry": RetryPolicy(attempts=3), "timeout_s": 60.0})
     assert error.value.retry_after_s == 1.0
     assert len(server.seen) == 3
     assert len(server.slept) == 2

@@ -23,6 +23,8 @@ from rdrec_core.errors import BundleError
 
 def fetch(url: str, folder: Path) -> None:
     """Unpack the archive at the URL into the empty folder. Raises BundleError; what was there before is removed."""
+    if not hasattr(tarfile, "data_filter"):
+        raise BundleError("unpacking an archive safely needs Python 3.11.4 or newer")
     for old in folder.iterdir():  # an attempt that was cut off
         shutil.rmtree(old) if old.is_dir() else old.unlink()
     try:
