@@ -1,6 +1,6 @@
 """What training holds beside the model, at the size of a large shop, against a bound of 8 GB for two processes.
 
-    python benchmarks/train_size.py [--items 1000000] [--texts 1000000] [--bound-gb 8] [--repeats N] [--quick]
+    python benchmarks/train_size.py [--items N] [--texts N] [--bound-gb 8] [--repeats N] [--quick] [--json FILE]
 
 graph    places of the items in the co-purchase graph, by which a fresh model starts: ten interactions an item
 texts    reviews as targets, made by the first of two processes and mapped by both
