@@ -23,6 +23,9 @@ demo: setup ## train on the sample shop, serve on 127.0.0.1:8000, show one answe
 demo-check: setup ## the same, then stop
 	PATH="$(abspath $(BIN)):$$PATH" deploy/demo.sh --check
 
+work/demo/bundle:
+	$(MAKE) demo-check
+
 test: setup
 	$(BIN)/pytest -n logical --dist loadfile --no-loadscope-reorder
 
@@ -38,7 +41,7 @@ format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup ## every benchmark in its quick form; each prints a table and appends to benchmarks/results/
+bench: setup work/demo/bundle ## every benchmark in its quick form, on the demo's bundle; each prints a table
 	for script in benchmarks/*.py; do $(BIN)/python $$script --quick || exit 1; done
 
 gpu-check: setup ## engines on the GPU beside the processor, one table; fails where there is no GPU

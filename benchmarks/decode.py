@@ -12,6 +12,7 @@ causal encoder is raced against Hugging Face's T5 of its shape, for speed only.
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,7 +21,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from decode_contestants import (
+from rich.console import Console
+from rich.progress import track
+from transformers.utils import logging as transformers_logging
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.decode_contestants import (
     BEAMS,
     Contestant,
     World,
@@ -30,10 +37,6 @@ from decode_contestants import (
     sequential_requests,
     topn_requests,
 )
-from rich.console import Console
-from rich.progress import track
-from transformers.utils import logging as transformers_logging
-
 from benchmarks.records import RESULTS, keep, table
 from rdrec_core.types import Task
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,6 @@ from tokenizers import Tokenizer
 from transformers import T5Config as HuggingFaceConfig
 from transformers import T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from rdrec_core.bundle import Bundle
 from rdrec_core.decoding.item_trie import ItemTrie

@@ -1,6 +1,6 @@
 """Users' first recommendations explained by a real `rdrec-serve` over HTTP: what must never happen, and its latency.
 
-    python benchmarks/explanations.py work/demo/bundle [--show 30] [--users N] [--repeats N] [--quick] [--json FILE]
+    python benchmarks/explanations.py [--bundle BUNDLE] [--show 30] [--users N] [--repeats N] [--quick] [--json FILE]
 
 Without the model's own text, so that nothing is decoded. Names of other items are looked for by the part of a title
 before its colon, but not those of the user's own history. `--show` prints the explanations that random.Random(7) draws
@@ -126,7 +126,7 @@ def as_row(each: Asked) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--bundle", type=Path, default=Path("work/demo/bundle"))
     parser.add_argument("--show", type=int, default=0, help="explanations to print, drawn by random.Random(7)")
     parser.add_argument("--users", type=int, help="the first so many; all by default")
     parser.add_argument("--repeats", type=int, default=3, help="rounds over all users; medians are shown")

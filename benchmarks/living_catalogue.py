@@ -269,7 +269,7 @@ async def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--bundle", type=Path, default=Path("work/demo/bundle"))
     parser.add_argument("--items", type=int, default=20)
     parser.add_argument("--rate", type=float, default=200.0, help="requests a second, over both replicas")
     parser.add_argument("--pause", type=float, default=1.0, help="seconds between two new items")

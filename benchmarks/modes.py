@@ -1,6 +1,7 @@
 """What a bundle's score modes and strategies cost in quality: NDCG@10 of the model alone, and what the beams miss.
 
-    python benchmarks/modes.py BUNDLE DATASET [--split test] [--limit-users N] [--repeats N] [--json FILE]
+    python benchmarks/modes.py [--bundle BUNDLE] [--dataset DATASET] [--split test] [--limit-users N] [--repeats N]
+                               [--quick] [--json FILE]
 
 Every mode and strategy that the bundle holds ranks the same users, in turns. Lists are compared with those of `exact`
 in the same mode (for trie-int8 with float32's, too): how many users' top ten the beams miss an item of, and how many
@@ -101,21 +102,22 @@ def show(records: list[dict[str, Any]], console: Console) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("bundle", type=Path)
-    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--bundle", type=Path, default=Path("work/demo/bundle"))
+    parser.add_argument("--dataset", type=Path, default=Path("work/demo/dataset"))
     parser.add_argument("--split", choices=("test", "val"), default="test")
     parser.add_argument("--limit-users", type=int)
     parser.add_argument("--beam-width", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=3, help="of each, for the speed; its median is shown")
+    parser.add_argument("--quick", action="store_true", help="once, and no line under benchmarks/results")
     parser.add_argument("--json", type=Path, help="write the records here")
     arguments = parser.parse_args()
     console = Console()
     records = measure(
         arguments.bundle, Dataset(arguments.dataset), arguments.split, arguments.limit_users, arguments.beam_width,
-        arguments.repeats, console,
+        1 if arguments.quick else arguments.repeats, console,
     )  # fmt: skip
     show(records, console)
-    keep("modes", {"records": records}, file=arguments.json)
+    keep("modes", {"records": records}, file=arguments.json, quick=arguments.quick)
 
 
 if __name__ == "__main__":
