@@ -138,25 +138,54 @@ def test_sasrec_learns_a_chain_and_goes_on_after_a_kill_as_if_nothing_had_been(t
         width=16, layers=1, heads=1, length=8, dropout=0.1, batch_size=16, learning_rate=0.01, epochs=6
     )
     seen: list[int] = []
-    whole = train_sasrec(histories, validation, N, config, tmp_path / "a", lambda epoch, *_: seen.append(epoch))
+    whole, best = train_sasrec(histories, validation, N, config, tmp_path / "a", lambda epoch, *_: seen.append(epoch))
     assert seen == [1, 2, 3, 4, 5, 6]
+    assert best in seen
 
     class KilledError(Exception):
         pass
 
-    def die(epoch: int, *_: float) -> None:
+    def die(epoch: int, *_: float | None) -> None:
         if epoch == 3:
             raise KilledError
 
     with pytest.raises(KilledError):
         train_sasrec(histories, validation, N, config, tmp_path / "b", die)
-    resumed = train_sasrec(histories, validation, N, config, tmp_path / "b", lambda *_: None)
+    resumed, _ = train_sasrec(histories, validation, N, config, tmp_path / "b", lambda *_: None)
     probe = [np.array([3, 4, 5]), np.array([8])]
     np.testing.assert_allclose(sasrec_scores(whole, probe), sasrec_scores(resumed, probe), atol=1e-5)
     assert sasrec_scores(whole, probe).argmax(axis=1).tolist() == [6, 9]
     cached: list[int] = []
     train_sasrec(histories, validation, N, config, tmp_path / "a", lambda epoch, *_: cached.append(epoch))
     assert cached == [], "a finished run is taken from the cache"
+
+
+def test_sasrec_is_refitted_from_nothing_for_as_many_epochs_as_did_best(tmp_path: Path) -> None:
+    histories = [(np.arange(start, start + 6) % N).tolist() for start in range(N)] * 3
+    data = write_dataset(tmp_path / "d", histories, N)
+    config = SASRecConfig(
+        width=16, layers=1, heads=1, length=8, dropout=0.1, batch_size=16, learning_rate=0.01, epochs=5, patience=2
+    )
+    training, refitted = Sequences.of(data, "train"), Sequences.of(data, "val")
+    seen: list[tuple[int, float | None]] = []
+
+    def scores(of: Sequences | None) -> np.ndarray:
+        def report(epoch: int, loss: float, quality: float | None) -> None:
+            seen.append((epoch, quality))
+
+        return np.asarray(baselines.sasrec(training, of, questions(data, "val"), tmp_path, report, config)(ASKED))
+
+    plain = scores(None)
+    qualities = [quality for _, quality in seen if quality is not None]
+    best = 1 + int(np.argmax(qualities))
+    assert len(qualities) == len(seen), "only training histories so far"
+    seen.clear()
+    anew = scores(refitted)
+    assert seen == [(epoch, None) for epoch in range(1, best + 1)]
+    assert not np.allclose(plain, anew)
+    seen.clear()
+    np.testing.assert_allclose(scores(refitted), anew, atol=1e-6)
+    assert not seen, "both runs are taken from the cache"
 
 
 def test_sasrec_sees_no_future_and_padding_changes_nothing() -> None:

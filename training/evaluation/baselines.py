@@ -110,14 +110,22 @@ def content_knn(sequences: Sequences, text: Channel) -> Scorer:
 
 
 def sasrec(
-    sequences: Sequences, validation: Questions, cache: Path, report: Callable[[int, float, float], None],
-    config: SASRecConfig | None = None,
+    training: Sequences, refitted: Sequences | None, validation: Questions, cache: Path,
+    report: Callable[[int, float, float | None], None], config: SASRecConfig | None = None,
 ) -> Scorer:  # fmt: skip
-    """SASRec trained to convergence, or taken from the cache."""
-    histories = np.split(sequences.items.astype(np.int64), sequences.indptr[1:-1])
-    model: SASRec = train_sasrec(
-        histories, validation, sequences.n_items, config or SASRecConfig(), cache, report
-    )  # fmt: skip
+    """SASRec trained to convergence, or taken from the cache.
+
+    refitted: the histories with validation purchases, on which it is then trained anew, for as many epochs as did best.
+    """
+    config = config or SASRecConfig()
+
+    def trained(sequences: Sequences, asked: Questions | None, config: SASRecConfig) -> tuple[SASRec, int]:
+        histories = np.split(sequences.items.astype(np.int64), sequences.indptr[1:-1])
+        return train_sasrec(histories, asked, sequences.n_items, config, cache, report)
+
+    model, epochs = trained(training, validation, config)
+    if refitted is not None:
+        model, _ = trained(refitted, None, config.model_copy(update={"epochs": epochs}))
     return lambda histories: sasrec_scores(model, histories)
 
 

@@ -158,18 +158,19 @@ def _baselines(
     text = text_channels(text_fields(dataset, "train", only=only), GraphConfig(), only=only)
     if text:
         yield "content-kNN", lambda: baselines.content_knn(sequences, text[CATALOGUE_CHANNEL].channel)
-    # SASRec stops by validation users, so it cannot be refitted on them, and a refitted table goes without it
-    if options.with_sasrec and not options.refit:
-        yield "SASRec", lambda: _sasrec(dataset, sequences, console)
+    if options.with_sasrec:
+        yield "SASRec", lambda: _sasrec(dataset, sequences if options.refit else None, console)
 
 
-def _sasrec(dataset: Dataset, sequences: Sequences, console: Console) -> Scorer:
-    validation = questions(dataset, "val", limit=VALIDATION_USERS)
+def _sasrec(dataset: Dataset, refitted: Sequences | None, console: Console) -> Scorer:
+    training, validation = Sequences.of(dataset, "train"), questions(dataset, "val", limit=VALIDATION_USERS)
 
-    def report(epoch: int, loss: float, quality: float) -> None:
-        console.print(f"SASRec epoch {epoch}: loss {loss:.3f}, validation NDCG@10 {quality:.4f}", highlight=False)
+    def report(epoch: int, loss: float, quality: float | None) -> None:
+        found = "refitted" if quality is None else f"validation NDCG@10 {quality:.4f}"
+        console.print(f"SASRec epoch {epoch}: loss {loss:.3f}, {found}", highlight=False)
 
-    return baselines.sasrec(sequences, validation, dataset.path.with_name(f"{dataset.path.name}-baselines"), report)
+    cache = dataset.path.with_name(f"{dataset.path.name}-baselines")
+    return baselines.sasrec(training, refitted, validation, cache, report)
 
 
 @contextmanager

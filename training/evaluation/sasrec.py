@@ -30,6 +30,8 @@ from training.learning.ranks import rank_by_score
 
 _USERS_AT_ONCE = 256
 _STATE = "state"
+_FORM = b"layer norm before the blocks"
+"""Part of a cached run's name: what is changed in the model or its training changes this too."""
 
 
 class SASRecConfig(BaseModel):
@@ -162,19 +164,21 @@ def _epoch(
 
 def train_sasrec(
     histories: list[npt.NDArray[np.int64]],
-    validation: Questions,
+    validation: Questions | None,
     n_items: int,
     config: SASRecConfig,
     cache: Path,
-    report: Callable[[int, float, float], None],
-) -> SASRec:
+    report: Callable[[int, float, float | None], None],
+) -> tuple[SASRec, int]:
     """Train to convergence, or go on with, or take, what `cache` (a folder) holds for the same data and configuration.
 
-    report(epoch, loss, validation NDCG@10) is called after every epoch.
+    Returns the model of the epoch that did best on validation users, and which that was; without validation users the
+    model after all `config.epochs`. report(epoch, loss, validation NDCG@10) is called after every epoch.
     """
     usable = [history for history in histories if len(history) > 1]
-    digest = hashlib.sha256(config.model_dump_json(exclude={"epochs", "patience"}).encode())
-    for part in (*usable, validation.users, validation.targets):
+    stopping = {"epochs", "patience"} if validation is not None else {"patience"}
+    digest = hashlib.sha256(_FORM + config.model_dump_json(exclude=stopping).encode())
+    for part in (*usable, *(() if validation is None else (validation.users, validation.targets))):
         digest.update(np.ascontiguousarray(part).tobytes())
     path = cache / f"sasrec-{digest.hexdigest()[:12]}.safetensors"
 
@@ -186,18 +190,15 @@ def train_sasrec(
         best, position = _load(path, model, optimizer)
     while position["epoch"] < config.epochs and position["epoch"] - position["best_epoch"] < config.patience:
         loss = _epoch(model, optimizer, usable, position["epoch"])
-        quality = _validation(model, validation)
+        quality = None if validation is None else _validation(model, validation)
         position["epoch"] += 1
-        if quality > position["best"]:
-            best, position["best"], position["best_epoch"] = (
-                copy.deepcopy(model.state_dict()),
-                quality,
-                position["epoch"],
-            )
+        if quality is None or quality > position["best"]:
+            best = copy.deepcopy(model.state_dict())
+            position |= {"best": quality or 0.0, "best_epoch": position["epoch"]}
         _save(path, model, best, optimizer, position)
         report(int(position["epoch"]), loss, quality)
     model.load_state_dict(best)
-    return model.eval()
+    return model.eval(), int(position["best_epoch"])
 
 
 def _save(
