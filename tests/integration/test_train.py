@@ -203,7 +203,7 @@ def test_all_trains_on_what_was_held_out_as_long_as_validation_chose(
     command = ["train", str(dataset.path), "--all", "--out", str(out)]
     assert main([*command, "--like", str(like)]) == 0
     final, measured = load_checkpoint(out).info, load_checkpoint(like).info
-    assert not final.held_out
+    assert final.learned_upto == "test"
     assert (final.epoch, final.labels_sha256) == (measured.epoch, measured.labels_sha256)
     assert final.validation_loss == {}
     assert read_fusion(out) == {"sequential.graph": 0.5}
@@ -212,8 +212,21 @@ def test_all_trains_on_what_was_held_out_as_long_as_validation_chose(
     assert json.loads(line)["step"] > json.loads(before)["step"]  # there is more to learn from
     with pytest.raises(CheckpointError, match="nothing is left to measure"):
         load_system(out, dataset)
-    with pytest.raises(CheckpointError, match="begun with --all"):
+    with pytest.raises(CheckpointError, match="up to the split test"):
         train(small(epochs=3, tasks="sequential,explanation"), dataset, out, resume=True)
+    stored = json.loads((out / "checkpoint.json").read_text())
+    assert stored.pop("learned_upto") == "test"
+    (out / "checkpoint.json").write_text(json.dumps(stored | {"held_out": False}))
+    assert load_checkpoint(out).info.learned_upto == "test", "as earlier versions wrote it"
+    between = tmp_path / "between"
+    assert main([*command[:3], "--keep-test", "--out", str(between), "--like", str(like)]) == 0
+    assert load_checkpoint(between).info.learned_upto == "val"
+    kept = WholeDataset(dataset.path, keep_test=True)
+    assert kept.sequences("train")[1].tolist() == dataset.sequences("val")[1].tolist()
+    assert kept.targets("test").tolist() == dataset.targets("test").tolist()
+    assert load_system(between, dataset, upto="val").facts["learned_upto"] == "val"
+    with pytest.raises(CheckpointError, match="evaluate --refit"):
+        load_system(between, dataset)
     assert main(command) != 0
     assert "--like CHECKPOINT" in " ".join(capsys.readouterr().err.split())
 

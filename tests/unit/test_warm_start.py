@@ -87,7 +87,7 @@ def test_a_training_goes_on_and_the_final_fit_from_it(first: Checkpoint, grown: 
     )
     final_fit(tmp_path / "second", grown, tmp_path / "final", resume=False, force=False, console=None)
     final = load_checkpoint(tmp_path / "final")
-    assert (final.info.held_out, final.info.began_from) == (False, str((tmp_path / "second").resolve()))
+    assert (final.info.learned_upto, final.info.began_from) == ("test", str((tmp_path / "second").resolve()))
     np.testing.assert_allclose(item_rows(final.model, first_row), rows, atol=1e-5)
 
 

@@ -129,7 +129,7 @@ def export_bundle(
         return writer.finish(
             Description(
                 name=info.dataset_name, created_at=created_at.isoformat(timespec="seconds"),
-                recipe=info.config.model_dump(mode="json") | {"held_out": info.held_out},
+                recipe=info.config.model_dump(mode="json") | {"learned_upto": info.learned_upto},
                 protocol=info.protocol, label_scheme=info.label_scheme,
                 dataset_sha256=info.dataset_sha256, n_users=info.n_users, n_items=info.n_items, score_modes=modes,
                 strategy=ranking.strategy, topn_task=info.topn_task, candidate_width=info.config.negatives + 1,

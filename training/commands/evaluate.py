@@ -22,7 +22,7 @@ def evaluate(
     baselines: Annotated[bool, typer.Option(help="Measure the baselines in the same table.")] = False,
     sasrec: Annotated[bool, typer.Option(help="Train SASRec among the baselines.")] = True,
     fusion: Annotated[str, typer.Option(help="on: as fitted by `rdrec fuse`; off: the model alone.")] = "on",
-    refit: Annotated[bool, typer.Option(help="Refit graph and counts on training and validation.")] = False,
+    refit: Annotated[bool, typer.Option(help="Refit graph and baselines on training and validation.")] = False,
     mode: Annotated[str | None, typer.Option(help="Score mode: full, trie or trie-int8.")] = None,
     strategy: Annotated[str | None, typer.Option(help="beam or exact.")] = None,
     beam_width: Annotated[int, typer.Option(min=1, help="Beams of the sequential search.")] = 20,
@@ -82,7 +82,7 @@ def evaluate(
             console.print("saved; the same command goes on")
             raise typer.Exit(_INTERRUPTED)
         system, data = found
-    loaded = load_system(system, data, mode=score_mode, strategy=search)
+    loaded = load_system(system, data, mode=score_mode, strategy=search, upto="val" if refit else "train")
     wanted = "test" if split == "test" else "val"
     if task == "explanation":
         statements = statements_of(system, data, note=lambda text: console.print(text, style="yellow"))
@@ -111,6 +111,11 @@ def evaluate(
         console.print(trials_table(record))
     if options.fusion and loaded.fusion is None:
         console.print("note: no fusion weights yet, the model ranks alone; fit them with `rdrec fuse`", style="yellow")
+    if refit and loaded.facts["learned_upto"] == "train":
+        console.print(
+            "note: graph and counts know the validation purchases, the model does not; `rdrec train --all --keep-test"
+            " --like` makes one that does", style="yellow",
+        )  # fmt: skip
     if record["warning"]:
         console.print(f"warning: {record['warning']}", style="yellow")
     if out is not None:

@@ -9,6 +9,12 @@ import typer
 
 from rdrec_core.errors import InputError
 
+_LEARNED_FROM = {
+    "train": "training interactions",
+    "val": "training and validation interactions (rdrec train --all --keep-test)",
+    "test": "all interactions (rdrec train --all)",
+}
+
 
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder made by `rdrec train`.")],
@@ -60,7 +66,6 @@ def export(
     console.print(
         f"{manifest.model_version}: {len(manifest.files)} files, {size / 2**20:.1f} MiB, score modes"
         f" {', '.join(manifest.score_modes)}, strategy {manifest.strategy}; {out}\nthe model learned from"
-        + (" training interactions" if trained.info.held_out else " all interactions (rdrec train --all)")
-        + f", histories and graph hold {interactions}",
+        + f" {_LEARNED_FROM[trained.info.learned_upto]}, histories and graph hold {interactions}",
         highlight=False,
     )

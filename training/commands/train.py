@@ -66,6 +66,9 @@ def train(
             help="Final fit, to deploy: learn from validation and test interactions too, as --like was trained.",
         ),
     ] = False,
+    keep_test: Annotated[
+        bool, typer.Option(help="With --all: not from the test, to be measured by `rdrec evaluate --refit`.")
+    ] = False,
     like: Annotated[
         Path | None,
         typer.Option(help="With --all: the checkpoint whose recipe, epochs (by validation) and fusion are taken."),
@@ -115,14 +118,14 @@ def train(
         return
     if out is None:
         raise InputError("--out is missing: name the checkpoint folder to write", field="out")
-    if everything or like is not None:
+    if everything or keep_test or like is not None:
         from training.evaluation.final_fit import final_fit
 
         if like is None or not everything or overrides or recipe or config or init:
             raise InputError(
                 "--all goes with --like CHECKPOINT, which decides everything else: train that one first", field="all"
             )
-        outcome = final_fit(like, data, out, resume=resume, force=force, console=console)
+        outcome = final_fit(like, data, out, resume=resume, force=force, console=console, keep_test=keep_test)
     else:
         outcome = train(
             run, data, out, tokenizer_folder=tokenizer, init=init, resume=resume, force=force, console=console

@@ -7,10 +7,11 @@ Knows the tables and their columns, not how they came about. Interactions are he
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -125,8 +126,8 @@ class Interactions:
 class Dataset:
     """A prepared dataset, read lazily. Raises DatasetError where the folder is incomplete or too new."""
 
-    held_out = True
-    """Whether validation and test interactions are kept from training."""
+    learned_upto: Split = "train"
+    """The last split that training learns from."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -219,16 +220,27 @@ class Dataset:
 
 
 class WholeDataset(Dataset):
-    """The same folder with nothing held out: what a model learns from last, before it is deployed."""
+    """The same folder with nothing held out, or the test alone: what a model learns from last."""
 
-    held_out = False
+    def __init__(self, path: Path | str, *, keep_test: bool = False) -> None:
+        super().__init__(path)
+        self.learned_upto = "val" if keep_test else "test"
 
     @cached_property
     def interactions(self) -> Interactions:
-        """All interactions, all of them training."""
+        """All interactions, those to learn from all of them training."""
         rows = Dataset(self.path).interactions
-        return replace(rows, split=np.zeros_like(rows.split))
+        return replace(rows, split=np.where(rows.split <= SPLITS.index(self.learned_upto), np.uint8(0), rows.split))
 
     def reviews(self) -> pl.LazyFrame:
-        """REVIEWS, all of them training."""
-        return super().reviews().with_columns(split=pl.lit("train", dtype=_SPLIT))
+        """REVIEWS, likewise."""
+        learned = pl.col("split").is_in(SPLITS[: SPLITS.index(self.learned_upto) + 1])
+        train = pl.lit("train", dtype=_SPLIT)
+        return super().reviews().with_columns(split=pl.when(learned).then(train).otherwise("split"))
+
+
+def learned_upto(stored: Mapping[str, Any]) -> Split:
+    """The last split that a stored model learned from, as its record says; older ones say whether any was held out."""
+    of_older: Split = "train" if stored.get("held_out", True) else "test"
+    found: Split = stored.get("learned_upto", of_older)
+    return found

@@ -19,10 +19,12 @@ from training.learning.trainer import StopReason
 
 
 def final_fit(
-    like: Path, dataset: Dataset, out: Path, *, resume: bool, force: bool, console: Console | None
-) -> StopReason:
+    like: Path, dataset: Dataset, out: Path, *, resume: bool, force: bool, console: Console | None,
+    keep_test: bool = False,
+) -> StopReason:  # fmt: skip
     """Train into `out` as `like` was, for as many epochs as led to its weights, on all interactions and reviews.
 
+    keep_test: on all but the test's, so that the outcome can be measured beside what is refitted on validation.
     The learning rate goes through its whole schedule in those epochs. Where `like` went on from an earlier checkpoint,
     this goes on from `like`, by as much again. Raises CheckpointError where `like` learned other labels than the
     dataset's.
@@ -31,7 +33,7 @@ def final_fit(
     measured.dataset(dataset.path)
     config = measured.info.config.model_copy(update={"epochs": measured.info.epoch, "time_budget_min": None})
     stopped = train(
-        config, WholeDataset(dataset.path), out,
+        config, WholeDataset(dataset.path, keep_test=keep_test), out,
         tokenizer_folder=(like / TOKENIZER_FILE).parent, init=like if measured.info.began_from else None,
         resume=resume, force=force, console=console,
     )  # fmt: skip

@@ -27,7 +27,7 @@ from rdrec_core.item_texts import FOLDER as TEXT_FOLDER
 from rdrec_core.ranking import Ranker
 from rdrec_core.text_encoder import GRAPH_FILE, SETTINGS_FILE, TOKENIZER_FILE, OnnxTextEncoder
 from rdrec_core.types import IntArray, ScoreMode, Strategy, Task
-from training.data.dataset import Dataset, Split
+from training.data.dataset import SPLITS, Dataset, Split, learned_upto
 from training.learning.checkpoint import ENCODER_FILE, FUSION_FILE, load_checkpoint, weights_sha256
 from training.signals.graph import GraphConfig
 from training.signals.profiles import item_profiles
@@ -71,17 +71,31 @@ class System:
 
 def load_system(
     path: Path, dataset: Dataset, *, mode: ScoreMode | None = None, strategy: Strategy | None = None,
-    with_fusion: bool = True,
+    with_fusion: bool = True, upto: Split = "train",
 ) -> System:  # fmt: skip
     """A bundle runs as it is served (ONNX Runtime), a checkpoint in torch; None takes the path's own defaults.
 
-    with_fusion False leaves a checkpoint's own fusion weights unread, which may be those of an earlier model.
+    with_fusion False leaves a checkpoint's own fusion weights unread, which may be those of an earlier model. upto: the
+    last split that it may have learned from.
 
-    Raises CheckpointError or DatasetError where the path is neither or belongs to another catalogue.
+    Raises CheckpointError or DatasetError where the path is neither, belongs to another catalogue or learned from more.
     """
     if (path / MANIFEST_FILE).is_file():
-        return _bundle(path, dataset, mode, strategy)
-    return _checkpoint(path, dataset, mode, strategy, with_fusion=with_fusion)
+        return _bundle(path, dataset, mode, strategy, upto)
+    return _checkpoint(path, dataset, mode, strategy, upto, with_fusion=with_fusion)
+
+
+def _refuse_what_learned_more(path: Path, learned: Split, upto: Split) -> None:
+    if learned == "test":
+        raise CheckpointError(
+            f"{path} was trained with --all, on test interactions too, so nothing is left to measure or fuse it by; use"
+            " the checkpoint that it was made like"
+        )
+    if SPLITS.index(learned) > SPLITS.index(upto):
+        raise CheckpointError(
+            f"{path} learned from validation interactions too (--keep-test): measure it by `rdrec evaluate --refit`,"
+            " and fuse the checkpoint that it was made like"
+        )
 
 
 def fused_graph(
@@ -104,7 +118,7 @@ def open_encoder(source: str | None, dataset: Dataset) -> TextEncoder | None:
     return RememberedVectors(SentenceEncoder.open(source), dataset.path / VECTORS_FOLDER)
 
 
-def _bundle(path: Path, dataset: Dataset, mode: ScoreMode | None, strategy: Strategy | None) -> System:
+def _bundle(path: Path, dataset: Dataset, mode: ScoreMode | None, strategy: Strategy | None, upto: Split) -> System:
     from rdrec_core.engines.onnx_engine import OnnxEngine
 
     bundle = Bundle.open(path)
@@ -115,13 +129,13 @@ def _bundle(path: Path, dataset: Dataset, mode: ScoreMode | None, strategy: Stra
     if not np.array_equal(catalog.labels, dataset.items["label"].cast(int).to_numpy()):
         raise DatasetError(f"{dataset.path} has other labels than the bundle {path}; pass the bundle's dataset")
     manifest = bundle.manifest
-    if manifest.recipe.get("held_out") is False:
-        raise DatasetError(f"{path} holds a model trained with --all, on test interactions too: it cannot be measured")
+    learned = learned_upto(manifest.recipe)
+    _refuse_what_learned_more(path, learned, upto)
     engine = OnnxEngine.from_bundle(bundle, score_mode=mode, strategy=strategy)
     facts = {
         "system": manifest.model_version, "kind": "bundle", "protocol": manifest.protocol,
         "label_scheme": manifest.label_scheme, "score_mode": engine.score_mode.value, "strategy": engine.strategy.value,
-        "recipe": manifest.recipe, "dataset_sha256": manifest.dataset_sha256,
+        "recipe": manifest.recipe, "dataset_sha256": manifest.dataset_sha256, "learned_upto": learned,
     }  # fmt: skip
     return System(
         path, engine, manifest.fusion, manifest.topn_task, manifest.candidate_width, list(manifest.text_tasks),
@@ -137,7 +151,7 @@ def _encoder_of(bundle: Bundle, dataset: Dataset) -> TextEncoder | None:
 
 
 def _checkpoint(
-    path: Path, dataset: Dataset, mode: ScoreMode | None, strategy: Strategy | None, *, with_fusion: bool
+    path: Path, dataset: Dataset, mode: ScoreMode | None, strategy: Strategy | None, upto: Split, *, with_fusion: bool
 ) -> System:
     import torch
 
@@ -148,11 +162,7 @@ def _checkpoint(
     checkpoint = load_checkpoint(path)
     checkpoint.dataset(dataset.path)  # the labels must be the ones that the model learned
     info = checkpoint.info
-    if not info.held_out:
-        raise CheckpointError(
-            f"{path} was trained with --all, on test interactions too, so nothing is left to measure or fuse it by; use"
-            " the checkpoint that it was made like"
-        )
+    _refuse_what_learned_more(path, info.learned_upto, upto)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = checkpoint.model.to(device)
     tokens = CatalogTokens.of(
@@ -183,6 +193,7 @@ def _checkpoint(
         "system": f"{path.name} (epoch {info.epoch})", "kind": "checkpoint", "protocol": info.protocol,
         "label_scheme": info.label_scheme, "score_mode": engine.score_mode.value, "strategy": engine.strategy.value,
         "recipe": info.config.model_dump(mode="json"), "dataset_sha256": info.dataset_sha256,
+        "learned_upto": info.learned_upto,
     }  # fmt: skip
     fusion = read_fusion(path) if with_fusion else None
     return System(

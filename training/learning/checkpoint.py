@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 from safetensors import safe_open
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
@@ -35,7 +35,7 @@ from rdrec_core.model import CONFIG_FILE, WEIGHTS_FILE, RDRecModel
 from rdrec_core.replacing import replacing_file
 from rdrec_core.text_rows import TextPlaces, TextRows
 from rdrec_core.types import Task
-from training.data.dataset import Dataset
+from training.data.dataset import Dataset, Split, learned_upto
 from training.learning.config import TrainConfig, current_fields
 from training.learning.item_rows import finished_state, map_of
 
@@ -73,8 +73,15 @@ class CheckpointInfo(BaseModel):
     """By task name, of the weights."""
     began_from: str | None = None
     """The checkpoint that the training went on from; None where it began anew."""
-    held_out: bool = True
-    """Whether validation and test interactions were kept from training; not so after `rdrec train --all`."""
+    learned_upto: Split = "train"
+    """The last split that training learned from: test after `rdrec train --all`, val with `--keep-test`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_any_age(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {k: v for k, v in value.items() if k != "held_out"} | {"learned_upto": learned_upto(value)}
 
     @field_validator("config", mode="before")
     @classmethod

@@ -26,7 +26,7 @@ from rdrec_core.encoding import RaggedTokens, SourceEncoder, encode_words
 from rdrec_core.errors import CheckpointError, DatasetError
 from rdrec_core.model import ModelConfig, RDRecModel
 from rdrec_core.types import ScoreMode, Task
-from training.data.dataset import Dataset
+from training.data.dataset import Dataset, learned_upto
 from training.learning.backbone import CatalogTokens, build
 from training.learning.batching import Batcher
 from training.learning.checkpoint import (
@@ -223,8 +223,10 @@ def _train(
     else:
         tokenizer = Tokenizer.from_file(str(out / TOKENIZER_FILE))
         model = RDRecModel(ModelConfig.model_validate(saved[1]["model_config"]))
-        if saved[1].get("held_out", True) != dataset.held_out:
-            raise CheckpointError(f"{out} was begun {'with' if dataset.held_out else 'without'} --all; pass the same")
+        if learned_upto(saved[1]) != dataset.learned_upto:
+            raise CheckpointError(
+                f"{out} learns up to the split {learned_upto(saved[1])}; pass the same --all, --keep-test"
+            )
     once = partial(group.once, out / ".shared")
     parts = materials(config, dataset, tokenizer, once)
     for notice in (missing_tasks_notice(config, dataset, parts.epochs), pieces_notice(config, parts.catalog)):
@@ -256,7 +258,7 @@ def _train(
             dataset_sha256=dataset.info.source_sha256, labels_sha256=labels, protocol=dataset.info.protocol,
             label_scheme=dataset.info.label_scheme, n_users=dataset.info.n_users, n_items=dataset.info.n_items,
             tasks=list(parts.epochs.tasks), epoch=epoch, validation_loss=validation,
-            held_out=dataset.held_out, began_from=None if init is None else str(init.resolve()),
+            learned_upto=dataset.learned_upto, began_from=None if init is None else str(init.resolve()),
         )  # fmt: skip
 
     if saved is None and group.is_first:
@@ -279,7 +281,7 @@ def _train(
             writer=writer, describe=describe, monitor=live or Silent(), clock=clock,
             stop_requested=lambda: interrupt.requested, group=group, ndcg=parts.ndcg,
             labels_sha256=labels if init is None else f"{labels} from {weights_sha256(init)}",
-            held_out=dataset.held_out,
+            learned_upto=dataset.learned_upto,
         )  # fmt: skip
         if saved is not None:
             trainer.resume(*saved)

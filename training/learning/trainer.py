@@ -21,6 +21,7 @@ from torch.nn.utils import parametrize
 from rdrec_core.errors import CheckpointError
 from rdrec_core.model import RDRecModel
 from rdrec_core.types import Task
+from training.data.dataset import Split
 from training.learning.batching import Batch, Batcher, SampledSoftmax, rank_share
 from training.learning.checkpoint import CheckpointInfo, CheckpointWriter
 from training.learning.config import RESUMABLE_FIELDS, TrainConfig, current_fields
@@ -120,19 +121,19 @@ class Trainer:
         group: Processes,
         ndcg: Callable[[RDRecModel, Processes], float] | None = None,
         labels_sha256: str = "",
-        held_out: bool = True,
+        learned_upto: Split = "train",
     ) -> None:
         """describe: (epoch, validation loss by task) -> what checkpoint.json says of the weights.
 
         labels_sha256 identifies the items' labels, and the checkpoint that the run goes on from, which a resumed run
-        must share with the saved one; held_out, noted with them, whether anything was kept from training.
+        must share with the saved one; learned_upto, noted with them, the last split that is learned from.
 
         ndcg measures the model, and the epoch that ranks best is kept; without it the one with the lowest mean loss.
         """
         self._config, self._epochs, self._batcher, self._validation = config, epochs, batcher, validation
         self._writer, self._describe, self._monitor = writer, describe, monitor
         self._clock, self._stop_requested, self._group, self._ndcg = clock, stop_requested, group, ndcg
-        self._labels_sha256, self._held_out = labels_sha256, held_out
+        self._labels_sha256, self._learned_upto = labels_sha256, learned_upto
         self._model = model.to(group.device)
         self._loss: nn.Module = _WeightedLoss(self._model, config, group)
         if group.count > 1:
@@ -189,7 +190,7 @@ class Trainer:
             "model_config": self._model.config.model_dump(mode="json"),
             "position": asdict(self.position),
             "labels_sha256": self._labels_sha256,
-            "held_out": self._held_out,
+            "learned_upto": self._learned_upto,
         }
         self._writer.state({name: tensor.contiguous() for name, tensor in tensors.items()}, saved)
 
