@@ -13,8 +13,10 @@ from pathlib import Path
 import polars as pl
 import pyarrow.parquet as pq
 
-from tests.rationale_dataset import write_dataset
-from training.data.dataset import RATIONALES
+from tests.rationale_dataset import write_dataset, write_many
+from training.data.dataset import RATIONALES, Dataset
+from training.rationale.distill import reviews_to_ask
+from training.rationale.judging import Thresholds
 from training.rationale.table import ROW_GROUP, WRITE_ROWS, write_rationales
 
 
@@ -84,3 +86,10 @@ def test_the_command_keeps_arrow_off_the_allocator_that_holds_on_to_memory(tmp_p
         check=True,
     )
     assert done.stdout.splitlines()[-1] == "system"
+
+
+def test_every_eighth_review_is_asked_first_so_that_a_budget_reaches_all_items(tmp_path: Path) -> None:
+    data = Dataset(write_many(tmp_path / "d", 43, "plays well with all of us"))
+    asked = [int(str(text).split()[0]) for text in reviews_to_ask(data, Thresholds())]
+    assert asked[:7] == [0, 8, 16, 24, 32, 40, 1]
+    assert sorted(asked) == list(range(43))

@@ -10,6 +10,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,6 +24,11 @@ from training.rationale.prompt import PROMPT_VERSION
 from training.rationale.report import JudgedReview, Report
 from training.rationale.table import Review, reviews_of, write_rationales
 from training.rationale.teacher import Teacher
+
+_PASSES = 8
+"""In which reviews are asked about, each every eighth: reviews lie by item, and a budget that ends should have reached
+the whole catalogue.
+"""
 
 
 class Limits(BaseModel):
@@ -76,8 +82,10 @@ async def ask_about(
 
 
 def reviews_to_ask(dataset: Dataset, thresholds: Thresholds) -> Iterator[str | None]:
-    """The training reviews' texts; None for one that is not worth paying for."""
-    return (r.text if thresholds.worth_asking(r.text) else None for r in reviews_of(dataset))
+    """The training reviews' texts, every eighth first, then those behind them; None for one not worth paying for."""
+    for first in range(_PASSES):
+        for review in islice(reviews_of(dataset), first, None, _PASSES):
+            yield review.text if thresholds.worth_asking(review.text) else None
 
 
 def training_texts(dataset: Dataset) -> Iterator[str]:
