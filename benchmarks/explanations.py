@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.load import served
 from benchmarks.load_generator import Placement
-from benchmarks.records import in_turns, keep, table
+from benchmarks.records import DEMO, in_turns, keep, table
 from rdrec_core.bundle import Bundle
 from rdrec_core.statements import Statements
 from rdrec_core.titles import short_title
@@ -126,7 +126,7 @@ def as_row(each: Asked) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bundle", type=Path, default=Path("work/demo/bundle"))
+    parser.add_argument("--bundle", type=Path, default=DEMO / "bundle")
     parser.add_argument("--show", type=int, default=0, help="explanations to print, drawn by random.Random(7)")
     parser.add_argument("--users", type=int, help="the first so many; all by default")
     parser.add_argument("--repeats", type=int, default=3, help="rounds over all users; medians are shown")

@@ -25,7 +25,7 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.records import keep, table
+from benchmarks.records import DEMO, keep, table
 from rdrec_core.bundle import Bundle
 from rdrec_core.engines import Runtime, open_engine
 from rdrec_core.engines.base import Engine
@@ -148,7 +148,7 @@ def show(rows: Sequence[Row]) -> None:
 def main() -> int:
     """Command line; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, default=Path("work/demo/bundle"))
+    parser.add_argument("--bundle", type=Path, default=DEMO / "bundle")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each engine's rate")
     parser.add_argument("--quick", action="store_true", help="two seconds each")
     parser.add_argument("--json", type=Path)

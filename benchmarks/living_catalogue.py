@@ -35,7 +35,7 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.records import keep, table
+from benchmarks.records import DEMO, keep, table
 from rdrec_core.bundle import Bundle
 from rdrec_core.filters import GROUP as COLUMNS
 from rdrec_core.filters import ItemColumns
@@ -269,7 +269,7 @@ async def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, default=Path("work/demo/bundle"))
+    parser.add_argument("--bundle", type=Path, default=DEMO / "bundle")
     parser.add_argument("--items", type=int, default=20)
     parser.add_argument("--rate", type=float, default=200.0, help="requests a second, over both replicas")
     parser.add_argument("--pause", type=float, default=1.0, help="seconds between two new items")

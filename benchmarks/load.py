@@ -39,7 +39,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.load_generator import Load, Placement, Result, Stream, endless, request_bytes
 from benchmarks.quiet import Usage, children_mb, others_share, verdict
-from benchmarks.records import keep, table
+from benchmarks.records import DEMO, keep, table
 from rdrec_core.bundle import Bundle
 from rdrec_core.engines import open_engine
 from rdrec_core.item_graph import TEXT_PREFIX
@@ -334,7 +334,7 @@ def without_text(bundle: Path, folder: Path) -> Path:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, default=Path("work/demo/bundle"))
+    parser.add_argument("--bundle", type=Path, default=DEMO / "bundle")
     parser.add_argument("--quick", action="store_true", help="loads of 10 s, and one run; about a minute each")
     parser.add_argument("--runs", type=int, help="3 by default, with --quick 1")
     parser.add_argument("--seconds", type=float, help="of each load; 40 by default, with --quick 10")

@@ -23,7 +23,7 @@ from rich.progress import Progress, TaskID
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.records import in_turns, keep, table
+from benchmarks.records import DEMO, in_turns, keep, table
 from rdrec_core.bundle import Bundle
 from rdrec_core.errors import BundleError
 from rdrec_core.types import Strategy
@@ -102,8 +102,8 @@ def show(records: list[dict[str, Any]], console: Console) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, default=Path("work/demo/bundle"))
-    parser.add_argument("--dataset", type=Path, default=Path("work/demo/dataset"))
+    parser.add_argument("--bundle", type=Path, default=DEMO / "bundle")
+    parser.add_argument("--dataset", type=Path, default=DEMO / "dataset")
     parser.add_argument("--split", choices=("test", "val"), default="test")
     parser.add_argument("--limit-users", type=int)
     parser.add_argument("--beam-width", type=int, default=20)

@@ -20,6 +20,8 @@ from benchmarks.quiet import Usage, others_share, verdict
 
 _BEGUN = Usage.now()
 _Name = TypeVar("_Name", bound=Hashable)
+DEMO = Path("work/demo")
+"""Where `make demo` leaves its bundle and dataset: what is measured unless told."""
 RESULTS = Path(__file__).resolve().parent / "results"
 
 

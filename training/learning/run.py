@@ -223,10 +223,8 @@ def _train(
     else:
         tokenizer = Tokenizer.from_file(str(out / TOKENIZER_FILE))
         model = RDRecModel(ModelConfig.model_validate(saved[1]["model_config"]))
-        if learned_upto(saved[1]) != dataset.learned_upto:
-            raise CheckpointError(
-                f"{out} learns up to the split {learned_upto(saved[1])}; pass the same --all, --keep-test"
-            )
+        if (begun := learned_upto(saved[1])) != dataset.learned_upto:
+            raise CheckpointError(f"{out} learns up to the split {begun}; pass the same --all, --keep-test")
     once = partial(group.once, out / ".shared")
     parts = materials(config, dataset, tokenizer, once)
     for notice in (missing_tasks_notice(config, dataset, parts.epochs), pieces_notice(config, parts.catalog)):
